@@ -1,0 +1,69 @@
+"""One voice for every error about an argument: its name, what was expected, what came."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+
+def check_shape(name: str, tensor: Tensor, pattern: str, **sizes: int) -> dict[str, int]:
+    """Check a tensor's shape against named axes and return the size of each.
+
+    Args:
+        name: how the caller's user knows the tensor.
+        tensor: the tensor.
+        pattern: one word an axis, such as ``"b t c h w"``; a word that is a number must match, and a leading
+            ``...`` stands for any number of axes.
+        **sizes: the sizes that are already known.
+
+    Returns:
+        The size of every named axis.
+
+    Raises:
+        ValueError: if the number of axes or a known size differs.
+
+    Example:
+        >>> import torch
+        >>> check_shape("audio", torch.zeros(2, 5, 128), "b t a", a=128)
+        {'b': 2, 't': 5, 'a': 128}
+        >>> check_shape("audio", torch.zeros(2, 4, 128), "b t a", b=2, t=5, a=128)
+        Traceback (most recent call last):
+        ...
+        ValueError: audio: expected shape (b, t, a) with b=2, t=5, a=128, got (2, 4, 128)
+    """
+    axes = pattern.split()
+    shape = tuple(tensor.shape)
+    if axes[0] == "...":
+        axes = axes[1:]
+        tail = shape[len(shape) - len(axes) :] if len(shape) >= len(axes) else ()
+    else:
+        tail = shape
+    matches = len(tail) == len(axes) and all(
+        size == (int(axis) if axis.isdigit() else sizes.get(axis, size))
+        for axis, size in zip(axes, tail, strict=True)
+    )
+    if not matches:
+        known = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+        expected = f"({', '.join(pattern.split())})" + (f" with {known}" if known else "")
+        raise ValueError(f"{name}: expected shape {expected}, got {shape}")
+    return {axis: size for axis, size in zip(axes, tail, strict=True) if not axis.isdigit()}
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless ``value > 0``."""
+    if not value > 0:
+        raise ValueError(f"{name}: expected a number above 0, got {value}")
+
+
+def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of the allowed words.
+
+    Example:
+        >>> check_one_of("mode", "dott", ("dot", "embedded"))
+        Traceback (most recent call last):
+        ...
+        ValueError: mode: expected one of 'dot', 'embedded', got 'dott'
+    """
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")

@@ -1,0 +1,16 @@
+"""A dataset folder -> Clip."""
+
+from avslib.data.avsbench import AVSBenchMS3, AVSBenchS4
+from avslib.data.sound import SilentSound, SwappedSound
+from avslib.data.synthetic import SyntheticAVS, SyntheticConfig, audio_blind_ceiling, write_avsbench
+
+__all__ = [
+    "AVSBenchMS3",
+    "AVSBenchS4",
+    "SilentSound",
+    "SwappedSound",
+    "SyntheticAVS",
+    "SyntheticConfig",
+    "audio_blind_ceiling",
+    "write_avsbench",
+]

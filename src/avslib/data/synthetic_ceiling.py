@@ -1,0 +1,68 @@
+"""How far synthetic clips can be segmented without hearing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avslib.data.synthetic_scene import SyntheticConfig, frame_times, make_scene
+from avslib.data.synthetic_score import sounding_prior
+from avslib.data.synthetic_vision import visible_masks
+
+
+def expected_scores(areas: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Score every choice of objects against the chance of every set of sounding ones.
+
+    Args:
+        areas: ``(n,)``, share of the frame in which each object is seen; they do not overlap.
+        prior: ``(2 ** n,)``, chance that exactly these objects sound; bit i stands for object i.
+
+    Returns:
+        ``(2 ** n,)``, the expected J of predicting each set: its IoU with the sounding set, or, where none
+        sounds, the share of the frame left as background.
+
+    Example:
+        >>> expected_scores(np.array([0.1, 0.3]), np.array([0, 0.5, 0.5, 0]))
+        array([0. , 0.5, 0.5, 0.5])
+    """
+    sets = (np.arange(len(prior))[:, None] >> np.arange(len(areas))) & 1  # (2 ** n, n)
+    common = (sets * areas) @ sets.T
+    size = sets @ areas
+    union = size[:, None] + size - common
+    iou = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    iou[:, 0] = 1 - size
+    return iou @ prior
+
+
+def audio_blind_ceiling(config: SyntheticConfig, indices: Iterable[int]) -> float:
+    """Compute the mIoU that no predictor can expect to exceed without hearing.
+
+    The best deaf predictor knows every object's pixels and how the generator draws who sounds and when, but
+    not what it drew. That draw knows nothing of the picture beyond the number of objects, so all that is left
+    is to choose, frame by frame, the objects with the best expected score; every choice is tried. Parts of
+    objects need not be: the expected score is convex in the share of an object that is predicted, and every
+    pixel of the background lowers it.
+
+    Args:
+        config: which kind of clip.
+        indices: which clips; the mean is over all their frames.
+
+    Returns:
+        Expected J of the protocol ``avsbench``, in [0, 1].
+
+    Raises:
+        ValueError: if there is no clip.
+    """
+    times = frame_times(config)
+    best: list[float] = []
+    for index in indices:
+        sprites = make_scene(index, config).sprites
+        objects, _ = visible_masks(sprites, config.size, times)
+        areas = objects.mean(axis=(2, 3))
+        prior = sounding_prior(len(sprites), setting=config.setting, seconds=config.seconds)
+        best += [expected_scores(areas[t], prior[t]).max() for t in range(config.seconds)]
+    if not best:
+        raise ValueError("indices: expected at least one clip, got none")
+    return float(np.mean(best))

@@ -1,0 +1,100 @@
+"""The panoptic FPN head: pyramid to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from avslib._checks import check_positive, check_shape
+
+
+class FPNHead(nn.Module):
+    """Semantic branch of Panoptic FPN: bring every level to the finest one, sum, classify, enlarge.
+
+    A level that is 2^i times coarser than the finest passes i steps of 3x3 convolution, group norm, ReLU and
+    bilinear doubling (the finest passes one step without doubling). Where sizes are odd a step enlarges to
+    the size of the next finer level, so any ``H`` and ``W`` work.
+
+    Leading axes broadcast: when only the deepest level differs between samples it alone may carry a sample
+    axis, and the other levels are decoded once.
+
+    Args:
+        in_channels: width of every level of the pyramid.
+        channels: width inside the head.
+        num_classes: K, channels of the logits.
+        num_levels: levels of the pyramid, finest first.
+        num_groups: groups of the group norms.
+
+    Kirillov et al., Panoptic Feature Pyramid Networks (CVPR 2019), section 3; the decoder of DiffusionAVS,
+    section III-C.
+
+    Example:
+        >>> import torch
+        >>> head = FPNHead(in_channels=128)
+        >>> pyramid = [torch.rand(2, 5, 128, side, side) for side in (28, 14, 7, 4)]
+        >>> head(pyramid, size=(112, 112)).shape
+        torch.Size([2, 5, 1, 112, 112])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 128,
+        *,
+        channels: int = 128,
+        num_classes: int = 1,
+        num_levels: int = 4,
+        num_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        check_positive("num_classes", num_classes)
+        self.in_channels = in_channels
+        self.levels = nn.ModuleList(
+            nn.ModuleList(
+                _step(in_channels if i == 0 else channels, channels, num_groups) for i in range(max(level, 1))
+            )
+            for level in range(num_levels)
+        )
+        self.classify = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, pyramid: Sequence[Tensor], *, size: tuple[int, int]) -> Tensor:
+        """Return logits ``(..., K, H, W)``.
+
+        Args:
+            pyramid: feature maps ``(..., C, h, w)``, finest first; their leading axes broadcast.
+            size: ``(H, W)`` of the logits, px.
+
+        Raises:
+            ValueError: if the number of levels or a width differs.
+        """
+        if len(pyramid) != len(self.levels):
+            raise ValueError(f"pyramid: expected {len(self.levels)} levels, got {len(pyramid)}")
+        for i, level in enumerate(pyramid):
+            check_shape(f"pyramid[{i}]", level, "... c h w", c=self.in_channels)
+        sizes = [(level.shape[-2], level.shape[-1]) for level in pyramid]
+        total = self._refine(pyramid[0], 0, sizes)
+        for i in range(1, len(pyramid)):
+            total = total + self._refine(pyramid[i], i, sizes)
+        logits = _enlarge(self.classify(total.flatten(0, -4)), size)
+        return logits.unflatten(0, total.shape[:-3])
+
+    def _refine(self, x: Tensor, level: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        leading = x.shape[:-3]
+        x = x.flatten(0, -4)
+        for i, step in enumerate(self.levels[level]):
+            x = step(x)
+            if level > 0:
+                x = _enlarge(x, sizes[level - 1 - i])
+        return x.unflatten(0, leading)
+
+
+def _step(in_channels: int, out_channels: int, num_groups: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.GroupNorm(num_groups, out_channels),
+        nn.ReLU(),
+    )
+
+
+def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,72 @@
+"""Attention from every position of a clip to every other one, without the N x N matrix of their pairs.
+
+Non-local networks (Wang et al., CVPR 2018) call the four ways to compare two positions dot product, embedded
+Gaussian, Gaussian and concatenation; the two Gaussians are both :func:`softmax_attention`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def dot_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Average the values, weighted by ``query_i . key_j`` and not normalised.
+
+    ``(query @ key.mT) @ value`` equals ``query @ (key.mT @ value)``, whose inner matrix is ``(D, E)``.
+
+    Args:
+        query: ``(B, M, D)``.
+        key: ``(B, N, D)``.
+        value: ``(B, N, E)``.
+
+    Returns:
+        ``(B, M, E)``: ``sum_j (query_i . key_j) value_j / N``.
+    """
+    return query @ (key.mT @ value / key.shape[1])
+
+
+def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Average the values, weighted by the softmax over j of ``query_i . key_j``, which is not scaled.
+
+    PyTorch's fused kernels walk through the pairs in tiles. They want one width for all three arguments;
+    with another width for the values, or in float64 on CUDA, PyTorch falls back to the full matrix.
+
+    Args:
+        query: ``(B, M, D)``.
+        key: ``(B, N, D)``.
+        value: ``(B, N, D)``.
+
+    Returns:
+        ``(B, M, D)``.
+    """
+    return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
+
+
+def relu_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Average the values, weighted by ``relu(query_i + key_j)``, queries and keys being numbers.
+
+    Position i only meets the keys above ``-query_i``. With the keys sorted these are the first few, so two
+    running sums answer every query, exactly and in ``O(N log N)``: those of ``value`` and of ``key * value``.
+
+    Args:
+        query: ``(B, M)``.
+        key: ``(B, N)``.
+        value: ``(B, N, E)``.
+
+    Returns:
+        ``(B, M, E)``: ``sum_j relu(query_i + key_j) value_j / N``; float32 for narrower inputs, in which
+        running sums would drown.
+    """
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    offset = key.detach().mean(dim=1, keepdim=True)  # leaves every sum as it is, and small numbers to sum up
+    query, key = query + offset, key - offset
+    key, order = key.sort(dim=1, descending=True)
+    value = value.take_along_dim(order[..., None], dim=1)
+    sums = torch.cat([value, key[..., None] * value], dim=-1).cumsum(dim=1)
+    sums = F.pad(sums, (0, 0, 1, 0))  # row k is the sum over the k largest keys
+    met = torch.searchsorted(-key.detach(), query.detach().contiguous())  # how many keys lie above -query
+    values, keyed_values = sums.take_along_dim(met[..., None], dim=1).chunk(2, dim=-1)
+    return (query[..., None] * values + keyed_values) / key.shape[1]

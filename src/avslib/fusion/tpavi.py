@@ -1,0 +1,144 @@
+"""Temporal pixel-wise audio-visual interaction: every pixel attends to the sound of every second."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avslib._checks import check_one_of, check_positive, check_shape
+from avslib.fusion.attention import dot_attention, relu_attention, softmax_attention
+
+MODES = ("dot", "embedded", "gaussian", "concatenate")
+
+
+def project_onto(linear: nn.Linear, x: Tensor, directions: Tensor) -> Tensor:
+    """Compute ``linear(x) @ directions.mT`` without the wide ``linear(x)``, for a few directions.
+
+    Args:
+        linear: a layer from C to D channels, with a bias.
+        x: ``(B, N, C)``.
+        directions: ``(B, K, D)`` or ``(K, D)``.
+
+    Returns:
+        ``(B, N, K)``.
+    """
+    return x @ (directions @ linear.weight).mT + (directions @ linear.bias)[..., None, :]
+
+
+class TPAVI(nn.Module):
+    """Temporal pixel-wise audio-visual interaction (Zhou et al., ECCV 2022, section 3.2).
+
+    With N = T*H*W positions the paper forms an N x N matrix f of pixels and sounds, the sound of a second
+    copied to its H*W pixels, and ``z = layer_norm(x + batch_norm(out(f @ value(x))))``. Copied keys only ever
+    meet the mean of the values, so f shrinks to N x T and ``out(value(x))`` to T vectors a clip: linear in N,
+    in time and memory. Without sound a clip attends to itself, and :mod:`avslib.fusion.attention` forms no
+    N x N matrix either.
+
+    At first the block only normalises x: the scale of the batch norm, or ``out`` without one, starts at 0.
+
+    Args:
+        channels: width C of the visual features, in and out.
+        audio_channels: width A of the audio embedding; VGGish gives 128.
+        hidden_channels: width inside the attention; by default half of ``channels``, as in the paper.
+        mode: how pixel i and sound j compare, with q = query(x_i), k = key(align(audio_j)):
+            "dot" q.k / N (the paper's); "embedded" softmax over j of q.k; "gaussian" the same of
+            x_i.align(audio_j), with neither query nor key; "concatenate" relu(pair([q, k])) / N.
+        batch_norm: whether ``out`` is followed by a batch norm over all positions of the batch.
+        audio_bias: whether ``align`` has a bias; in AVSBench's semantic setting it has none.
+
+    Raises:
+        ValueError: if ``mode`` is not one of the four or a width is below 1.
+
+    Example:
+        >>> fuse = TPAVI(16)
+        >>> fused, aligned = fuse(torch.rand(2, 5, 16, 7, 7), torch.rand(2, 5, 128))
+        >>> fused.shape, aligned.shape
+        (torch.Size([2, 5, 16, 7, 7]), torch.Size([2, 5, 16]))
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        audio_channels: int = 128,
+        hidden_channels: int | None = None,
+        mode: str = "dot",
+        batch_norm: bool = True,
+        audio_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if hidden_channels is None:
+            hidden_channels = max(1, channels // 2)
+        check_positive("channels", channels)
+        check_positive("audio_channels", audio_channels)
+        check_positive("hidden_channels", hidden_channels)
+        check_one_of("mode", mode, MODES)
+        self.mode = mode
+        self.align = nn.Linear(audio_channels, channels, bias=audio_bias)
+        if mode != "gaussian":
+            self.query = nn.Linear(channels, hidden_channels)
+            self.key = nn.Linear(channels, hidden_channels)
+        if mode == "concatenate":
+            self.pair = nn.Linear(2 * hidden_channels, 1)
+        self.value = nn.Linear(channels, hidden_channels)
+        self.out = nn.Linear(hidden_channels, channels)
+        self.batch_norm = nn.BatchNorm1d(channels) if batch_norm else nn.Identity()
+        self.layer_norm = nn.LayerNorm(channels)
+        for parameter in (self.batch_norm if batch_norm else self.out).parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, audio: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Fuse the features of a clip with its sound, or with each other.
+
+        Args:
+            x: visual features, ``(B, T, C, H, W)``.
+            audio: one embedding per second, ``(B, T, A)``; None lets every pixel attend to all pixels.
+
+        Returns:
+            The fused features ``(B, T, C, H, W)``, in memory with the channels last, and the aligned audio
+            ``(B, T, C)``, None without audio.
+
+        Raises:
+            ValueError: if ``x`` or ``audio`` has another shape; the message names it.
+        """
+        size = check_shape("x", x, "b t c h w", c=self.align.out_features)
+        pixels = rearrange(x, "b t c h w -> b (t h w) c")
+        if audio is None:
+            y = self.out(self._attend_to_pixels(pixels))
+        else:
+            check_shape("audio", audio, "b t a", b=size["b"], t=size["t"], a=self.align.in_features)
+            audio = self.align(audio)
+            weights = self._compare_with_sound(pixels, audio)
+            values = self.value(reduce(x, "b t c h w -> b t c", "mean")) @ self.out.weight.mT
+            y = torch.baddbmm(self.out.bias, weights, values)
+        y = self.batch_norm(y.flatten(0, 1)).view_as(y)
+        z = self.layer_norm(pixels + y)
+        return rearrange(z, "b (t h w) c -> b t c h w", t=size["t"], h=size["h"]), audio
+
+    def _compare_with_sound(self, pixels: Tensor, audio: Tensor) -> Tensor:
+        """Return the weight of every second for every pixel, ``(B, N, T)``: f, summed over copies."""
+        if self.mode == "gaussian":
+            return (pixels @ audio.mT).softmax(dim=-1)
+        if self.mode == "concatenate":
+            query, key = self._pair(pixels, audio)
+            return F.relu(query[:, :, None] + key[:, None, :]) / audio.shape[1]
+        scores = project_onto(self.query, pixels, self.key(audio))
+        return scores.softmax(dim=-1) if self.mode == "embedded" else scores / audio.shape[1]
+
+    def _attend_to_pixels(self, pixels: Tensor) -> Tensor:
+        """Return ``f @ value(x)``, ``(B, N, hidden_channels)``."""
+        if self.mode == "gaussian":
+            # Weights that sum to 1 let the value come last, so that the fused kernel sees a single width.
+            return self.value(softmax_attention(pixels, pixels, pixels))
+        if self.mode == "concatenate":
+            return relu_attention(*self._pair(pixels, pixels), self.value(pixels))
+        attention = softmax_attention if self.mode == "embedded" else dot_attention
+        return attention(self.query(pixels), self.key(pixels), self.value(pixels))
+
+    def _pair(self, pixels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Split ``pair([query(x_i), key(a_j)])`` into a number for each i and one for each j, to be added."""
+        query, key = self.pair.weight.chunk(2, dim=-1)
+        query = project_onto(self.query, pixels, query) + self.pair.bias
+        return query.squeeze(-1), project_onto(self.key, others, key).squeeze(-1)

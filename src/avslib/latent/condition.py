@@ -1,0 +1,87 @@
+"""The condition encoder: frame and sound to condition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from avslib._checks import check_one_of, check_shape
+from avslib.latent.conv_encoder import ConvEncoder
+
+CONDITIONS = ("none", "audio", "visual", "audio_visual")
+
+
+class ConditionEncoder(nn.Module):
+    """Condition encoder E_psi: a frame and its sound as the vector c that the diffusion is conditioned on.
+
+    The visual branch has the structure of :class:`~avslib.latent.GTEncoder`, the audio branch is two fully
+    connected layers, and two more join them. c has as many numbers as the latent, because the contrastive
+    loss compares the two.
+
+    Args:
+        latent_dim: D, length of the condition.
+        audio_channels: length A of the audio embedding; VGGish gives 128.
+        source: what c is made of. ``"audio_visual"`` is the paper's model; ``"audio"`` and ``"visual"`` use
+            one branch before the concatenation; ``"none"`` is a vector of zeros (Table III).
+        hidden_features: width inside the fully connected layers.
+
+    Mao et al., DiffusionAVS, section III-B.
+
+    Example:
+        >>> encoder = ConditionEncoder().eval()
+        >>> encoder(torch.rand(2, 5, 3, 64, 64), torch.rand(2, 5, 128)).shape
+        torch.Size([2, 5, 24])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 24,
+        *,
+        audio_channels: int = 128,
+        source: str = "audio_visual",
+        hidden_features: int = 256,
+    ) -> None:
+        super().__init__()
+        check_one_of("source", source, CONDITIONS)
+        self.latent_dim = latent_dim
+        self.audio_channels = audio_channels
+        self.visual = (
+            ConvEncoder(3, latent_dim, hidden_features=hidden_features)
+            if source in ("visual", "audio_visual")
+            else None
+        )
+        self.audio = (
+            _two_layers(audio_channels, hidden_features, latent_dim)
+            if source in ("audio", "audio_visual")
+            else None
+        )
+        self.join = (
+            _two_layers(2 * latent_dim, hidden_features, latent_dim) if source == "audio_visual" else None
+        )
+
+    def forward(self, frames: Tensor, audio: Tensor) -> Tensor:
+        """Return the condition of each second, ``(B, T, D)``.
+
+        Args:
+            frames: ``(B, T, 3, H, W)``, ImageNet-normalised, ``H, W >= 32``.
+            audio: one embedding per second, ``(B, T, A)``.
+
+        Raises:
+            ValueError: if ``frames`` or ``audio`` has another shape; the message names it.
+        """
+        size = check_shape("frames", frames, "b t 3 h w")
+        check_shape("audio", audio, "b t a", b=size["b"], t=size["t"], a=self.audio_channels)
+        codes = []
+        if self.visual is not None:
+            codes.append(self.visual(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]))
+        if self.audio is not None:
+            codes.append(self.audio(audio))
+        if self.join is not None:
+            return self.join(torch.cat(codes, dim=-1))
+        return codes[0] if codes else audio.new_zeros(size["b"], size["t"], self.latent_dim)
+
+
+def _two_layers(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_features, hidden_features), nn.LeakyReLU(0.2), nn.Linear(hidden_features, out_features)
+    )

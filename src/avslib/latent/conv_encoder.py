@@ -1,0 +1,60 @@
+"""A picture as a vector: the convolutional trunk that the ground-truth and the condition encoder share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class ConvEncoder(nn.Module):
+    """Five strided convolutions and two fully connected layers, ``(N, C, H, W)`` to ``(N, F)``.
+
+    Each 4x4 convolution halves the picture and is followed by batch norm and LeakyReLU. 224 x 224 ends at
+    7 x 7; any other size is pooled to that grid, so the fully connected layers fit every ``H, W >= 32``.
+
+    Args:
+        in_channels: channels of the picture.
+        out_features: length of the vector.
+        channels: width after each convolution.
+        hidden_features: width between the two fully connected layers.
+        grid: side of the pooled feature map, in cells.
+        negative_slope: of every LeakyReLU.
+
+    Mao et al., DiffusionAVS, section III-A, "Ground-Truth Latent Encoder". The paper gives the channels; the
+    width between the two fully connected layers is ours, chosen so that the latent parts have about the 4 M
+    parameters the paper names.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_features: int,
+        *,
+        channels: Sequence[int] = (16, 32, 64, 64, 64),
+        hidden_features: int = 256,
+        grid: int = 7,
+        negative_slope: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(after),
+                    nn.LeakyReLU(negative_slope),
+                )
+                for before, after in pairwise((in_channels, *channels))
+            )
+        )
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.linear = nn.Sequential(
+            nn.Linear(channels[-1] * grid**2, hidden_features),
+            nn.LeakyReLU(negative_slope),
+            nn.Linear(hidden_features, out_features),
+        )
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Return the code of each picture, ``(N, C, H, W)`` to ``(N, F)``."""
+        return self.linear(self.pool(self.convolutions(picture)).flatten(1))

@@ -1,0 +1,38 @@
+"""Files <-> tensors; knows no dataset and no network."""
+
+from avslib.media.audio import read_wav, resample, write_wav
+from avslib.media.frame import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    denormalize_frames,
+    normalize_frames,
+    read_frame,
+    write_frame,
+)
+from avslib.media.mask import read_mask, write_mask
+from avslib.media.mel import LogMel, fit_examples, log_mel_examples, mel_matrix
+from avslib.media.tensor_pickle import load_tensor_pickle, save_tensor_pickle
+from avslib.media.video import read_audio, read_frames, write_video
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "LogMel",
+    "denormalize_frames",
+    "fit_examples",
+    "load_tensor_pickle",
+    "log_mel_examples",
+    "mel_matrix",
+    "normalize_frames",
+    "read_audio",
+    "read_frame",
+    "read_frames",
+    "read_mask",
+    "read_wav",
+    "resample",
+    "save_tensor_pickle",
+    "write_frame",
+    "write_mask",
+    "write_video",
+    "write_wav",
+]

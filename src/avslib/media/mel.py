@@ -1,0 +1,238 @@
+"""A waveform as log-mel examples, with VGGish's constants."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from avslib._checks import check_one_of, check_positive, check_shape
+
+
+def mel_matrix(
+    *, bins: int, sample_rate: int, mel_bands: int = 64, min_hz: float = 125.0, max_hz: float = 7500.0
+) -> Tensor:
+    """Weights that take a magnitude spectrum to mel bands.
+
+    The bands are triangles of height 1 that are straight *in mel* (HTK's, ``1127 ln(1 + f / 700)``), not in
+    Hz as in most filter banks, and the bin at 0 Hz belongs to none.
+
+    Args:
+        bins: number of bins of the spectrum, from 0 Hz to half the sample rate.
+        sample_rate: Hz.
+        mel_bands: number of bands.
+        min_hz: lower edge of the lowest band, Hz.
+        max_hz: upper edge of the highest band, Hz.
+
+    Returns:
+        ``(bins, mel_bands)``, float64, in ``[0, 1]``.
+
+    Raises:
+        ValueError: unless ``0 <= min_hz < max_hz <= sample_rate / 2``.
+
+    Example:
+        >>> mel_matrix(bins=257, sample_rate=16000).shape
+        torch.Size([257, 64])
+    """
+    if not 0 <= min_hz < max_hz <= sample_rate / 2:
+        raise ValueError(
+            f"min_hz, max_hz: expected 0 <= min_hz < max_hz <= {sample_rate / 2:g} Hz (half of sample_rate), "
+            f"got {min_hz:g} and {max_hz:g}"
+        )
+
+    def to_mel(hertz: Tensor) -> Tensor:
+        return 1127.0 * torch.log1p(hertz / 700.0)
+
+    frequencies = to_mel(torch.linspace(0, sample_rate / 2, bins, dtype=torch.float64))
+    lowest, highest = to_mel(torch.tensor([min_hz, max_hz], dtype=torch.float64)).tolist()
+    edges = torch.linspace(lowest, highest, mel_bands + 2, dtype=torch.float64)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (frequencies[:, None] - lower) / (centre - lower)
+    falling = (upper - frequencies[:, None]) / (upper - centre)
+    weights = torch.minimum(rising, falling).clamp(min=0)
+    weights[0] = 0
+    return weights
+
+
+_cached_mel_matrix = functools.lru_cache(maxsize=8)(mel_matrix)
+
+
+def log_mel_examples(
+    waveform: Tensor,
+    *,
+    sample_rate: int = 16_000,
+    window_seconds: float = 0.025,
+    hop_seconds: float = 0.010,
+    mel_bands: int = 64,
+    min_hz: float = 125.0,
+    max_hz: float = 7500.0,
+    log_offset: float = 0.01,
+    example_steps: int = 96,
+    example_hop_steps: int = 96,
+) -> Tensor:
+    """Cut a waveform into log-mel examples as VGGish hears them (Hershey et al., ICASSP 2017).
+
+    Magnitudes, not powers, under a periodic Hann window, without padding: what does not fill an example is
+    dropped, so under 15,600 samples (0.975 s) there is none, and example ``i`` starts at ``0.96 i`` s. It is
+    computed in float64, because near silence the logarithm lifts the error of float32 to 5e-4. The defaults
+    are the constants of VGGish and of the log-mels that come with AVSBench.
+
+    Args:
+        waveform: mono sound, ``(S,)`` or ``(..., S)``, float in ``[-1, 1]``, on any device.
+        sample_rate: Hz; :func:`~avslib.media.resample` takes another rate to this one.
+        window_seconds: length of the window, s; its spectrum has the next power of two as many samples.
+        hop_seconds: distance of two steps, s.
+        mel_bands: number of mel bands.
+        min_hz: lower edge of the lowest band, Hz.
+        max_hz: upper edge of the highest band, Hz.
+        log_offset: what is added before the logarithm; silence is its logarithm.
+        example_steps: steps of one example.
+        example_hop_steps: distance of two examples, steps.
+
+    Returns:
+        ``(..., N, 1, example_steps, mel_bands)``, float32; N may be 0. Gradients flow to the waveform.
+
+    Raises:
+        ValueError: if the waveform holds integers or a number is out of its range.
+
+    Example:
+        >>> import torch
+        >>> log_mel_examples(torch.zeros(80_000)).shape
+        torch.Size([5, 1, 96, 64])
+        >>> log_mel_examples(torch.zeros(2, 15_599)).shape
+        torch.Size([2, 0, 1, 96, 64])
+    """
+    check_shape("waveform", waveform, "... s")
+    if not waveform.is_floating_point():
+        raise ValueError(
+            f"waveform: expected floating-point samples in [-1, 1], got {waveform.dtype}; "
+            "divide 16-bit samples by 32768"
+        )
+    window = round(sample_rate * window_seconds)
+    hop = round(sample_rate * hop_seconds)
+    check_positive("sample_rate * window_seconds", window)
+    check_positive("sample_rate * hop_seconds", hop)
+    check_positive("example_steps", example_steps)
+    check_positive("example_hop_steps", example_hop_steps)
+    fft = 2 ** math.ceil(math.log2(window))
+    weights = _cached_mel_matrix(
+        bins=fft // 2 + 1, sample_rate=sample_rate, mel_bands=mel_bands, min_hz=min_hz, max_hz=max_hz
+    )
+
+    samples, leading = waveform.shape[-1], waveform.shape[:-1]
+    steps = (samples - window) // hop + 1
+    count = max(0, (steps - example_steps) // example_hop_steps + 1)
+    if count == 0:
+        return waveform.new_zeros((*leading, 0, 1, example_steps, mel_bands), dtype=torch.float32)
+
+    device = waveform.device
+    if device.type == "mps":  # has no float64
+        waveform = waveform.cpu()
+    used = (count - 1) * example_hop_steps + example_steps
+    windows = waveform[..., : (used - 1) * hop + window].double().unfold(-1, window, hop)
+    hann = torch.hann_window(window, periodic=True, dtype=torch.float64, device=waveform.device)
+    spectrum = torch.fft.rfft(windows * hann, n=fft).abs()
+    log_mel = torch.log(spectrum @ weights.to(waveform.device) + log_offset)
+    examples = log_mel.unfold(-2, example_steps, example_hop_steps).mT.unsqueeze(-3)
+    return examples.to(torch.float32).contiguous().to(device)
+
+
+def fit_examples(examples: Tensor, seconds: int, *, padding: str = "repeat") -> Tensor:
+    """Give a clip one log-mel example a second: cut those beyond its end, fill up those that lack.
+
+    Five seconds give exactly five examples; a shorter sound gives fewer. The log-mels that come with S4 and
+    MS3 then repeat the last one; the published loader of AVSS puts zeros, which are not silence
+    (that is log 0.01).
+
+    Args:
+        examples: ``(N, 1, steps, bands)``.
+        seconds: T, examples wanted.
+        padding: ``"repeat"`` or ``"zero"``.
+
+    Returns:
+        ``(T, 1, steps, bands)``.
+
+    Raises:
+        ValueError: if there is no example to repeat.
+
+    Example:
+        >>> import torch
+        >>> fit_examples(torch.arange(3.0).view(3, 1, 1, 1), 5).flatten()
+        tensor([0., 1., 2., 2., 2.])
+    """
+    check_shape("examples", examples, "n 1 steps bands")
+    check_positive("seconds", seconds)
+    check_one_of("padding", padding, ("repeat", "zero"))
+    lacking = seconds - len(examples)
+    if lacking <= 0:
+        return examples[:seconds]
+    if padding == "zero":
+        return torch.cat([examples, examples.new_zeros(lacking, *examples.shape[1:])])
+    if len(examples) == 0:
+        raise ValueError(
+            "examples: expected at least one to repeat, got none; a sound shorter than 0.975 s gives none, "
+            "so append silence to the waveform first"
+        )
+    return torch.cat([examples, examples[-1:].expand(lacking, -1, -1, -1)])
+
+
+class LogMel(nn.Module):
+    """`log_mel_examples` as a module: waveform in, log-mel examples out, nothing to learn.
+
+    Args:
+        sample_rate: Hz.
+        window_seconds: length of the window, s.
+        hop_seconds: distance of two steps, s.
+        mel_bands: number of mel bands.
+        min_hz: lower edge of the lowest band, Hz.
+        max_hz: upper edge of the highest band, Hz.
+        log_offset: what is added before the logarithm.
+        example_steps: steps of one example.
+        example_hop_steps: distance of two examples, steps.
+
+    Example:
+        >>> import torch
+        >>> LogMel()(torch.zeros(2, 80_000)).shape
+        torch.Size([2, 5, 1, 96, 64])
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int = 16_000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.010,
+        mel_bands: int = 64,
+        min_hz: float = 125.0,
+        max_hz: float = 7500.0,
+        log_offset: float = 0.01,
+        example_steps: int = 96,
+        example_hop_steps: int = 96,
+    ) -> None:
+        super().__init__()
+        self.sample_rate = sample_rate
+        self._compute = functools.partial(
+            log_mel_examples,
+            sample_rate=sample_rate,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+            mel_bands=mel_bands,
+            min_hz=min_hz,
+            max_hz=max_hz,
+            log_offset=log_offset,
+            example_steps=example_steps,
+            example_hop_steps=example_hop_steps,
+        )
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Return log-mel examples ``(..., N, 1, 96, 64)``, float32.
+
+        Args:
+            waveform: ``(..., S)``, float in ``[-1, 1]``, at ``sample_rate``.
+
+        Raises:
+            ValueError: if the waveform holds integers or a constructor's number is out of its range.
+        """
+        return self._compute(waveform)

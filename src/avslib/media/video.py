@@ -1,0 +1,199 @@
+"""Video file <-> frames and sound."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avslib._checks import check_positive, check_shape
+
+_CLOCK_TOLERANCE = 1e-3
+"""s; Matroska rounds presentation times to milliseconds."""
+
+
+def write_video(
+    path: str | Path,
+    frames: Tensor,
+    *,
+    fps: float,
+    waveform: Tensor | None = None,
+    sample_rate: int = 16_000,
+) -> None:
+    """Write an MP4 file with H.264 pictures and AAC sound.
+
+    Pixels are yuv420p, the format that every player and browser shows. It needs even sizes: an odd last row
+    or column is written twice.
+
+    Args:
+        path: the file, in a folder that exists.
+        frames: ``(N, 3, H, W)``, uint8, RGB.
+        fps: frames a second.
+        waveform: mono sound, ``(S,)``, float in ``[-1, 1]``; None for a silent film without a sound stream.
+        sample_rate: Hz of the waveform, one that AAC knows, such as 16000, 22050, 44100 or 48000.
+
+    Raises:
+        ImportError: if PyAV is missing.
+        ValueError: if ``frames`` or ``waveform`` has another shape or type, or AAC does not know the rate.
+    """
+    size = check_shape("frames", frames, "n 3 h w")
+    check_positive("fps", fps)
+    if frames.dtype != torch.uint8 or not len(frames):
+        raise ValueError(f"frames: expected at least one, uint8, got {len(frames)} of {frames.dtype}")
+    if waveform is not None:
+        check_shape("waveform", waveform, "s")
+    av = _import_av()
+    rate = Fraction(fps).limit_denominator(1001)
+    padding = ((0, size["h"] % 2), (0, size["w"] % 2), (0, 0))
+    with (
+        _explained(path),
+        av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container,
+    ):
+        picture = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        picture.height, picture.width = size["h"] + size["h"] % 2, size["w"] + size["w"] % 2
+        picture.pix_fmt = "yuv420p"
+        sound = None if waveform is None else container.add_stream("aac", rate=sample_rate, layout="mono")
+        for index, frame in enumerate(frames):
+            pixels = np.pad(frame.cpu().permute(1, 2, 0).numpy(), padding, mode="edge")
+            encoded = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            encoded.pts, encoded.time_base = index, 1 / rate
+            container.mux(picture.encode(encoded))
+        container.mux(picture.encode())
+        if sound is not None and waveform is not None:
+            samples = waveform.detach().cpu().float().numpy()[None]
+            block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout="mono")
+            block.sample_rate, block.pts, block.time_base = sample_rate, 0, Fraction(1, sample_rate)
+            container.mux(sound.encode(block))
+            container.mux(sound.encode())
+
+
+def read_frames(path: str | Path, seconds: Sequence[float]) -> Tensor:
+    """Read the frames that are on the screen at given times.
+
+    That is the last frame that starts at or before each time; after the end it is the last one.
+
+    Args:
+        path: a video file.
+        seconds: presentation times, s from the beginning of the file, in any order.
+
+    Returns:
+        ``(N, 3, H, W)``, uint8, RGB, turned as the file says it is to be shown.
+
+    Raises:
+        ImportError: if PyAV is missing.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be decoded or holds no pictures, or ``seconds`` is empty or negative.
+    """
+    if not len(seconds) or not min(seconds) >= 0:
+        raise ValueError(f"seconds: expected at least one time of 0 s or later, got {list(seconds)}")
+    order = sorted(range(len(seconds)), key=lambda index: seconds[index])
+    pictures: dict[int, Tensor] = {}
+
+    def show(frame: Any, until: float) -> None:
+        due = [i for i in order[len(pictures) :] if seconds[i] < until]
+        if due:
+            upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+            pictures.update(dict.fromkeys(due, torch.from_numpy(upright.copy()).permute(2, 0, 1)))
+
+    shown = None
+    with _opened(path) as container:
+        if not container.streams.video:
+            raise ValueError(f"{path}: expected a video, found no stream of pictures")
+        for time, frame in _frames_from(container, seconds[order[0]]):
+            show(shown or frame, until=time - _CLOCK_TOLERANCE)
+            shown = frame
+            if len(pictures) == len(order):
+                break
+        if shown is None:
+            raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
+        show(shown, until=float("inf"))
+    return torch.stack([pictures[index] for index in range(len(order))])
+
+
+def read_audio(path: str | Path) -> tuple[Tensor, int]:
+    """Read the sound of a video or sound file.
+
+    Returns:
+        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its rate in Hz. It begins where the
+        file begins: sound that sets in later than the pictures is preceded by zeros.
+
+    Raises:
+        ImportError: if PyAV is missing.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be decoded or holds no sound.
+    """
+    av = _import_av()
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise ValueError(f"{path}: expected a video with sound, found no stream of sound")
+        stream = container.streams.audio[0]
+        to_float = av.AudioResampler(format="fltp")
+        blocks: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+        for frame in container.decode(stream):
+            if not blocks and frame.time is not None:
+                silence = round((frame.time - _start(container)) * stream.rate)
+                blocks.append(np.zeros(max(silence, 0), np.float32))
+            blocks.extend(block.to_ndarray().mean(axis=0) for block in to_float.resample(frame))
+        if not blocks:
+            raise ValueError(f"{path}: expected a video with sound, found a stream of sound without any")
+        return torch.from_numpy(np.concatenate(blocks)), int(stream.rate)
+
+
+def _frames_from(container: Any, second: float) -> Iterator[tuple[float, Any]]:
+    """Yield ``(time, frame)`` from one at or before ``second`` on."""
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    start = _start(container)
+
+    def decode() -> Iterator[tuple[float, Any]]:
+        for frame in container.decode(stream):
+            if frame.time is not None:
+                yield frame.time - start, frame
+
+    if second > 1:  # some indices count decoding times, a few frames ahead: aim a second earlier
+        container.seek(int((second - 1 + start) * 1_000_000))
+        frames = decode()
+        first = next(frames, None)
+        if first is not None and first[0] <= second:
+            yield first
+            yield from frames
+            return
+        container.seek(int(start * 1_000_000))
+    yield from decode()
+
+
+def _start(container: Any) -> float:
+    return (container.start_time or 0) / 1_000_000
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    av = _import_av()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such video file")
+    with _explained(path), av.open(str(path)) as container:
+        yield container
+
+
+@contextlib.contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except _import_av().FFmpegError as error:
+        raise ValueError(
+            f"{path}: cannot be read or written as a video ({error}); does ffmpeg play it?"
+        ) from error
+
+
+def _import_av() -> Any:
+    try:
+        return importlib.import_module("av")
+    except ImportError as error:
+        raise ImportError('reading and writing videos needs PyAV: pip install "avslib[video]"') from error

@@ -1,0 +1,119 @@
+"""Pictures of a run: its curves, and what the model does with a few clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avslib.data.sound import ClipDataset, SilentSound, SwappedSound
+from avslib.media.frame import denormalize_frames
+from avslib.models import DiffusionAVS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_history(history: Sequence[dict[str, float]], path: str | Path) -> None:
+    """Draw the loss terms and the validation score of every epoch.
+
+    Args:
+        history: what :func:`~avslib.training.fit` returned.
+        path: the PNG to write.
+    """
+    epochs = [record["epoch"] for record in history]
+    names = [name for name in history[0] if name not in ("epoch", "lr", "validation")]
+    figure, axes = _subplots(1, 2 if "validation" in history[0] else 1, width=4.5, height=3.2)
+    for name in names:
+        axes[0, 0].plot(epochs, [record[name] for record in history], label=name, marker=".")
+    axes[0, 0].set(xlabel="epoch", ylabel="training loss", yscale="log")
+    axes[0, 0].legend(frameon=False)
+    if "validation" in history[0]:
+        axes[0, 1].plot(epochs, [record["validation"] for record in history], color="black", marker=".")
+        axes[0, 1].set(xlabel="epoch", ylabel="validation mIoU", ylim=(0, None))
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+@torch.no_grad()
+def plot_predictions(
+    model: DiffusionAVS,
+    clips: ClipDataset,
+    path: str | Path,
+    *,
+    indices: Sequence[int] = (0, 1, 2),
+    num_samples: int = 16,
+    seed: int = 0,
+) -> None:
+    """Draw frames, ground truth, mean mask, uncertainty, and the masks under other sounds.
+
+    Args:
+        model: the trained model.
+        clips: the dataset; every second of a chosen clip is a column.
+        path: the PNG to write.
+        indices: the clips to draw.
+        num_samples: samples behind the mean mask and its uncertainty.
+        seed: of the noise.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+
+    def predict(dataset: ClipDataset, index: int) -> tuple[Tensor, Tensor]:
+        clip = dataset[index]
+        output = model(
+            clip.frames[None].to(device),
+            clip.log_mel[None].to(device),
+            num_samples=num_samples,
+            generator=torch.Generator(device).manual_seed(seed),
+        )
+        return output.probabilities()[0, :, 0].cpu(), output.uncertainty()[0, :, 0].cpu()
+
+    rows = ("frame", "ground truth", "mean mask", "uncertainty", "silence", "other sound")
+    seconds = len(clips[indices[0]].frames)
+    figure, axes = _subplots(len(rows), len(indices) * seconds, width=1.0, height=1.0)
+    for block, index in enumerate(indices):
+        clip = clips[index]
+        mean, uncertainty = predict(clips, index)
+        silence, _ = predict(SilentSound(clips), index)
+        other, _ = predict(SwappedSound(clips), index)
+        frames = denormalize_frames(clip.frames).permute(0, 2, 3, 1).numpy()
+        for second in range(seconds):
+            column = axes[:, block * seconds + second]
+            column[0].imshow(frames[second])
+            column[1].imshow(_overlay(frames[second], clip.masks[second].numpy()))
+            column[2].imshow(_overlay(frames[second], mean[second].numpy()))
+            column[3].imshow(uncertainty[second].numpy(), cmap="magma", vmin=0, vmax=0.5)
+            column[4].imshow(_overlay(frames[second], silence[second].numpy()))
+            column[5].imshow(_overlay(frames[second], other[second].numpy()))
+            column[0].set_title(f"{second + 1} s", fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, label in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(label, fontsize=8)
+    figure.savefig(path, dpi=110)
+    model.train(was_training)
+
+
+def _overlay(frame: Any, mask: Any) -> Any:
+    """A greyed frame with the mask in colour."""
+    grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
+    colour = np.array([1.0, 0.75, 0.1])
+    return np.clip(
+        grey + mask[..., None] * (0.25 + 0.75 * colour * frame.mean(-1, keepdims=True)) * colour, 0, 1
+    )
+
+
+def _subplots(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, Any]:
+    """Axes on a figure of their own: nothing here touches matplotlib's global state or needs a display."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, axes

@@ -1,0 +1,129 @@
+"""The training loop, on Accelerate: one process or many, CPU or GPU, resumable."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from avslib.clip import Clip
+from avslib.training.checkpoint import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Objective = Callable[[Any, Clip], dict[str, torch.Tensor]]
+
+
+class _Progress:
+    """How far a run has come; Accelerate stores it beside weights and optimiser."""
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history = state["history"]
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    loader: DataLoader[Clip],
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    run_dir: str | Path,
+    lr_scheduler: LRScheduler | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
+    max_grad_norm: float | None = None,
+    accelerator: Accelerator | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> list[dict[str, float]]:
+    """Train a model; leave it with the weights of its best epoch.
+
+    Args:
+        model: called as ``model(frames, log_mel, masks, labelled)``.
+        objective: its output and the clip to named terms; ``"loss"`` is minimised.
+        loader: batches of :class:`~avslib.Clip`.
+        optimizer: over the model's parameters.
+        epochs: passes over the loader.
+        run_dir: where ``checkpoint/`` (the last epoch, to resume from) and ``best.safetensors`` are written.
+        lr_scheduler: stepped after every batch.
+        validate: a score of the model, higher is better, taken after every epoch; the best epoch's weights
+            are kept. None keeps the last epoch's.
+        max_grad_norm: gradients are scaled down to this norm.
+        accelerator: None for Accelerate's default, which uses a GPU if there is one.
+        resume: go on from ``checkpoint/`` if there is one.
+        progress: show a bar with the loss and the time left.
+
+    Returns:
+        One record an epoch: the mean of every term, the learning rate, and ``"validation"``.
+    """
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    accelerator = Accelerator() if accelerator is None else accelerator
+    run_dir = Path(run_dir)
+    checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
+    state = _Progress()
+    prepared, optimizer, loader, lr_scheduler = accelerator.prepare(model, optimizer, loader, lr_scheduler)
+    accelerator.register_for_checkpointing(state)
+    if resume and checkpoint.is_dir():
+        accelerator.load_state(str(checkpoint))
+
+    done = len(state.history)
+    show = progress and accelerator.is_main_process
+    bar = tqdm(total=epochs * len(loader), initial=done * len(loader), unit="batch", disable=not show)
+    for epoch in range(done, epochs):
+        prepared.train()
+        sums: dict[str, float] = defaultdict(float)
+        for clip in loader:
+            output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled)
+            terms = objective(output, clip)
+            accelerator.backward(terms["loss"])
+            if max_grad_norm is not None:
+                accelerator.clip_grad_norm_(prepared.parameters(), max_grad_norm)
+            optimizer.step()
+            if lr_scheduler is not None:
+                lr_scheduler.step()
+            optimizer.zero_grad()
+            for name, term in terms.items():
+                sums[name] += term.item()
+            bar.update()
+            bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{terms['loss'].item():.3f}")
+        record = {name: total / len(loader) for name, total in sums.items()}
+        record |= {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+        if validate is not None:
+            record["validation"] = validate(accelerator.unwrap_model(prepared))
+        is_best = validate is None or all(record["validation"] > old["validation"] for old in state.history)
+        state.history.append(record)
+        if is_best and accelerator.is_main_process:
+            save_weights(accelerator.unwrap_model(prepared), best)
+        _replace_checkpoint(accelerator, checkpoint)
+    bar.close()
+    accelerator.wait_for_everyone()
+    load_weights(accelerator.unwrap_model(prepared), best)
+    return state.history
+
+
+def _replace_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+    """Write a new checkpoint beside the old one, then put it in its place."""
+    fresh = checkpoint.with_name("checkpoint.new")
+    accelerator.save_state(str(fresh))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        fresh.rename(checkpoint)
+    accelerator.wait_for_everyone()

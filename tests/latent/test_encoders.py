@@ -1,0 +1,133 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from avslib.decoders import LatentInjection
+from avslib.latent import ConditionEncoder, GTEncoder, NoiseEstimator
+from avslib.latent.denoiser import timestep_embedding
+from avslib.latent.ground_truth import LatentNorm
+
+
+def parameters(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def test_the_latent_parts_have_the_papers_four_million_parameters() -> None:
+    parts = (GTEncoder(), ConditionEncoder(), LatentInjection(), NoiseEstimator())
+    assert 3.6e6 <= parameters(*parts) <= 4.4e6
+
+
+def test_the_noise_estimator_has_eight_fully_connected_layers() -> None:
+    assert sum(isinstance(module, nn.Linear) for module in NoiseEstimator().modules()) == 8
+
+
+def test_the_ground_truth_encoder_has_the_papers_channels() -> None:
+    convolutions = [module for module in GTEncoder().modules() if isinstance(module, nn.Conv2d)]
+    assert [module.out_channels for module in convolutions] == [16, 32, 64, 64, 64]
+    assert {(*module.kernel_size, *module.stride, *module.padding) for module in convolutions} == {
+        (4, 4, 2, 2, 1, 1)
+    }
+
+
+@given(b=st.integers(1, 3), t=st.integers(1, 6), h=st.integers(32, 70), w=st.integers(32, 70))
+def test_masks_of_any_size_have_a_code(b: int, t: int, h: int, w: int) -> None:
+    encoder = GTEncoder(8, hidden_features=16).eval()
+    assert encoder(torch.zeros(b, t, h, w, dtype=torch.int64)).shape == (b, t, 8)
+
+
+def test_at_224_px_the_trunk_ends_at_seven_by_seven_before_it_is_pooled() -> None:
+    encoder = GTEncoder().eval().encoder
+    assert encoder.convolutions(torch.zeros(1, 1, 224, 224)).shape == (1, 64, 7, 7)
+
+
+def test_every_class_that_is_not_background_counts_alike() -> None:
+    encoder = GTEncoder(8).eval()
+    masks = torch.randint(0, 2, (2, 5, 48, 48))
+    torch.testing.assert_close(encoder(masks), encoder(masks * 70))
+
+
+def test_normalised_latents_have_unit_variance_in_training() -> None:
+    latents = GTEncoder()(torch.rand(64, 48, 48).gt(torch.rand(64, 1, 1)).long())
+    torch.testing.assert_close(latents.std(0, correction=0), torch.ones(24), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(latents.mean(0), torch.zeros(24), rtol=0, atol=1e-4)
+
+
+def test_a_single_latent_is_normalised_by_what_was_seen_before() -> None:
+    norm = LatentNorm(4)
+    for _ in range(200):
+        norm(3 + 2 * torch.randn(256, 4))
+    torch.testing.assert_close(
+        norm(torch.tensor([[3.0, 5.0, 1.0, 3.0]])), torch.tensor([[0.0, 1, -1, 0]]), rtol=0, atol=0.1
+    )
+
+
+def test_codes_do_not_depend_on_the_batch_in_evaluation() -> None:
+    encoder = GTEncoder(8).eval()
+    masks = torch.randint(0, 2, (3, 2, 40, 56))
+    together = encoder(masks)
+    apart = torch.stack([encoder(clip) for clip in masks])
+    torch.testing.assert_close(together, apart)
+
+
+def test_a_mask_of_one_axis_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"masks: expected shape \(\.\.\., h, w\), got \(5,\)"):
+        GTEncoder()(torch.zeros(5))
+
+
+FRAMES, AUDIO = torch.randn(2, 3, 3, 40, 40), torch.randn(2, 3, 128)
+
+
+@pytest.mark.parametrize(
+    ("source", "sees_frames", "sees_sound"),
+    [("none", False, False), ("audio", False, True), ("visual", True, False), ("audio_visual", True, True)],
+)
+def test_the_condition_sees_what_table_iii_says(source: str, sees_frames: bool, sees_sound: bool) -> None:
+    encoder = ConditionEncoder(source=source).eval()
+    condition = encoder(FRAMES, AUDIO)
+    assert condition.shape == (2, 3, 24)
+    assert torch.equal(condition, encoder(FRAMES + 1, AUDIO)) is not sees_frames
+    assert torch.equal(condition, encoder(FRAMES, AUDIO + 1)) is not sees_sound
+
+
+def test_the_condition_of_a_second_depends_on_that_second_alone() -> None:
+    encoder = ConditionEncoder().eval()
+    changed = AUDIO.clone()
+    changed[:, 1] += 1
+    differs = (encoder(FRAMES, AUDIO) != encoder(FRAMES, changed)).any(-1)
+    assert differs.tolist() == [[False, True, False]] * 2
+
+
+def test_wrong_shapes_and_words_are_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"audio: expected shape \(b, t, a\) with b=2, t=3, a=128, got \(2, 4, 128\)"
+    ):
+        ConditionEncoder()(FRAMES, torch.zeros(2, 4, 128))
+    with pytest.raises(
+        ValueError, match="source: expected one of 'none', 'audio', 'visual', 'audio_visual', got 'av'"
+    ):
+        ConditionEncoder(source="av")
+    with pytest.raises(ValueError, match=r"condition: expected shape .* c=24, got"):
+        NoiseEstimator()(torch.zeros(2, 24), torch.zeros(2), torch.zeros(2, 23))
+
+
+def test_timestep_embedding_is_the_sines_of_the_transformer() -> None:
+    k, features = 7, 6
+    frequencies = torch.tensor([1.0, 10_000 ** (-1 / 3), 10_000 ** (-2 / 3)])
+    expected = torch.cat([(k * frequencies).sin(), (k * frequencies).cos()])
+    torch.testing.assert_close(timestep_embedding(torch.tensor(k), features), expected)
+
+
+def test_the_noise_estimator_uses_latent_timestep_and_condition() -> None:
+    estimator = NoiseEstimator()
+    latent, condition, k = torch.randn(4, 24), torch.randn(4, 24), torch.tensor([1, 5, 9, 13])
+    base = estimator(latent, k, condition)
+    for changed in (
+        estimator(latent + 1, k, condition),
+        estimator(latent, k + 1, condition),
+        estimator(latent, k, condition + 1),
+    ):
+        assert not torch.allclose(base, changed)
+    base.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in estimator.parameters())
