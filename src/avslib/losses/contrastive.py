@@ -43,7 +43,7 @@ def info_nce(
     check_shape("positive", positive, "n d", **size)
     check_positive("temperature", temperature)
     dtype = torch.promote_types(torch.promote_types(query.dtype, positive.dtype), torch.float32)
-    if True:
+    with torch.autocast(query.device.type, enabled=False):
         scores = F.normalize(query.to(dtype), dim=1) @ F.normalize(positive.to(dtype), dim=1).mT
         scores = scores / temperature
     if clip is not None:

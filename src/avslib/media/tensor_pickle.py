@@ -183,7 +183,10 @@ def _build_tensor(record: _Tensor) -> Tensor:
     data = record.storage.data
     if not isinstance(data, bytes) or data.startswith(b"PK"):  # an archive could unpack to any size
         raise ValueError("found a storage in another format than pickle writes")
-    storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:
+        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's own message advises to load it all the same
+        raise ValueError("found a storage that torch's restricted loader refuses") from error
     if not isinstance(storage, torch.storage.TypedStorage):
         raise ValueError(f"found a {type(storage).__name__} in the place of a storage")
     flat = torch.empty(0, dtype=storage.dtype).set_(storage)

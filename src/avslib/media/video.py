@@ -113,6 +113,8 @@ def read_frames(path: str | Path, seconds: Sequence[float]) -> Tensor:
                 break
         if shown is None:
             raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
+        if len(pictures) < len(order):
+            _check_whole(path, container.streams.video[0], time + float(shown.duration * shown.time_base))
         show(shown, until=float("inf"))
     return torch.stack([pictures[index] for index in range(len(order))])
 
@@ -143,7 +145,9 @@ def read_audio(path: str | Path) -> tuple[Tensor, int]:
             blocks.extend(block.to_ndarray().mean(axis=0) for block in to_float.resample(frame))
         if not blocks:
             raise ValueError(f"{path}: expected a video with sound, found a stream of sound without any")
-        return torch.from_numpy(np.concatenate(blocks)), int(stream.rate)
+        waveform = torch.from_numpy(np.concatenate(blocks))
+        _check_whole(path, stream, len(waveform) / stream.rate)
+        return waveform, int(stream.rate)
 
 
 def _frames_from(container: Any, second: float) -> Iterator[tuple[float, Any]]:
@@ -167,6 +171,15 @@ def _frames_from(container: Any, second: float) -> Iterator[tuple[float, Any]]:
             return
         container.seek(int(start * 1_000_000))
     yield from decode()
+
+
+def _check_whole(path: str | Path, stream: Any, end: float) -> None:
+    """Refuse a stream that ends a second or more before it says; some formats do not say."""
+    if stream.duration is not None and end < (duration := float(stream.duration * stream.time_base)) - 1:
+        raise ValueError(
+            f"{path}: ends after {end:.1f} s of {stream.type}, though it should have {duration:.1f} s; "
+            "fetch it again"
+        )
 
 
 def _start(container: Any) -> float:

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from avslib.media.video import read_audio, read_frames, write_video
+
+
+def numbered_frames(count: int, h: int = 64, w: int = 80) -> Tensor:
+    """Frames of which the grey level tells the index, brighter in the upper half."""
+    frames = torch.zeros(count, 3, h, w, dtype=torch.uint8)
+    for index in range(count):
+        frames[index] = 40 + 4 * index
+        frames[index, :, : h // 2] += 40
+    return frames
+
+
+def number_of(frame: Tensor) -> int:
+    return round((frame[:, frame.shape[1] * 3 // 4 :].float().mean().item() - 40) / 4)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "film.mp4"
+    waveform = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(5 * 16_000) / 16_000)
+    waveform[: 2 * 16_000] = 0  # sound sets in at 2 s
+    write_video(path, numbered_frames(40), fps=8, waveform=waveform)
+    return path
+
+
+def test_the_file_is_what_plays_everywhere(film: Path) -> None:
+    with av.open(str(film)) as container:
+        picture, sound = container.streams.video[0], container.streams.audio[0]
+        assert (picture.codec_context.name, picture.pix_fmt, picture.average_rate) == ("h264", "yuv420p", 8)
+        assert (sound.codec_context.name, sound.rate, sound.channels) == ("aac", 16_000, 1)
+        assert float(container.duration / av.time_base) == pytest.approx(5, abs=0.1)
+
+
+def test_frames_are_the_last_at_or_before_each_time(film: Path) -> None:
+    seconds = [4.99, 0.0, 0.12, 0.125, 0.126, 1.0, 1.0, 2.9375, 4.875, 100.0]
+    frames = read_frames(film, seconds)
+    assert frames.shape == (10, 3, 64, 80)
+    assert frames.dtype == torch.uint8
+    assert [number_of(frame) for frame in frames] == [min(39, int(8 * second)) for second in seconds]
+
+
+@pytest.mark.parametrize("second", [0.5, 1.125, 2.0, 3.25, 4.5])
+def test_frames_read_alone_are_those_read_together(film: Path, second: float) -> None:
+    assert torch.equal(read_frames(film, [second])[0], read_frames(film, [0.0, second])[1])
+
+
+def test_colours_and_the_upper_side_survive(film: Path) -> None:
+    colours = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=torch.uint8)
+    frames = colours.view(3, 3, 1, 1).repeat(1, 1, 32, 32)
+    write_video(film.with_name("colours.mp4"), frames, fps=1)
+    again = read_frames(film.with_name("colours.mp4"), [0, 1, 2])
+    torch.testing.assert_close(again.float(), frames.float(), rtol=0, atol=4)
+    upper, lower = read_frames(film, [1])[0].float().chunk(2, dim=1)
+    assert upper.mean() > lower.mean() + 30
+
+
+@pytest.mark.parametrize(("h", "w"), [(33, 48), (32, 47), (1, 1)])
+def test_an_odd_size_is_filled_up_with_its_last_row_or_column(tmp_path: Path, h: int, w: int) -> None:
+    ramp = torch.linspace(0, 255, h * w).view(1, h, w).repeat(3, 1, 1).to(torch.uint8)
+    write_video(tmp_path / "odd.mp4", ramp[None], fps=1)
+    frame = read_frames(tmp_path / "odd.mp4", [0])[0]
+    assert frame.shape == (3, h + h % 2, w + w % 2)
+    torch.testing.assert_close(frame[:, -1, -1].float(), ramp[:, -1, -1].float(), rtol=0, atol=12)
+
+
+@pytest.mark.parametrize("fps", [29.97, 23.976, 0.5])
+def test_broken_rates_keep_time(tmp_path: Path, fps: float) -> None:
+    write_video(tmp_path / "a.mp4", numbered_frames(9), fps=fps)
+    frames = read_frames(tmp_path / "a.mp4", [(index + 0.5) / fps for index in range(9)])
+    assert [number_of(frame) for frame in frames] == list(range(9))
+
+
+def test_sound_keeps_its_time_and_loudness(film: Path) -> None:
+    waveform, rate = read_audio(film)
+    assert rate == 16_000
+    assert waveform.dtype == torch.float32
+    assert waveform.shape[0] == pytest.approx(5 * rate, abs=1024)
+    assert waveform[: round(1.9 * rate)].abs().max() < 0.01
+    assert waveform[round(2.1 * rate) : round(4.9 * rate)].square().mean().sqrt() == pytest.approx(
+        0.354, abs=0.01
+    )
+
+
+def test_stereo_sound_is_averaged_and_late_sound_is_preceded_by_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=8)
+        picture.width = picture.height = 32
+        picture.pix_fmt = "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=8_000, layout="stereo")
+        for _ in range(16):
+            container.mux(
+                picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24"))
+            )
+        container.mux(picture.encode())
+        samples = np.array([[16384, 0] * 800], np.int16)
+        block = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+        block.sample_rate, block.pts, block.time_base = 8_000, 4_000, Fraction(1, 8_000)
+        container.mux(sound.encode(block))
+        container.mux(sound.encode())
+    waveform, rate = read_audio(path)
+    assert rate == 8_000
+    assert waveform.shape == (4_800,)
+    assert not waveform[:4_000].any()
+    assert waveform[4_000:].eq(0.25).all()
+
+
+def test_a_film_that_a_telephone_took_upright_is_turned(film: Path) -> None:
+    identity, quarter = (
+        b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 2**30))
+        for a, b, c, d in ((2**16, 0, 0, 2**16), (0, 2**16, -(2**16), 0))
+    )
+    content = film.read_bytes()
+    at = content.index(identity, content.index(b"tkhd"))  # that of the first track, the pictures
+    turned = film.with_name("turned.mp4")
+    turned.write_bytes(content[:at] + quarter + content[at + len(quarter) :])
+    upright = torch.rot90(read_frames(film, [1.0]), -1, (2, 3))  # a quarter clockwise
+    assert torch.equal(read_frames(turned, [1.0]), upright)
+
+
+def test_files_that_are_no_video_are_named(film: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("hello " * 100)
+    (tmp_path / "empty.mp4").touch()
+    for name in ("text.mp4", "empty.mp4"):
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read .* as a video .*does ffmpeg play it"):
+            read_frames(tmp_path / name, [0])
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read"):
+            read_audio(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"none\.mp4: no such video file"):
+        read_frames(tmp_path / "none.mp4", [0])
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.4, 0.5])
+def test_a_film_that_was_cut_off_is_refused(film: Path, tmp_path: Path, kept: float) -> None:
+    content = film.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: int(kept * len(content))])
+    for read in (lambda path: read_frames(path, [4.9]), read_audio):
+        with pytest.raises(ValueError, match=r"cut\.mp4: (ends after \d\.\d s of|cannot be read)"):
+            read(tmp_path / "cut.mp4")
+
+
+def test_a_missing_stream_is_named(tmp_path: Path) -> None:
+    from avslib.media.audio import write_wav
+
+    write_wav(tmp_path / "sound.wav", torch.zeros(8_000), 8_000)
+    write_video(tmp_path / "silent.mp4", numbered_frames(2), fps=2)
+    with pytest.raises(ValueError, match=r"sound\.wav: expected a video, found no stream of pictures"):
+        read_frames(tmp_path / "sound.wav", [0])
+    with pytest.raises(
+        ValueError, match=r"silent\.mp4: expected a video with sound, found no stream of sound"
+    ):
+        read_audio(tmp_path / "silent.mp4")
+    assert read_audio(tmp_path / "sound.wav")[0].shape == (8_000,)
+
+
+def test_wrong_arguments_are_named(film: Path) -> None:
+    for seconds in ([], [-1.0], [float("nan")]):
+        with pytest.raises(ValueError, match="seconds: expected at least one time of 0 s or later"):
+            read_frames(film, seconds)
+    path = film.with_name("never.mp4")
+    with pytest.raises(ValueError, match=r"frames: expected at least one, uint8, got 1 of torch\.float32"):
+        write_video(path, torch.zeros(1, 3, 32, 32), fps=1)
+    with pytest.raises(ValueError, match=r"frames: expected shape \(n, 3, h, w\), got \(1, 32, 32, 3\)"):
+        write_video(path, torch.zeros(1, 32, 32, 3, dtype=torch.uint8), fps=1)
+    with pytest.raises(ValueError, match=r"waveform: expected shape \(s\)"):
+        write_video(path, numbered_frames(1), fps=1, waveform=torch.zeros(2, 100))
+    with pytest.raises(ValueError, match="fps: expected a number above 0"):
+        write_video(path, numbered_frames(1), fps=0)
+    assert not path.exists()
+
+
+def test_without_pyav_the_error_says_how_to_get_it(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    for call in (
+        lambda: read_frames(film, [0]),
+        lambda: read_audio(film),
+        lambda: write_video(film, numbered_frames(1), fps=1),
+    ):
+        with pytest.raises(ImportError, match=r'pip install "avslib\[video\]"'):
+            call()
