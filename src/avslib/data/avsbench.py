@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,11 +36,17 @@ class ClipFiles(NamedTuple):
     """The pickled log-mel or the WAV file."""
 
 
-class _AVSBench(Dataset[Clip]):
+class _AVSBench(Dataset[Clip], ABC):
     """A setting of AVSBench: an index of files, checked when it is built, and how to read a clip of it."""
 
     def __init__(
-        self, root: str | Path, split: str, *, size: tuple[int, int] | None, sound: str, seconds: int
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        size: tuple[int, int] | None = (224, 224),
+        sound: str = "pickle",
+        seconds: int = 5,
     ) -> None:
         check_one_of("split", split, SPLITS)
         check_one_of("sound", sound, ("pickle", "wav"))
@@ -54,8 +61,9 @@ class _AVSBench(Dataset[Clip]):
             raise ValueError(f"split: no clip of {self.root} is in {split!r}")
         self._check_files()
 
+    @abstractmethod
     def _index(self) -> list[ClipFiles]:
-        raise NotImplementedError
+        """List the clips of the split and where their files should be."""
 
     def _sound_file(self, data: Path, *parts: str) -> Path:
         folder, suffix = ("audio_log_mel", ".pkl") if self.sound == "pickle" else ("audio_wav", ".wav")
@@ -74,8 +82,8 @@ class _AVSBench(Dataset[Clip]):
             if all(path.suffix == ".pkl" for path in missing):
                 hint = '; if there is an audio_wav folder, read the sound from there with sound="wav"'
             raise FileNotFoundError(
-                f"{missing[0]}: not there, as {len(missing)} of the {len(expected)} files that the "
-                f"table lists for {self.split!r}; unpack the whole set, or take the clip out of the table{hint}"
+                f"{missing[0]}: not there, as {len(missing)} of the {len(expected)} files that the table "
+                f"lists for {self.split!r}; unpack the whole set, or take the clip out of the table{hint}"
             )
 
     def __len__(self) -> int:
@@ -130,17 +138,6 @@ class AVSBenchS4(_AVSBench):
     Zhou et al., Audio-Visual Segmentation (ECCV 2022), section 3.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        size: tuple[int, int] | None = (224, 224),
-        sound: str = "pickle",
-        seconds: int = 5,
-    ) -> None:
-        super().__init__(root, split, size=size, sound=sound, seconds=seconds)
-
     def _index(self) -> list[ClipFiles]:
         data = self.root / "Single-source" / "s4_data"
         clips = []
@@ -171,39 +168,19 @@ class AVSBenchS4(_AVSBench):
 class AVSBenchMS3(_AVSBench):
     """AVSBench's multi-source setting: several objects sound, and every second has a mask.
 
-    Args:
-        root: the folder that holds ``Multi-sources``.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        size: ``(H, W)`` that frames and masks are resized to, px; None for their own size.
-        sound: ``"pickle"`` for the log-mels that come with the set, ``"wav"`` to compute them.
-        seconds: T, frames of a clip.
-
-    Raises:
-        FileNotFoundError: if the table or a file that it lists is not there.
-        ValueError: if the table lacks a column.
+    Arguments and errors are those of :class:`AVSBenchS4`; ``root`` is the folder with ``Multi-sources``.
 
     Zhou et al., Audio-Visual Segmentation (ECCV 2022), section 3. The published loader reads these masks as
     palette images, so that a 0/1 mask becomes 1/255; here every mask is binarised.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        *,
-        size: tuple[int, int] | None = (224, 224),
-        sound: str = "pickle",
-        seconds: int = 5,
-    ) -> None:
-        super().__init__(root, split, size=size, sound=sound, seconds=seconds)
-
     def _index(self) -> list[ClipFiles]:
         data = self.root / "Multi-sources" / "ms3_data"
         clips = []
-        for row in _read_table(self.root / "Multi-sources" / "ms3_meta_data.csv", ("split",)):
+        for row in _read_table(self.root / "Multi-sources" / "ms3_meta_data.csv", ("video_id", "split")):
             if row["split"] != self.split:
                 continue
-            name = row.get("name") or row.get("video_id") or next(iter(row.values()))
+            name = row["video_id"]
             frames, masks = data / "visual_frames" / name, data / "gt_masks" / self.split / name
             clips.append(
                 ClipFiles(
@@ -218,7 +195,12 @@ class AVSBenchMS3(_AVSBench):
 
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Read a table of clips; a name in it may not lead out of the dataset's folder."""
+    """Read a table of clips.
+
+    Args:
+        path: the CSV file.
+        columns: the columns that name files or folders, or the split; a name may not lead out of the dataset.
+    """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such table; root must be the folder that holds {path.parent.name!r}, "
@@ -226,6 +208,8 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         )
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
+        if reader.fieldnames and "name" in reader.fieldnames and "video_id" in columns:
+            reader.fieldnames = ["video_id" if field == "name" else field for field in reader.fieldnames]
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
             raise ValueError(
@@ -233,7 +217,8 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             )
         rows = list(reader)
     for line, row in enumerate(rows, start=2):
-        for column, value in row.items():
-            if not isinstance(value, str) or value in (".", "..") or "/" in value or "\\" in value:
-                raise ValueError(f"{path}, line {line}: expected a plain name as {column!r}, got {value!r}")
+        for column in columns:
+            name = row[column]
+            if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+                raise ValueError(f"{path}, line {line}: expected a plain name as {column!r}, got {name!r}")
     return rows
