@@ -36,6 +36,7 @@ from avslib.data import (
     SwappedSound,
     SyntheticConfig,
     audio_blind_ceiling,
+    clip_indices,
     write_avsbench,
 )
 from avslib.models import DiffusionAVS
@@ -52,6 +53,7 @@ class Recipe:
 
     backbone: str
     audio_encoder: str
+    channels: int
     size: int
     learning_rate: float
     epochs: dict[str, int]
@@ -60,9 +62,9 @@ class Recipe:
 
 
 PRESETS = {
-    "demo": Recipe("resnet18", "mel_cnn", 112, 1e-3, {"s4": 12, "ms3": 12}, anneal=True),
-    "paper-pvt": Recipe("pvt_v2_b5", "vggish", 224, 1e-4, {"s4": 15, "ms3": 30}),
-    "paper-r50": Recipe("resnet50", "vggish", 224, 1e-4, {"s4": 15, "ms3": 30}),
+    "demo": Recipe("regnetx_002", "mel_cnn", 64, 112, 1e-3, {"s4": 3, "ms3": 3}, anneal=True),
+    "paper-pvt": Recipe("pvt_v2_b5", "vggish", 128, 224, 1e-4, {"s4": 15, "ms3": 30}),
+    "paper-r50": Recipe("resnet50", "vggish", 128, 224, 1e-4, {"s4": 15, "ms3": 30}),
 }
 
 
@@ -90,7 +92,8 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="folder with AVSBench's Single-source and Multi-sources (default: make a synthetic one)",
     )
-    data.add_argument("--clips", type=int, default=400, help="synthetic training clips (default: 400)")
+    data.add_argument("--clips", type=int, default=1200, help="synthetic training clips (default: 1200)")
+    data.add_argument("--size", type=int, help="side of a frame, px (default: the preset's)")
     data.add_argument(
         "--sound", choices=("pickle", "wav"), default="pickle", help="log-mels from .pkl or from .wav"
     )
@@ -139,7 +142,7 @@ def open_data(arguments: argparse.Namespace, size: int) -> dict[str, AVSBenchS4 
     """Open the three splits, after making them where no root is given."""
     root = arguments.data_root
     if root is None:
-        clips = {"train": arguments.clips, "val": arguments.clips // 8, "test": arguments.clips // 4}
+        clips = {"train": arguments.clips, "val": -(-arguments.clips // 15), "test": -(-arguments.clips // 7)}
         root = Path("runs", "data", f"synthetic-{arguments.setting}-{size}px-{arguments.clips}")
         with tqdm(total=sum(clips.values()), desc="making clips", unit="clip") as bar:
             write_avsbench(
@@ -147,6 +150,7 @@ def open_data(arguments: argparse.Namespace, size: int) -> dict[str, AVSBenchS4 
                 setting=arguments.setting,
                 clips=clips,
                 size=size,
+                videos=False,
                 workers=os.cpu_count() or 1,
                 progress=bar.update,
             )
@@ -162,6 +166,7 @@ def build_model(arguments: argparse.Namespace, recipe: Recipe) -> DiffusionAVS:
     model = DiffusionAVS(
         recipe.backbone,
         audio_encoder=recipe.audio_encoder,
+        channels=recipe.channels,
         condition=arguments.condition,
         latent_dim=arguments.latent_dim,
     )
@@ -193,24 +198,26 @@ def tabulate(
 
 def main() -> None:
     arguments = parse_arguments()
+    torch.set_flush_denormal(True)  # on a CPU the first steps' tiny gradients make Adam several times slower
     recipe = PRESETS[arguments.preset]
     epochs = arguments.epochs or recipe.epochs[arguments.setting]
+    size = arguments.size or recipe.size
     batch_size = arguments.batch_size or recipe.batch_size
     learning_rate = arguments.learning_rate or recipe.learning_rate
     run = arguments.out or Path("runs", f"{arguments.preset}-{arguments.setting}-seed{arguments.seed}")
     run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 
-    data = open_data(arguments, recipe.size)
+    data = open_data(arguments, size)
     set_seed(arguments.seed)
     model = build_model(arguments, recipe)
-    config = {
+    record = {
         "avslib": avslib.__version__,
         "torch": torch.__version__,
         "arguments": {name: str(value) for name, value in vars(arguments).items() if value is not None},
         "recipe": dataclasses.asdict(recipe),
     }
-    (run / "config.json").write_text(json.dumps(config, indent=2))
+    (run / "config.json").write_text(json.dumps(record, indent=2))
 
     loader = DataLoader(
         data["train"],
@@ -220,7 +227,9 @@ def main() -> None:
         num_workers=arguments.workers,
         persistent_workers=arguments.workers > 0,
     )
-    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), learning_rate)
+    optimizer = torch.optim.Adam(
+        (p for p in model.parameters() if p.requires_grad), learning_rate, fused=True
+    )
     steps = epochs * len(loader)
     accelerator = Accelerator(step_scheduler_with_optimizer=False)
     history = fit(
@@ -243,14 +252,13 @@ def main() -> None:
 
     ceiling = None
     if arguments.data_root is None:
-        ceiling = audio_blind_ceiling(
-            SyntheticConfig(setting=arguments.setting, size=recipe.size), range(200)
-        )
+        config = SyntheticConfig(setting=arguments.setting, size=size)
+        ceiling = audio_blind_ceiling(config, clip_indices("test", len(data["test"])))
     table = tabulate(model, data["test"], num_samples=arguments.num_samples, ceiling=ceiling)
     spread = latent_std(model, data["test"])
     model.save_pretrained(run / "model")
     plot_history(history, run / "curves.png")
-    plot_predictions(model, data["test"], run / "predictions.png")
+    plot_predictions(model, data["test"], run / "predictions.png", indices=range(min(3, len(data["test"]))))
     metrics = {
         "test": table,
         "std of z0 over clips": spread,

@@ -14,7 +14,7 @@ from avslib.models.diffusion_avs import LATENT_SOURCES
 
 def make_model(**changes: object) -> DiffusionAVS:
     torch.manual_seed(0)
-    arguments = {"audio_encoder": "mel_cnn", "channels": 32} | changes
+    arguments = {"audio_encoder": "mel_cnn", "channels": 64} | changes
     return DiffusionAVS("test_resnet.r160_in1k", **arguments)  # type: ignore[arg-type]
 
 

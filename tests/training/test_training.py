@@ -37,7 +37,7 @@ def clips() -> SyntheticAVS:
 
 def tiny_model() -> DiffusionAVS:
     torch.manual_seed(0)
-    return DiffusionAVS("test_resnet.r160_in1k", audio_encoder="mel_cnn", channels=32)
+    return DiffusionAVS("test_resnet.r160_in1k", audio_encoder="mel_cnn", channels=64)
 
 
 def test_the_objective_is_equation_12() -> None:

@@ -2,7 +2,13 @@
 
 from avslib.data.avsbench import AVSBenchMS3, AVSBenchS4
 from avslib.data.sound import SilentSound, SwappedSound
-from avslib.data.synthetic import SyntheticAVS, SyntheticConfig, audio_blind_ceiling, write_avsbench
+from avslib.data.synthetic import (
+    SyntheticAVS,
+    SyntheticConfig,
+    audio_blind_ceiling,
+    clip_indices,
+    write_avsbench,
+)
 
 __all__ = [
     "AVSBenchMS3",
@@ -12,5 +18,6 @@ __all__ = [
     "SyntheticAVS",
     "SyntheticConfig",
     "audio_blind_ceiling",
+    "clip_indices",
     "write_avsbench",
 ]
