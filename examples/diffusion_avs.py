@@ -44,7 +44,7 @@ from avslib.training import DiffusionAVSObjective, evaluate, fit, latent_std, wa
 from avslib.training.checkpoint import load_weights
 from avslib.training.figures import plot_history, plot_predictions
 
-READERS = {"s4": AVSBenchS4, "ms3": AVSBenchMS3}
+READERS: dict[str, type[AVSBenchS4] | type[AVSBenchMS3]] = {"s4": AVSBenchS4, "ms3": AVSBenchMS3}
 
 
 @dataclass(frozen=True)

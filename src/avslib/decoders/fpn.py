@@ -50,8 +50,11 @@ class FPNHead(nn.Module):
         check_positive("num_classes", num_classes)
         self.in_channels = in_channels
         self.levels = nn.ModuleList(
-            nn.ModuleList(
-                _step(in_channels if i == 0 else channels, channels, num_groups) for i in range(max(level, 1))
+            nn.Sequential(
+                *(
+                    _step(in_channels if i == 0 else channels, channels, num_groups)
+                    for i in range(max(level, 1))
+                )
             )
             for level in range(num_levels)
         )
@@ -81,7 +84,7 @@ class FPNHead(nn.Module):
     def _refine(self, x: Tensor, level: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
         leading = x.shape[:-3]
         x = x.flatten(0, -4)
-        for i, step in enumerate(self.levels[level]):
+        for i, step in enumerate(self.levels[level].children()):
             x = step(x)
             if level > 0:
                 x = _enlarge(x, sizes[level - 1 - i])

@@ -143,6 +143,7 @@ class DiffusionAVS(
         size = check_shape("frames", frames, "b t 3 h w")
         check_positive("num_samples", num_samples)
         encoded = self.encode(frames, log_mel)
+        pixels = (size["h"], size["w"])
         terms = None
         if masks is not None:
             b, t = size["b"], size["t"]
@@ -151,13 +152,12 @@ class DiffusionAVS(
                 labelled = torch.ones(b, t, dtype=torch.bool, device=frames.device)
             check_shape("labelled", labelled, "b t", b=b, t=t)
             terms, candidates = self._learn(encoded.condition, masks, labelled, generator)
-        if terms is not None and self.training:
-            latent = self._choose(encoded.condition, candidates, labelled, generator)
-            return Segmentation(self.decode(encoded.pyramid, latent, size=frames.shape[-2:]), terms=terms)
+            if self.training:
+                latent = self._choose(encoded.condition, candidates, labelled, generator)
+                return Segmentation(self.decode(encoded.pyramid, latent, size=pixels), terms=terms)
         condition = encoded.condition.expand(num_samples, *encoded.condition.shape)
-        samples = self.decode(
-            encoded.pyramid, self.diffusion.sample(condition, generator=generator), size=frames.shape[-2:]
-        )
+        latents = self.diffusion.sample(condition, generator=generator)
+        samples = self.decode(encoded.pyramid, latents, size=pixels)
         if num_samples == 1:
             return Segmentation(samples[0], terms=terms)
         return Segmentation(_logit_of_mean(samples), samples, terms)

@@ -119,4 +119,4 @@ def _decode_instead(
     code = model.ground_truth_encoder(masks)
     if latent == "noise":
         code = torch.randn(code.shape, generator=generator, device=code.device)
-    return model.decode(encoded.pyramid, code, size=frames.shape[-2:])
+    return model.decode(encoded.pyramid, code, size=(frames.shape[-2], frames.shape[-1]))
