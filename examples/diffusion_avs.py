@@ -40,9 +40,16 @@ from avslib.data import (
     write_avsbench,
 )
 from avslib.models import DiffusionAVS
-from avslib.training import DiffusionAVSObjective, evaluate, fit, latent_std, warmup_cosine
+from avslib.training import (
+    DiffusionAVSObjective,
+    evaluate,
+    fit,
+    latent_std,
+    plot_history,
+    plot_predictions,
+    warmup_cosine,
+)
 from avslib.training.checkpoint import load_weights
-from avslib.training.figures import plot_history, plot_predictions
 
 READERS: dict[str, type[AVSBenchS4] | type[AVSBenchMS3]] = {"s4": AVSBenchS4, "ms3": AVSBenchMS3}
 

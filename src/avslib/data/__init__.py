@@ -1,7 +1,7 @@
 """A dataset folder -> Clip."""
 
 from avslib.data.avsbench import AVSBenchMS3, AVSBenchS4
-from avslib.data.sound import SilentSound, SwappedSound
+from avslib.data.sound import ClipDataset, SilentSound, SwappedSound
 from avslib.data.synthetic import (
     SyntheticAVS,
     SyntheticConfig,
@@ -13,6 +13,7 @@ from avslib.data.synthetic import (
 __all__ = [
     "AVSBenchMS3",
     "AVSBenchS4",
+    "ClipDataset",
     "SilentSound",
     "SwappedSound",
     "SyntheticAVS",

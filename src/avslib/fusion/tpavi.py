@@ -33,7 +33,7 @@ class TPAVI(nn.Module):
     With N = T*H*W positions the paper forms an N x N matrix f of pixels and sounds, the sound of a second
     copied to its H*W pixels, and ``z = layer_norm(x + batch_norm(out(f @ value(x))))``. Copied keys only ever
     meet the mean of the values, so f shrinks to N x T and ``out(value(x))`` to T vectors a clip: linear in N,
-    in time and memory. Without sound a clip attends to itself, and :mod:`avslib.fusion.attention` forms no
+    in time and memory. Without sound a clip attends to itself, and ``avslib.fusion.attention`` forms no
     N x N matrix either.
 
     At first the block only normalises x: the scale of the batch norm, or ``out`` without one, starts at 0.

@@ -19,6 +19,7 @@ from avslib.models.output import LatentTerms, Segmentation
 
 AUDIO_ENCODERS = {"vggish": VGGish, "mel_cnn": MelCNN}
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
+HALF_SAMPLED = {"ground_truth": 0.5, "sampled": 0.5}
 
 
 class Encoded(NamedTuple):
@@ -87,7 +88,7 @@ class DiffusionAVS(
         audio_channels: int = 128,
         latent_dim: int = 24,
         condition: str = "audio_visual",
-        decode_from: str | dict[str, float] = "ground_truth",
+        decode_from: str | dict[str, float] = HALF_SAMPLED,
         detach_diffusion: bool = True,
         normalize_latent: bool = True,
         scheduler: SchedulerMixin | None = None,

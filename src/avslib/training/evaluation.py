@@ -40,8 +40,9 @@ def evaluate(
         clips: the dataset.
         metrics: updated with ``(logits, masks, valid)``; None for ``"miou"`` and ``"f_score"`` as AVSBench
             computes them.
-        latent: what a :class:`~avslib.DiffusionAVS` decodes. ``"sampled"`` is the model itself; ``"noise"``
-            shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler would give.
+        latent: what a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model itself;
+            ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler would
+            give.
         num_samples: samples a frame, for models that take it.
         batch_size: clips a batch.
         num_workers: loader processes.

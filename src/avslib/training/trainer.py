@@ -56,7 +56,7 @@ def fit(
     Args:
         model: called as ``model(frames, log_mel, masks, labelled)``.
         objective: its output and the clip to named terms; ``"loss"`` is minimised.
-        loader: batches of :class:`~avslib.Clip`.
+        loader: batches of :class:`~avslib.clip.Clip`.
         optimizer: over the model's parameters.
         epochs: passes over the loader.
         run_dir: where ``checkpoint/`` (the last epoch, to resume from) and ``best.safetensors`` are written.
