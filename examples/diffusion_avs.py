@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ from avslib.data import (
     clip_indices,
     write_avsbench,
 )
-from avslib.models import DiffusionAVS
+from avslib.latent import cosine_ddim
+from avslib.models import HALF_SAMPLED, DiffusionAVS
 from avslib.training import (
     DiffusionAVSObjective,
     evaluate,
@@ -73,6 +75,13 @@ PRESETS = {
     "paper-pvt": Recipe("pvt_v2_b5", "vggish", 128, 224, 1e-4, {"s4": 15, "ms3": 30}),
     "paper-r50": Recipe("resnet50", "vggish", 128, 224, 1e-4, {"s4": 15, "ms3": 30}),
 }
+
+
+def parse_sources(text: str) -> str | dict[str, float]:
+    """Read ``name`` or ``name=weight,name=weight``."""
+    if "=" not in text:
+        return text
+    return {name: float(weight) for name, weight in (part.split("=") for part in text.split(","))}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -118,6 +127,19 @@ def parse_arguments() -> argparse.Namespace:
     model = parser.add_argument_group("model (the rows of the paper's ablations)")
     model.add_argument(
         "--condition", choices=("none", "audio", "visual", "audio_visual"), default="audio_visual"
+    )
+    model.add_argument(
+        "--decode-from",
+        type=parse_sources,
+        default=HALF_SAMPLED,
+        help="the latent that the head decodes in training: ground_truth, noised, one_step or sampled, or "
+        "several with weights, such as the default, ground_truth=0.5,sampled=0.5",
+    )
+    model.add_argument(
+        "--timestep-spacing",
+        choices=("leading", "linspace", "trailing"),
+        default="leading",
+        help="which of the 20 noise levels the 10 sampling steps visit (default: leading)",
     )
     model.add_argument("--latent-dim", type=int, default=24, help="D (default: 24)")
     model.add_argument(
@@ -176,6 +198,8 @@ def build_model(arguments: argparse.Namespace, recipe: Recipe) -> DiffusionAVS:
         channels=recipe.channels,
         condition=arguments.condition,
         latent_dim=arguments.latent_dim,
+        scheduler=cosine_ddim(timestep_spacing=arguments.timestep_spacing),
+        decode_from=arguments.decode_from,
     )
     if arguments.visual_weights is not None:
         model.visual_encoder.load_weights(arguments.visual_weights)
@@ -215,9 +239,12 @@ def main() -> None:
     run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 
-    data = open_data(arguments, size)
+    accelerator = Accelerator(step_scheduler_with_optimizer=False)
+    with accelerator.main_process_first():
+        data = open_data(arguments, size)
     set_seed(arguments.seed)
     model = build_model(arguments, recipe)
+    set_seed(arguments.seed, device_specific=True)  # from here on every process draws noise of its own
     record = {
         "avslib": avslib.__version__,
         "torch": torch.__version__,
@@ -237,8 +264,7 @@ def main() -> None:
     optimizer = torch.optim.Adam(
         (p for p in model.parameters() if p.requires_grad), learning_rate, fused=True
     )
-    steps = epochs * len(loader)
-    accelerator = Accelerator(step_scheduler_with_optimizer=False)
+    steps = epochs * math.ceil(len(loader) / accelerator.num_processes)
     history = fit(
         model,
         DiffusionAVSObjective(contrastive_weight=arguments.contrastive_weight),
@@ -254,8 +280,6 @@ def main() -> None:
         resume=arguments.resume,
     )
     trained_s = time.monotonic() - started
-    if not accelerator.is_main_process:
-        return
 
     ceiling = None
     if arguments.data_root is None:
@@ -263,6 +287,8 @@ def main() -> None:
         ceiling = audio_blind_ceiling(config, clip_indices("test", len(data["test"])))
     table = tabulate(model, data["test"], num_samples=arguments.num_samples, ceiling=ceiling)
     spread = latent_std(model, data["test"])
+    if not accelerator.is_main_process:
+        return
     model.save_pretrained(run / "model")
     plot_history(history, run / "curves.png")
     plot_predictions(model, data["test"], run / "predictions.png", indices=range(min(3, len(data["test"]))))

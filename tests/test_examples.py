@@ -62,3 +62,25 @@ def test_a_wrong_root_ends_with_what_to_do(tmp_path: Path) -> None:
     result = run(tmp_path, "--preset", "paper-r50", "--data-root", "nowhere")
     assert result.returncode != 0
     assert "no such table; root must be the folder that holds 'Multi-sources'" in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    """Both take part in training and evaluation; the first alone writes."""
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(EXAMPLE),
+    ]
+    small = ["--clips", "8", "--size", "48", "--num-samples", "2", "--epochs", "1", "--batch-size", "2"]
+    result = subprocess.run(
+        [*launcher, *small], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "runs/demo-ms3-seed0/metrics.json").read_text())
+    assert 0 <= metrics["test"]["true sound"]["miou"] <= 1
+    assert result.stdout.count("audio-blind ceiling") == 1

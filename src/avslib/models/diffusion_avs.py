@@ -20,6 +20,7 @@ from avslib.models.output import LatentTerms, Segmentation
 AUDIO_ENCODERS = {"vggish": VGGish, "mel_cnn": MelCNN}
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
 HALF_SAMPLED = {"ground_truth": 0.5, "sampled": 0.5}
+"""Half of the frames are decoded from the truth, half from a sample: the default of ``decode_from``."""
 
 
 class Encoded(NamedTuple):

@@ -41,8 +41,8 @@ def evaluate(
         metrics: updated with ``(logits, masks, valid)``; None for ``"miou"`` and ``"f_score"`` as AVSBench
             computes them.
         latent: what a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model itself;
-            ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler would
-            give.
+            ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler
+            would give.
         num_samples: samples a frame, for models that take it.
         batch_size: clips a batch.
         num_workers: loader processes.
@@ -94,7 +94,7 @@ def latent_std(model: DiffusionAVS, clips: ClipDataset, *, batch_size: int = 4) 
     model.eval()
     latents = [
         model.ground_truth_encoder(clip.masks.to(device))[clip.labelled.to(device)]
-        for clip in _loader(clips, batch_size, 0)
+        for clip in DataLoader(cast("torch.utils.data.Dataset[Clip]", clips), batch_size)
     ]
     model.train(was_training)
     return torch.cat(latents).std(dim=0).mean().item()
