@@ -71,7 +71,7 @@ class Recipe:
 
 
 PRESETS = {
-    "demo": Recipe("regnetx_002", "mel_cnn", 64, 112, 1e-3, {"s4": 3, "ms3": 3}, anneal=True),
+    "demo": Recipe("regnetx_002", "mel_cnn", 64, 112, 1e-3, {"s4": 2, "ms3": 2}, anneal=True),
     "paper-pvt": Recipe("pvt_v2_b5", "vggish", 128, 224, 1e-4, {"s4": 15, "ms3": 30}),
     "paper-r50": Recipe("resnet50", "vggish", 128, 224, 1e-4, {"s4": 15, "ms3": 30}),
 }
@@ -108,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="folder with AVSBench's Single-source and Multi-sources (default: make a synthetic one)",
     )
-    data.add_argument("--clips", type=int, default=1200, help="synthetic training clips (default: 1200)")
+    data.add_argument("--clips", type=int, default=2000, help="synthetic training clips (default: 2000)")
     data.add_argument("--size", type=int, help="side of a frame, px (default: the preset's)")
     data.add_argument(
         "--sound", choices=("pickle", "wav"), default="pickle", help="log-mels from .pkl or from .wav"
@@ -138,8 +138,8 @@ def parse_arguments() -> argparse.Namespace:
     model.add_argument(
         "--timestep-spacing",
         choices=("leading", "linspace", "trailing"),
-        default="leading",
-        help="which of the 20 noise levels the 10 sampling steps visit (default: leading)",
+        default="trailing",
+        help="which of the 20 noise levels the 10 sampling steps visit (default: trailing)",
     )
     model.add_argument("--latent-dim", type=int, default=24, help="D (default: 24)")
     model.add_argument(
@@ -171,7 +171,11 @@ def open_data(arguments: argparse.Namespace, size: int) -> dict[str, AVSBenchS4 
     """Open the three splits, after making them where no root is given."""
     root = arguments.data_root
     if root is None:
-        clips = {"train": arguments.clips, "val": -(-arguments.clips // 15), "test": -(-arguments.clips // 7)}
+        clips = {
+            "train": arguments.clips,
+            "val": max(arguments.clips // 20, 2),
+            "test": max(arguments.clips // 10, 2),
+        }
         root = Path("runs", "data", f"synthetic-{arguments.setting}-{size}px-{arguments.clips}")
         with tqdm(total=sum(clips.values()), desc="making clips", unit="clip") as bar:
             write_avsbench(

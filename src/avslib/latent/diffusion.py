@@ -47,7 +47,7 @@ class Denoising(NamedTuple):
     """Noise level k of each latent, ``(...)`` int64."""
 
 
-def cosine_ddim(num_train_timesteps: int = 20, *, timestep_spacing: str = "leading") -> Any:
+def cosine_ddim(num_train_timesteps: int = 20, *, timestep_spacing: str = "trailing") -> Any:
     """Make the paper's scheduler: DDIM over 20 noise levels with the cosine schedule.
 
     Two of diffusers' defaults are wrong for latents and replaced: it clips the estimate of z0 to [-1, 1], and
@@ -58,7 +58,8 @@ def cosine_ddim(num_train_timesteps: int = 20, *, timestep_spacing: str = "leadi
         timestep_spacing: which levels a shorter sampling run visits. With K = 20 and 10 steps ``"leading"``
             starts at level 18, where a trace of the signal is left (alpha-bar 0.006) that pure noise lacks;
             ``"trailing"`` starts at 19 (alpha-bar 6e-6), where an error of the noise estimate is multiplied
-            by 62 in the first step instead of 2.
+            by 62 in the first step instead of 2. Measured, the two score alike and ``"trailing"`` makes more
+            use of the latent; the numbers are in the docs, "What the demo measures".
 
     Mao et al., DiffusionAVS, section IV-A; Nichol and Dhariwal 2021 for the schedule; Song et al. 2021 for
     DDIM.
