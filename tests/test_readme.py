@@ -1,0 +1,36 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avslib.clip import Clip
+from avslib.data import write_avsbench
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.slow
+def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks one after the other, where a set called AVSBench lies, on tensors of the shapes it names."""
+    write_avsbench(tmp_path / "AVSBench", setting="ms3", clips={"test": 1}, size=224, videos=False)
+    monkeypatch.chdir(tmp_path)
+    frames, log_mel = torch.randn(1, 2, 3, 64, 64), torch.randn(1, 2, 1, 96, 64)
+    masks = torch.randint(0, 2, (1, 2, 64, 64))
+    every = torch.ones(1, 2, dtype=torch.bool)
+    names: dict[str, Any] = {
+        "frames": frames,
+        "log_mel": log_mel,
+        "masks": masks,
+        "clip": Clip(frames, log_mel, masks, every, every, ["a"]),
+        "features": torch.randn(1, 2, 256, 8, 8),
+        "audio": torch.randn(1, 2, 128),
+        "condition": torch.randn(1, 2, 24),
+    }
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names)
+    assert names["latent"].shape == (1, 2, 24)
+    assert names["output"].uncertainty().shape == (1, 2, 1, 64, 64)
