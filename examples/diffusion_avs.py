@@ -41,7 +41,7 @@ from avslib.data import (
     write_avsbench,
 )
 from avslib.latent import cosine_ddim
-from avslib.models import HALF_SAMPLED, DiffusionAVS
+from avslib.models import MOSTLY_SAMPLED, DiffusionAVS
 from avslib.training import (
     DiffusionAVSObjective,
     evaluate,
@@ -108,7 +108,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         help="folder with AVSBench's Single-source and Multi-sources (default: make a synthetic one)",
     )
-    data.add_argument("--clips", type=int, default=2000, help="synthetic training clips (default: 2000)")
+    data.add_argument("--clips", type=int, default=2300, help="synthetic training clips (default: 2300)")
     data.add_argument("--size", type=int, help="side of a frame, px (default: the preset's)")
     data.add_argument(
         "--sound", choices=("pickle", "wav"), default="pickle", help="log-mels from .pkl or from .wav"
@@ -131,9 +131,9 @@ def parse_arguments() -> argparse.Namespace:
     model.add_argument(
         "--decode-from",
         type=parse_sources,
-        default=HALF_SAMPLED,
+        default=MOSTLY_SAMPLED,
         help="the latent that the head decodes in training: ground_truth, noised, one_step or sampled, or "
-        "several with weights, such as the default, ground_truth=0.5,sampled=0.5",
+        "several with weights, such as the default, ground_truth=0.25,sampled=0.75",
     )
     model.add_argument(
         "--timestep-spacing",
