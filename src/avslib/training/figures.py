@@ -31,11 +31,12 @@ def plot_history(history: Sequence[dict[str, float]], path: str | Path) -> None:
     for name in names:
         axes[0, 0].plot(epochs, [record[name] for record in history], label=name, marker=".")
     axes[0, 0].set(xlabel="epoch", ylabel="training loss", yscale="log")
-    axes[0, 0].legend(frameon=False)
+    axes[0, 0].legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     if "validation" in history[0]:
         axes[0, 1].plot(epochs, [record["validation"] for record in history], color="black", marker=".")
-        axes[0, 1].set(xlabel="epoch", ylabel="validation mIoU", ylim=(0, None))
+        axes[0, 1].set(xlabel="epoch", ylabel="validation mIoU", ylim=(0, 1))
     for axis in axes.flat:
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
