@@ -38,3 +38,4 @@ html_theme_options = {
     "footer_end": [],
 }
 html_show_sourcelink = False
+html_sidebars = {"results": [], "paper": [], "changelog": []}
