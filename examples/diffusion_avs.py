@@ -243,7 +243,8 @@ def main() -> None:
     run.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 
-    accelerator = Accelerator(step_scheduler_with_optimizer=False)
+    # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), step_scheduler_with_optimizer=False)
     with accelerator.main_process_first():
         data = open_data(arguments, size)
     set_seed(arguments.seed)

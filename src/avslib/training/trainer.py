@@ -64,7 +64,9 @@ def fit(
         validate: a score of the model, higher is better, taken after every epoch; the best epoch's weights
             are kept. None keeps the last epoch's.
         max_grad_norm: gradients are scaled down to this norm.
-        accelerator: None for Accelerate's default, which uses a GPU if there is one.
+        accelerator: None for Accelerate's own, on a GPU if there is one. One that is given should be made
+            with ``step_scheduler_with_optimizer=False``, since the schedule is stepped once a batch whatever
+            the number of processes.
         resume: go on from ``checkpoint/`` if there is one.
         progress: show a bar with the loss and the time left.
 
@@ -74,7 +76,10 @@ def fit(
     from accelerate import Accelerator
     from tqdm import tqdm
 
-    accelerator = Accelerator() if accelerator is None else accelerator
+    if accelerator is None:
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(), step_scheduler_with_optimizer=False
+        )
     run_dir = Path(run_dir)
     checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
     state = _Progress()
