@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,20 +21,8 @@ from avslib.training.checkpoint import load_weights, save_weights
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+HISTORY = "history.json"
 Objective = Callable[[Any, Clip], dict[str, torch.Tensor]]
-
-
-class _Progress:
-    """How far a run has come; Accelerate stores it beside weights and optimiser."""
-
-    def __init__(self) -> None:
-        self.history: list[dict[str, float]] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history = state["history"]
 
 
 def fit(
@@ -82,13 +71,13 @@ def fit(
         )
     run_dir = Path(run_dir)
     checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
-    state = _Progress()
+    history: list[dict[str, float]] = []
     prepared, optimizer, loader, lr_scheduler = accelerator.prepare(model, optimizer, loader, lr_scheduler)
-    accelerator.register_for_checkpointing(state)
     if resume and checkpoint.is_dir():
         accelerator.load_state(str(checkpoint))
+        history = json.loads((checkpoint / HISTORY).read_text(encoding="utf-8"))
 
-    done = len(state.history)
+    done = len(history)
     show = progress and accelerator.is_main_process
     bar = tqdm(total=epochs * len(loader), initial=done * len(loader), unit="batch", disable=not show)
     for epoch in range(done, epochs):
@@ -112,23 +101,24 @@ def fit(
         record |= {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         if validate is not None:
             record["validation"] = validate(accelerator.unwrap_model(prepared))
-        is_best = validate is None or all(record["validation"] > old["validation"] for old in state.history)
-        state.history.append(record)
+        is_best = validate is None or all(record["validation"] > old["validation"] for old in history)
+        history.append(record)
         if is_best and accelerator.is_main_process:
             save_weights(accelerator.unwrap_model(prepared), best)
-        _replace_checkpoint(accelerator, checkpoint)
+        _replace_checkpoint(accelerator, checkpoint, history)
     bar.close()
     accelerator.wait_for_everyone()
     load_weights(accelerator.unwrap_model(prepared), best)
-    return state.history
+    return history
 
 
-def _replace_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+def _replace_checkpoint(accelerator: Accelerator, checkpoint: Path, history: list[dict[str, float]]) -> None:
     """Write a new checkpoint beside the old one, then put it in its place."""
     fresh = checkpoint.with_name("checkpoint.new")
     accelerator.save_state(str(fresh))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        (fresh / HISTORY).write_text(json.dumps(history), encoding="utf-8")
         shutil.rmtree(checkpoint, ignore_errors=True)
         fresh.rename(checkpoint)
     accelerator.wait_for_everyone()
