@@ -233,7 +233,7 @@ def tabulate(
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_flush_denormal(True)  # on a CPU the first steps' tiny gradients make Adam several times slower
+    torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
     recipe = PRESETS[arguments.preset]
     epochs = arguments.epochs or recipe.epochs[arguments.setting]
     size = arguments.size or recipe.size
