@@ -108,8 +108,9 @@ def test_the_best_epoch_is_kept(clips: SyntheticAVS, tmp_path: Path) -> None:
     assert [record["validation"] for record in history] == [0.1, 0.9, 0.3]
 
 
+@pytest.mark.parametrize("left", ["checkpoint", "checkpoint.new"])
 def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
-    clips: SyntheticAVS, tmp_path: Path
+    left: str, clips: SyntheticAVS, tmp_path: Path
 ) -> None:
     def run(
         folder: Path, epochs: int, *, resume: bool = False
@@ -133,6 +134,7 @@ def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
 
     whole, whole_history = run(tmp_path / "whole", 3)
     run(tmp_path / "cut", 2)
+    (tmp_path / "cut" / "checkpoint").rename(tmp_path / "cut" / left)
     resumed, resumed_history = run(tmp_path / "cut", 3, resume=True)
     assert resumed_history == whole_history
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):

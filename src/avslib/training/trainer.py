@@ -71,11 +71,13 @@ def fit(
         )
     run_dir = Path(run_dir)
     checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
+    fresh = run_dir / "checkpoint.new"
     history: list[dict[str, float]] = []
     prepared, optimizer, loader, lr_scheduler = accelerator.prepare(model, optimizer, loader, lr_scheduler)
-    if resume and checkpoint.is_dir():
-        accelerator.load_state(str(checkpoint))
-        history = json.loads((checkpoint / HISTORY).read_text(encoding="utf-8"))
+    stored = checkpoint if checkpoint.is_dir() else fresh  # a run may end while one takes the other's place
+    if resume and (stored / HISTORY).is_file():
+        accelerator.load_state(str(stored))
+        history = json.loads((stored / HISTORY).read_text(encoding="utf-8"))
 
     done = len(history)
     show = progress and accelerator.is_main_process
@@ -105,16 +107,17 @@ def fit(
         history.append(record)
         if is_best and accelerator.is_main_process:
             save_weights(accelerator.unwrap_model(prepared), best)
-        _replace_checkpoint(accelerator, checkpoint, history)
+        _replace_checkpoint(accelerator, checkpoint, fresh, history)
     bar.close()
     accelerator.wait_for_everyone()
     load_weights(accelerator.unwrap_model(prepared), best)
     return history
 
 
-def _replace_checkpoint(accelerator: Accelerator, checkpoint: Path, history: list[dict[str, float]]) -> None:
+def _replace_checkpoint(
+    accelerator: Accelerator, checkpoint: Path, fresh: Path, history: list[dict[str, float]]
+) -> None:
     """Write a new checkpoint beside the old one, then put it in its place."""
-    fresh = checkpoint.with_name("checkpoint.new")
     accelerator.save_state(str(fresh))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
