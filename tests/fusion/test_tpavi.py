@@ -30,18 +30,32 @@ def make(channels: int, *, seed: int = 0, double: bool = True, **arguments: Any)
     return block.double() if double else block
 
 
-def make_clip(b: int, t: int, c: int, h: int, w: int, *, sound: bool, double: bool = True) -> list[Tensor]:
+def make_clip(
+    b: int, t: int, c: int, h: int, w: int, *, sound: bool, double: bool = True, a: int = 6
+) -> list[Tensor]:
     dtype = torch.float64 if double else torch.float32
-    x, audio = torch.randn(b, t, c, h, w, dtype=dtype), torch.randn(b, t, 6, dtype=dtype)
+    x, audio = torch.randn(b, t, c, h, w, dtype=dtype), torch.randn(b, t, a, dtype=dtype)
     return [x, audio] if sound else [x]
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """The vectors along axis 2, one after the other, divided by their length."""
+    vectors = [v / torch.sqrt((v * v).sum() + 1e-6) for v in x.movedim(2, -1).reshape(-1, x.shape[2])]
+    return torch.stack(vectors).view(x.movedim(2, -1).shape).movedim(-1, 2)
+
+
+def dense_audio(block: TPAVI, audio: Tensor) -> Tensor:
+    aligned = block.align(audio)
+    return unit_length(aligned) if block.normalize else aligned
 
 
 def dense(block: TPAVI, norm: nn.BatchNorm3d | nn.Identity, x: Tensor, audio: Tensor | None = None) -> Tensor:
     """The equations of the paper, one after the other, with the matrix of all pairs."""
     _, t, _, h, w = x.shape
     n = t * h * w
+    x = unit_length(x) if block.normalize else x
     pixels = rearrange(x, "b t c h w -> b (t h w) c")
-    others = pixels if audio is None else repeat(block.align(audio), "b t c -> b (t h w) c", h=h, w=w)
+    others = pixels if audio is None else repeat(dense_audio(block, audio), "b t c -> b (t h w) c", h=h, w=w)
     query, key = (pixels, others) if block.mode == "gaussian" else (block.query(pixels), block.key(others))
     if block.mode == "concatenate":
         query, key = repeat(query, "b i d -> b i j d", j=n), repeat(key, "b j d -> b i j d", i=n)
@@ -72,17 +86,38 @@ class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @every_mode
 @with_and_without_sound
-@given(**sizes, c=st.integers(1, 7), train=st.booleans(), batch_norm=st.booleans(), seed=st.integers(0, 99))
+@given(
+    **sizes,
+    c=st.integers(1, 7),
+    train=st.booleans(),
+    batch_norm=st.booleans(),
+    normalize=st.booleans(),
+    align=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_is_the_dense_equation_with_its_gradients_and_statistics(
-    mode: str, sound: bool, b: int, t: int, h: int, w: int, c: int, train: bool, batch_norm: bool, seed: int
+    mode: str,
+    sound: bool,
+    b: int,
+    t: int,
+    h: int,
+    w: int,
+    c: int,
+    train: bool,
+    batch_norm: bool,
+    normalize: bool,
+    align: bool,
+    seed: int,
 ) -> None:
     assume(b * t * h * w > 1 or not (train and batch_norm))  # one value has no variance
-    block = make(c, seed=seed, mode=mode, batch_norm=batch_norm).train(train)
+    a = 6 if align else c
+    arguments = {"mode": mode, "batch_norm": batch_norm, "normalize": normalize}
+    block = make(c, seed=seed, audio_channels=a if align else None, **arguments).train(train)
     norm: nn.BatchNorm3d | nn.Identity = nn.Identity()
     if batch_norm:
         norm = nn.BatchNorm3d(c).double().train(train)
         norm.load_state_dict(block.batch_norm.state_dict())
-    clip = [tensor.requires_grad_() for tensor in make_clip(b, t, c, h, w, sound=sound)]
+    clip = [tensor.requires_grad_() for tensor in make_clip(b, t, c, h, w, sound=sound, a=a)]
     weight = torch.randn_like(clip[0])
 
     expected = dense(block, norm, *clip)
@@ -99,7 +134,7 @@ def test_is_the_dense_equation_with_its_gradients_and_statistics(
     found += [tensor.grad for tensor in clip]
 
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(aligned, block.align(clip[1]) if sound else None)
+    torch.testing.assert_close(aligned, dense_audio(block, clip[1]) if sound else None)
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(block.batch_norm.state_dict(), norm.state_dict(), rtol=1e-10, atol=1e-10)
@@ -148,10 +183,11 @@ def test_a_new_block_only_normalises(mode: str, sound: bool, batch_norm: bool) -
 @every_mode
 @with_and_without_sound
 @pytest.mark.parametrize("double", [True, False])
-def test_nothing_has_the_size_of_all_pairs(mode: str, sound: bool, double: bool) -> None:
+@pytest.mark.parametrize("normalize", [True, False])
+def test_nothing_has_the_size_of_all_pairs(mode: str, sound: bool, double: bool, normalize: bool) -> None:
     t, c, h, w = 4, 8, 16, 16
     n = t * h * w
-    block = make(c, mode=mode, double=double)
+    block = make(c, mode=mode, double=double, normalize=normalize)
     clip = [tensor.requires_grad_() for tensor in make_clip(1, t, c, h, w, sound=sound, double=double)]
     with LargestTensor() as largest:
         block(*clip)[0].square().sum().backward()
@@ -159,6 +195,20 @@ def test_nothing_has_the_size_of_all_pairs(mode: str, sound: bool, double: bool)
     with LargestTensor() as largest:
         dense(block, nn.Identity(), *clip)
     assert largest.numel >= n * n
+
+
+@with_and_without_sound
+def test_normalised_features_have_no_scale(sound: bool) -> None:
+    block = make(8, audio_channels=None, normalize=True).eval()
+    clip = make_clip(2, 3, 8, 4, 5, sound=sound, a=8)
+    fused, audio = block(*clip)
+    louder = block(*(1000 * tensor for tensor in clip))[0]  # 1e-6 under the root is nothing to either
+    torch.testing.assert_close(louder, fused, rtol=1e-4, atol=1e-4)
+    silent, silence = block(*(0 * tensor for tensor in clip))
+    assert silent.isfinite().all()
+    if sound:
+        torch.testing.assert_close(audio.norm(dim=-1), torch.ones(2, 3).double(), rtol=1e-4, atol=0)
+        assert (silence == 0).all()
 
 
 def test_leaves_channels_last_and_takes_them_so() -> None:
@@ -206,16 +256,19 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in _golden.ROOT.glob("A_tpavi_*.npz")))
-def test_gives_the_numbers_of_avsbench(name: str) -> None:
+@pytest.mark.parametrize("name", _golden.names("A_tpavi_"))
+def test_gives_the_numbers_of_avsbench_and_ecmvae(name: str) -> None:
+    ecmvae = "ecmvae" in name
     case = _golden.case(name)
     constructor, table = case["constructor"], {key for key, _ in case["state_dict"]}
     block = TPAVI(
         constructor["in_channels"],
         hidden_channels=constructor.get("inter_channels"),
-        mode=constructor["mode"],
+        mode=constructor.get("mode", "dot"),
         batch_norm=constructor.get("bn_layer", True),
+        audio_channels=None if ecmvae else 128,
         audio_bias="align_channel.bias" in table,
+        normalize=ecmvae,
     )
 
     def rename(key: str) -> str:
@@ -223,15 +276,18 @@ def test_gives_the_numbers_of_avsbench(name: str) -> None:
         theirs = NAMES[module] if constructor.get("bn_layer", True) else NAMES[module].removesuffix(".0")
         return f"{theirs}.{parameter}"
 
-    unused = set() if "audio" in _golden.inputs(name) else {"align_channel.weight", "align_channel.bias"}
-    assert {rename(key) for key in block.state_dict()} | unused == table
+    assert {rename(key) for key in block.state_dict()} == table
     _golden.load_filled(block, name, rename)
     block.train(case["mode"] == "train")
 
     inputs = {key: torch.from_numpy(value) for key, value in _golden.inputs(name).items()}
     clip = [inputs[key].requires_grad_() for key in ("x", "audio") if key in inputs]
-    z, aligned = block(rearrange(clip[0], "b c t h w -> b t c h w"), *clip[1:])
-    found = {"z": rearrange(z, "b t c h w -> b c t h w"), "audio_temp": aligned}
+    if ecmvae:  # frames first, the five of a clip one after the other
+        z, aligned = block(*(tensor.unflatten(0, (-1, 5)) for tensor in clip))
+        found = {"z": z.flatten(0, 1), "audio_temp": aligned.mT}
+    else:
+        z, aligned = block(rearrange(clip[0], "b c t h w -> b t c h w"), *clip[1:])
+        found = {"z": rearrange(z, "b t c h w -> b c t h w"), "audio_temp": aligned}
     if case["mode"] == "train":
         found |= {
             f"running_{key}_after": getattr(block.batch_norm, f"running_{key}") for key in ("mean", "var")
@@ -239,7 +295,7 @@ def test_gives_the_numbers_of_avsbench(name: str) -> None:
     if "grad_z" in inputs:
         loss = (found["z"] * inputs["grad_z"]).sum()
         if aligned is not None:
-            loss = loss + (aligned * inputs["grad_audio_temp"]).sum()
+            loss = loss + (found["audio_temp"] * inputs["grad_audio_temp"]).sum()
         loss.backward()
         found |= {f"grad_{key}": tensor.grad for key, tensor in zip(("x", "audio"), clip, strict=False)}
         found |= {f"grad_param.{rename(key)}": p.grad for key, p in block.named_parameters()}
@@ -264,6 +320,10 @@ def test_wrong_arguments_are_named() -> None:
         TPAVI(8, hidden_channels=0)
     with pytest.raises(ValueError, match="channels: expected a number above 0, got -8"):
         TPAVI(-8)
+    with pytest.raises(ValueError, match="audio_channels: expected a number above 0, got 0"):
+        TPAVI(8, audio_channels=0)
+    with pytest.raises(ValueError, match=r"audio: expected .* with b=2, t=5, a=8, got \(2, 5, 6\)"):
+        TPAVI(8, audio_channels=None)(x, audio)
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         block(x[:1, :1, :, :1, :1], audio[:1, :1])
 

@@ -14,6 +14,7 @@ class LatentInjection(nn.Module):
     Args:
         channels: width of the feature map, in and out.
         latent_dim: D, length of the latent.
+        kernel_size: of the convolution; ECMVAE has 1.
 
     Mao et al., DiffusionAVS, section III-C, "Prediction decoder".
 
@@ -23,11 +24,11 @@ class LatentInjection(nn.Module):
         torch.Size([16, 2, 5, 128, 7, 7])
     """
 
-    def __init__(self, channels: int = 128, *, latent_dim: int = 24) -> None:
+    def __init__(self, channels: int = 128, *, latent_dim: int = 24, kernel_size: int = 3) -> None:
         super().__init__()
         self.channels = channels
         self.latent_dim = latent_dim
-        self.conv = nn.Conv2d(channels + latent_dim, channels, 3, padding=1)
+        self.conv = nn.Conv2d(channels + latent_dim, channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, features: Tensor, latent: Tensor) -> Tensor:
         """Return features that carry the latent.

@@ -40,13 +40,17 @@ class TPAVI(nn.Module):
 
     Args:
         channels: width C of the visual features, in and out.
-        audio_channels: width A of the audio embedding; VGGish gives 128.
+        audio_channels: width A of the audio embedding; VGGish gives 128. None if the embedding already has C
+            channels and needs no ``align``, as in ECMVAE.
         hidden_channels: width inside the attention; by default half of ``channels``, as in the paper.
         mode: how pixel i and sound j compare, with q = query(x_i), k = key(align(audio_j)):
             "dot" q.k / N (the paper's); "embedded" softmax over j of q.k; "gaussian" the same of
             x_i.align(audio_j), with neither query nor key; "concatenate" relu(pair([q, k])) / N.
         batch_norm: whether ``out`` is followed by a batch norm over all positions of the batch.
         audio_bias: whether ``align`` has a bias; in AVSBench's semantic setting it has none.
+        normalize: scale the features of a pixel and the aligned audio of a second to length 1, before all
+            else: attention and residual see the scaled features, and the scaled audio is returned. ECMVAE
+            (Mao et al., ICCV 2023) does.
 
     Raises:
         ValueError: if ``mode`` is not one of the four or a width is below 1.
@@ -62,21 +66,28 @@ class TPAVI(nn.Module):
         self,
         channels: int,
         *,
-        audio_channels: int = 128,
+        audio_channels: int | None = 128,
         hidden_channels: int | None = None,
         mode: str = "dot",
         batch_norm: bool = True,
         audio_bias: bool = True,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         if hidden_channels is None:
             hidden_channels = max(1, channels // 2)
         check_positive("channels", channels)
-        check_positive("audio_channels", audio_channels)
+        if audio_channels is not None:
+            check_positive("audio_channels", audio_channels)
         check_positive("hidden_channels", hidden_channels)
         check_one_of("mode", mode, MODES)
+        self.channels = channels
+        self.audio_channels = channels if audio_channels is None else audio_channels
         self.mode = mode
-        self.align = nn.Linear(audio_channels, channels, bias=audio_bias)
+        self.normalize = normalize
+        self.align: nn.Module = nn.Identity()
+        if audio_channels is not None:
+            self.align = nn.Linear(audio_channels, channels, bias=audio_bias)
         if mode != "gaussian":
             self.query = nn.Linear(channels, hidden_channels)
             self.key = nn.Linear(channels, hidden_channels)
@@ -103,13 +114,17 @@ class TPAVI(nn.Module):
         Raises:
             ValueError: if ``x`` or ``audio`` has another shape; the message names it.
         """
-        size = check_shape("x", x, "b t c h w", c=self.align.out_features)
+        size = check_shape("x", x, "b t c h w", c=self.channels)
+        if self.normalize:
+            x = _scale_to_length_1(x, dim=2)
         pixels = rearrange(x, "b t c h w -> b (t h w) c")
         if audio is None:
             y = self.out(self._attend_to_pixels(pixels))
         else:
-            check_shape("audio", audio, "b t a", b=size["b"], t=size["t"], a=self.align.in_features)
+            check_shape("audio", audio, "b t a", b=size["b"], t=size["t"], a=self.audio_channels)
             audio = self.align(audio)
+            if self.normalize:
+                audio = _scale_to_length_1(audio, dim=2)
             weights = self._compare_with_sound(pixels, audio)
             values = self.value(reduce(x, "b t c h w -> b t c", "mean")) @ self.out.weight.mT
             y = torch.baddbmm(self.out.bias, weights, values)
@@ -142,3 +157,7 @@ class TPAVI(nn.Module):
         query, key = self.pair.weight.chunk(2, dim=-1)
         query = project_onto(self.query, pixels, query) + self.pair.bias
         return query.squeeze(-1), project_onto(self.key, others, key).squeeze(-1)
+
+
+def _scale_to_length_1(x: Tensor, *, dim: int) -> Tensor:
+    return x / (x.square().sum(dim=dim, keepdim=True) + 1e-6).sqrt()  # ECMVAE's constant
