@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +13,8 @@ from torch import Tensor
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read named tensors from a ``.safetensors`` file or, by torch's own restricted loader, any other.
+
+    What training scripts put around them is taken off, see :func:`unwrap_state_dict`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -27,6 +32,26 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what the loaders raise for a damaged file depends on where it is damaged
         raise ValueError(f"{path}: expected a file of weights (.safetensors, .pth): {error}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict):
         raise ValueError(f"{path}: expected a dictionary of tensors, got {type(loaded).__name__}")
-    return loaded
+    try:
+        return unwrap_state_dict(loaded)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Take off what training scripts put around weights: ``{"model": ...}``, ``module.``.
+
+    Raises:
+        ValueError: if what is inside is not names and tensors.
+    """
+    for wrapper in ("model", "state_dict", "model_state_dict"):
+        inner = state_dict.get(wrapper)
+        if isinstance(inner, Mapping):
+            return unwrap_state_dict(inner)
+    other = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    if other or not state_dict:
+        found = f"{other[0]!r}: {type(state_dict[other[0]]).__name__}" if other else "nothing"
+        raise ValueError(f"state_dict: expected names and tensors, got {found}")
+    return {re.sub(r"^(?:module\.)+", "", key): value for key, value in state_dict.items()}

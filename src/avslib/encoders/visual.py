@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from avslib._checks import check_shape
-from avslib.encoders.state_dict import read_state_dict
-
-STRIDES = (4, 8, 16, 32)
+from avslib.encoders.backbone import check_backbone, check_frames, find_levels, load_backbone
 
 
 class VisualEncoder(nn.Module):
@@ -40,17 +36,10 @@ class VisualEncoder(nn.Module):
         super().__init__()
         import timm
 
-        if not timm.is_model(backbone):
-            nearest = timm.list_models(f"*{backbone.split('_')[0]}*")[:5]
-            hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-            raise ValueError(f"backbone: expected a model that timm knows, got {backbone!r}{hint}")
+        check_backbone(backbone)
         self.backbone = timm.create_model(backbone, features_only=True, pretrained=pretrained)
         info = self.backbone.feature_info
-        if not set(STRIDES) <= set(info.reduction()):
-            raise ValueError(
-                f"backbone: expected strides {STRIDES}, {backbone!r} has {tuple(info.reduction())}"
-            )
-        self._levels = [info.reduction().index(stride) for stride in STRIDES]
+        self._levels = find_levels(backbone, info.reduction())
         self.channels: tuple[int, ...] = tuple(info.channels()[level] for level in self._levels)
         if weights is not None:
             self.load_weights(weights)
@@ -64,9 +53,7 @@ class VisualEncoder(nn.Module):
         Raises:
             ValueError: if ``frames`` has another shape or is smaller than 32 px.
         """
-        size = check_shape("frames", frames, "n 3 h w")
-        if min(size["h"], size["w"]) < STRIDES[-1]:
-            raise ValueError(f"frames: expected H and W of at least 32 px, got {size['h']} x {size['w']}")
+        check_frames(frames)
         features = self.backbone(frames)
         pyramid = [features[level] for level in self._levels]
         return [
@@ -83,16 +70,4 @@ class VisualEncoder(nn.Module):
             FileNotFoundError: if there is no such file.
             ValueError: if a weight is missing or has another shape; the message names the first ones.
         """
-        stored = read_state_dict(path)
-        wanted = self.backbone.state_dict()
-        # features_only flattens timm's stages: `stages.0.` is called `stages_0.` there
-        found = {
-            key: stored.get(key, stored.get(re.sub(r"^(\w+?)_(\d+)\.", r"\1.\2.", key))) for key in wanted
-        }
-        bad = [key for key, value in found.items() if value is None or value.shape != wanted[key].shape]
-        if bad:
-            raise ValueError(
-                f"{path}: expected the weights of {type(self.backbone).__name__} as timm names them; "
-                f"{len(bad)} of {len(wanted)} are missing or have another shape, such as {', '.join(bad[:3])}"
-            )
-        self.backbone.load_state_dict(found)
+        load_backbone(self.backbone, path)

@@ -1,0 +1,152 @@
+"""A frame as a pyramid and as class scores, so that the scores can be traced back to the pyramid."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avslib.encoders.backbone import check_backbone, check_frames, find_levels, load_backbone
+
+
+class Classified(NamedTuple):
+    """What :class:`VisualClassifier` returns; levels and taps finest first."""
+
+    levels: list[Tensor]  # (N, C_l, h_l, w_l) at strides 4, 8, 16 and 32
+    taps: list[Tensor]  # (N, C_l, ...), what the scores can be differentiated by; space as one axis or as two
+    scores: Tensor  # (N, num_classes), logits; always with the graph back to the first tap
+
+
+class VisualClassifier(nn.Module):
+    """A timm classifier that also gives its feature maps, and scores that can be differentiated by them.
+
+    One forward pass serves the loss and the class gradient. Scores always come with a graph, under
+    ``torch.no_grad()`` too: there, and with a frozen backbone, the graph begins at the first tap, nothing
+    before that is kept, and the levels are detached. Once the scores are let go so is the graph.
+
+    The tap of a level is the level itself. Only PVT v2, whose stages end in a norm of their own, is tapped
+    before that norm, as the published code of C3N (Shi et al., 2023) does.
+
+    No gradient of a segmentation loss reaches the classifier's head, which is therefore frozen:
+    DistributedDataParallel waits for every parameter that is not.
+
+    Args:
+        backbone: name of a timm classifier with feature maps at strides 4, 8, 16 and 32 and channels first,
+            such as ``"pvt_v2_b5"`` and ``"resnet50"``.
+        num_classes: number of scores; 1000 are ImageNet's.
+        pretrained: whether timm downloads the weights it knows for the backbone.
+        weights: a local file with the weights, the head's among them, see :meth:`load_weights`.
+
+    Raises:
+        ValueError: if timm does not know the backbone, it lacks one of the four strides, or has no module
+            whose output is the channels-first map of a level.
+
+    Example:
+        >>> classifier = VisualClassifier("resnet18", num_classes=10)
+        >>> with torch.no_grad():
+        ...     levels, taps, scores = classifier(torch.rand(1, 3, 64, 96))
+        >>> [tuple(level.shape) for level in levels], scores.shape
+        ([(1, 64, 16, 24), (1, 128, 8, 12), (1, 256, 4, 6), (1, 512, 2, 3)], torch.Size([1, 10]))
+        >>> [gradient.shape[1] for gradient in torch.autograd.grad(scores[0, 7], taps)]
+        [64, 128, 256, 512]
+    """
+
+    def __init__(
+        self,
+        backbone: str = "pvt_v2_b5",
+        *,
+        num_classes: int = 1000,
+        pretrained: bool = False,
+        weights: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        import timm
+
+        check_backbone(backbone)
+        self.backbone = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes)
+        info = getattr(self.backbone, "feature_info", None) or []
+        levels = find_levels(backbone, [level["reduction"] for level in info])
+        self.channels: tuple[int, ...] = tuple(info[level]["num_chs"] for level in levels)
+        self._stages = [info[level]["module"] for level in levels]
+        self._name = backbone
+        modules = dict(self.backbone.named_modules())
+        head = self.backbone.get_classifier()
+        channels_first = getattr(self.backbone, "output_fmt", "NCHW") == "NCHW"
+        if not (set(self._stages) <= set(modules) and channels_first and isinstance(head, nn.Module)):
+            raise ValueError(self._cannot_be_tapped())
+        head.requires_grad_(False)
+        if weights is not None:
+            self.load_weights(weights)
+
+    def forward(self, frames: Tensor) -> Classified:
+        """Return feature maps, taps and scores from one pass.
+
+        Args:
+            frames: ``(N, 3, H, W)``, ImageNet-normalised, ``H, W >= 32``.
+
+        Raises:
+            ValueError: if ``frames`` has another shape or is smaller than 32 px.
+        """
+        check_frames(frames)
+        trained = torch.is_grad_enabled() and (
+            frames.requires_grad or any(p.requires_grad for p in self.backbone.parameters())
+        )
+        levels: list[Tensor] = []
+        taps: list[Tensor] = []
+
+        def tap(features: Tensor) -> Tensor:
+            torch.set_grad_enabled(True)  # from the first tap to the end of the pass
+            taps.append(features if features.requires_grad else features.detach().requires_grad_())
+            return taps[-1]
+
+        def tap_tokens(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+            return tap(inputs[0].transpose(1, 2)).transpose(1, 2)
+
+        def keep_level(_: nn.Module, __: Any, level: Any) -> None:
+            if (
+                not isinstance(level, Tensor)
+                or level.ndim != 4
+                or level.shape[1] != self.channels[len(levels)]
+            ):
+                raise ValueError(self._cannot_be_tapped())
+            levels.append(level if trained else level.detach())
+
+        def tap_level(stage: nn.Module, inputs: Any, level: Any) -> Tensor:
+            keep_level(stage, inputs, level)
+            return tap(level)
+
+        with torch.inference_mode(False), torch.set_grad_enabled(trained), ExitStack() as hooks:
+            for stage in map(self.backbone.get_submodule, self._stages):
+                if _ends_in_norm(stage):
+                    hooks.callback(stage.get_submodule("norm").register_forward_pre_hook(tap_tokens).remove)
+                    hooks.callback(stage.register_forward_hook(keep_level).remove)
+                else:
+                    hooks.callback(stage.register_forward_hook(tap_level).remove)
+            scores = self.backbone(frames.clone() if frames.is_inference() else frames)
+        if len(levels) < len(self.channels):
+            raise ValueError(self._cannot_be_tapped())
+        return Classified(levels, taps, scores)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Load weights from a ``.safetensors`` or ``.pth`` file in timm's naming, the head's among them.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if a weight is missing or has another shape; the message names the first ones.
+        """
+        load_backbone(self.backbone, path)
+
+    def _cannot_be_tapped(self) -> str:
+        return (
+            "backbone: expected a classifier with one head, and with modules whose outputs are the levels, "
+            f"channels first, as ResNet and PVT v2 have; {self._name!r} differs"
+        )
+
+
+def _ends_in_norm(stage: nn.Module) -> bool:
+    from timm.models.pvt_v2 import PyramidVisionTransformerStage
+
+    return isinstance(stage, PyramidVisionTransformerStage)

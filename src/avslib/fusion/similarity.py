@@ -1,0 +1,102 @@
+"""How alike the names of two sets of classes are, by any encoder of text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from avslib._checks import check_positive, check_shape
+
+_NAME, _DIGEST = "similarity", "labels_sha256"
+
+
+@torch.no_grad()
+def label_similarity(
+    visual_labels: Sequence[str],
+    audio_labels: Sequence[str],
+    encode: Callable[[list[str]], Tensor],
+    *,
+    cache: str | Path | None = None,
+    batch_size: int = 64,
+) -> Tensor:
+    """Return the cosine similarity of each visual with each audio label, ``(I, J)``.
+
+    C3N compares the names of ImageNet's 1000 classes with those of AudioSet's 527, in the order in which its
+    two classifiers number them. The names go to the encoder as they are: put a prompt around them before.
+
+    Args:
+        visual_labels: I names.
+        audio_labels: J names.
+        encode: texts to embeddings ``(n, D)``, such as ``SentenceTransformer(...).encode`` with
+            ``convert_to_tensor=True``.
+        cache: a ``.safetensors`` file. If it is there, it is read and nothing is encoded; otherwise it is
+            written. It knows its labels but not its encoder: for another one use another file.
+        batch_size: how many texts are encoded at once.
+
+    Returns:
+        Numbers from -1 to 1, float32, on the CPU.
+
+    Raises:
+        ValueError: if there are no labels, the encoder returns another shape, or the cache is of other labels
+            or no such file.
+
+    Example:
+        >>> def encode(texts):  # how often each vowel occurs
+        ...     return torch.tensor([[float(text.count(vowel)) for vowel in "aeiou"] for text in texts])
+        >>> label_similarity(["cat", "violin"], ["dog", "bat"], encode)
+        tensor([[0.0000, 1.0000],
+                [0.4472, 0.0000]])
+    """
+    check_positive("batch_size", batch_size)
+    for name, labels in (("visual_labels", visual_labels), ("audio_labels", audio_labels)):
+        if isinstance(labels, str) or not labels:
+            raise ValueError(f"{name}: expected a sequence of names, one at least, got {labels!r}")
+    digest = hashlib.sha256(json.dumps([list(visual_labels), list(audio_labels)]).encode()).hexdigest()
+    shape = (len(visual_labels), len(audio_labels))
+    if cache is not None and Path(cache).is_file():
+        return _read(Path(cache), digest, shape)
+
+    def embed(labels: Sequence[str]) -> Tensor:
+        batches = []
+        for start in range(0, len(labels), batch_size):
+            texts = list(labels[start : start + batch_size])
+            embedding = encode(texts)
+            check_shape("encode(texts)", embedding, "n d", n=len(texts))
+            batches.append(F.normalize(embedding.float(), dim=1))
+        return torch.cat(batches)
+
+    similarity = (embed(visual_labels) @ embed(audio_labels).mT).cpu()
+    if cache is not None:
+        _write(Path(cache), digest, similarity)
+    return similarity
+
+
+def _read(path: Path, digest: str, shape: tuple[int, int]) -> Tensor:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored, similarity = (file.metadata() or {}).get(_DIGEST), file.get_tensor(_NAME)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected similarities that were stored before: {error}") from error
+    if stored != digest or similarity.shape != shape:
+        raise ValueError(
+            f"{path}: expected the similarities of these {shape[0]} visual and {shape[1]} audio labels, "
+            f"got {tuple(similarity.shape)} similarities of others; remove the file or give another cache"
+        )
+    return similarity
+
+
+def _write(path: Path, digest: str, similarity: Tensor) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    save_file({_NAME: similarity}, fresh, metadata={_DIGEST: digest})
+    fresh.replace(path)
