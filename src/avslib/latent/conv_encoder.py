@@ -1,4 +1,4 @@
-"""A picture as a vector: the convolutional trunk that the ground-truth and the condition encoder share."""
+"""A picture as a vector: the convolutions that every encoder of pictures and masks here starts with."""
 
 from __future__ import annotations
 
@@ -8,11 +8,37 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 
+def strided_convolutions(
+    in_channels: int, channels: Sequence[int], *, bias: bool = False, negative_slope: float = 0.2
+) -> nn.Sequential:
+    """Make 4x4 convolutions that each halve the picture, with batch norm and LeakyReLU.
+
+    Args:
+        in_channels: channels of the picture.
+        channels: width after each convolution.
+        bias: whether the convolutions have a bias; the batch norm after it takes it out again.
+        negative_slope: of every LeakyReLU.
+
+    Returns:
+        ``(N, in_channels, H, W)`` to ``(N, channels[-1], H / 2 ** len(channels), W / 2 ** len(channels))``.
+    """
+    return nn.Sequential(
+        *(
+            nn.Sequential(
+                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=bias),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(negative_slope),
+            )
+            for before, after in pairwise((in_channels, *channels))
+        )
+    )
+
+
 class ConvEncoder(nn.Module):
     """Five strided convolutions and two fully connected layers, ``(N, C, H, W)`` to ``(N, F)``.
 
-    Each 4x4 convolution halves the picture and is followed by batch norm and LeakyReLU. 224 x 224 ends at
-    7 x 7; any other size is pooled to that grid, so the fully connected layers fit every ``H, W >= 32``.
+    224 x 224 ends at 7 x 7; any other size is pooled to that grid, so the fully connected layers fit every
+    ``H, W >= 32``.
 
     Args:
         in_channels: channels of the picture.
@@ -38,16 +64,7 @@ class ConvEncoder(nn.Module):
         negative_slope: float = 0.2,
     ) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
-                    nn.BatchNorm2d(after),
-                    nn.LeakyReLU(negative_slope),
-                )
-                for before, after in pairwise((in_channels, *channels))
-            )
-        )
+        self.convolutions = strided_convolutions(in_channels, channels, negative_slope=negative_slope)
         self.pool = nn.AdaptiveAvgPool2d(grid)
         self.linear = nn.Sequential(
             nn.Linear(channels[-1] * grid**2, hidden_features),

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from avslib._checks import check_one_of, check_positive, check_shape
+from avslib.latent.linear_steps import linear_steps, step_down
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
@@ -172,6 +173,16 @@ class LatentCondDiffusion(nn.Module):
         if noise is None:
             noise = _randn(condition.new_empty(*condition.shape[:-1], self.latent_dim), generator)
         check_shape("noise", noise, "... d", d=self.latent_dim)
+        steps = linear_steps(self.scheduler, self.num_inference_steps)
+        if steps is None:
+            return self._sample_by_scheduler(condition, noise, generator)
+        latent = noise.float()
+        for step in steps:
+            timestep = torch.full(latent.shape[:-1], step.timestep, device=latent.device)
+            latent = step_down(step, latent, self.denoiser(latent, timestep, condition).float())
+        return latent
+
+    def _sample_by_scheduler(self, condition: Tensor, noise: Tensor, generator: Generator | None) -> Tensor:
         scheduler = copy.deepcopy(self.scheduler)  # it keeps the state of a run; the caller's stays as it was
         scheduler.set_timesteps(self.num_inference_steps, device=noise.device)
         extra = (

@@ -1,0 +1,67 @@
+"""The steps of DDIM as numbers, so that sampling needs no scheduler."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+
+class LinearStep(NamedTuple):
+    """How much signal and noise there is at a level, and at the next one down."""
+
+    timestep: int
+    """The level that the denoiser is told."""
+    signal: float
+    noise: float
+    next_signal: float
+    next_noise: float
+
+
+def step_down(step: LinearStep, latent: Tensor, predicted_noise: Tensor) -> Tensor:
+    """Return the next latent, ``(..., D)``; in diffusers' order of operations, so that it rounds alike."""
+    estimate = (latent - step.noise * predicted_noise) / step.signal
+    return step.next_signal * estimate + step.next_noise * predicted_noise
+
+
+_known: weakref.WeakKeyDictionary[Any, dict[int, tuple[LinearStep, ...] | None]] = weakref.WeakKeyDictionary()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def linear_steps(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | None:
+    """Return the steps of a run, with diffusers' own numbers; None for a scheduler that is not of the kind.
+
+    Of the kind is DDIM on predicted noise, without clipping. The numbers are computed once; a compiled
+    sampler sees constants.
+
+    Args:
+        scheduler: a diffusers scheduler; it is not changed.
+        num_inference_steps: how many steps the run takes.
+    """
+    runs = _known.setdefault(scheduler, {})
+    if num_inference_steps not in runs:
+        runs[num_inference_steps] = _read(copy.deepcopy(scheduler), num_inference_steps)
+    return runs[num_inference_steps]
+
+
+def _read(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | None:
+    config = scheduler.config
+    if (
+        type(scheduler) is not DDIMScheduler
+        or config.prediction_type != "epsilon"
+        or config.clip_sample
+        or config.thresholding
+    ):
+        return None
+    scheduler.set_timesteps(num_inference_steps)
+    steps = []
+    for timestep in scheduler.timesteps.tolist():
+        following = timestep - config.num_train_timesteps // num_inference_steps
+        level = scheduler.alphas_cumprod[timestep]
+        below = scheduler.alphas_cumprod[following] if following >= 0 else scheduler.final_alpha_cumprod
+        steps.append(LinearStep(timestep, *(float(x**0.5) for x in (level, 1 - level, below, 1 - below))))
+    return tuple(steps)
