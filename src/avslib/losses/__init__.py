@@ -1,12 +1,37 @@
 """Tensors -> scalar: each loss a function and a module around it."""
 
 from avslib.losses.contrastive import InfoNCE, info_nce, mutual_information_bound
-from avslib.losses.segmentation import BinaryCrossEntropy, binary_cross_entropy
+from avslib.losses.disentangle import MutualInformation, difference_loss
+from avslib.losses.matching import (
+    AudioVisualMatching,
+    VisualVisualMatching,
+    audio_visual_matching,
+    visual_visual_matching,
+)
+from avslib.losses.overlap import DiceLoss, StructureLoss, dice_loss, structure_loss
+from avslib.losses.segmentation import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    binary_cross_entropy,
+    cross_entropy,
+)
 
 __all__ = [
+    "AudioVisualMatching",
     "BinaryCrossEntropy",
+    "CrossEntropy",
+    "DiceLoss",
     "InfoNCE",
+    "MutualInformation",
+    "StructureLoss",
+    "VisualVisualMatching",
+    "audio_visual_matching",
     "binary_cross_entropy",
+    "cross_entropy",
+    "dice_loss",
+    "difference_loss",
     "info_nce",
     "mutual_information_bound",
+    "structure_loss",
+    "visual_visual_matching",
 ]
