@@ -9,6 +9,7 @@ import avslib
 
 ROOT = Path(avslib.__file__).parent
 GROUPS = (  # top to bottom
+    {"cli"},
     {"training"},
     {"models", "data"},
     {"encoders", "fusion", "latent", "decoders", "losses", "metrics", "media"},

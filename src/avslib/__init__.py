@@ -15,25 +15,69 @@ from avslib.clip import Clip
 if TYPE_CHECKING:
     from avslib import data, decoders, encoders, fusion, latent, losses, media, metrics, models, training
     from avslib.data import AVSBenchMS3, AVSBenchS4, SyntheticAVS
-    from avslib.decoders import FPNHead, LatentInjection
-    from avslib.encoders import MelCNN, Neck, VGGish, VisualEncoder
-    from avslib.fusion import TPAVI
-    from avslib.latent import ConditionEncoder, GTEncoder, LatentCondDiffusion, NoiseEstimator
-    from avslib.losses import InfoNCE
+    from avslib.decoders import FPNHead, LatentInjection, TopDownDecoder
+    from avslib.encoders import (
+        ASPPNeck,
+        AudioEncoder,
+        AudioSetHead,
+        DilatedNeck,
+        MelCNN,
+        Neck,
+        PCAQuantizer,
+        ReductionNeck,
+        VGGish,
+        VisualClassifier,
+        VisualEncoder,
+    )
+    from avslib.fusion import TPAVI, ConsensusAttention, PyramidFusion
+    from avslib.latent import (
+        ConditionEncoder,
+        DiagonalGaussian,
+        GaussianEncoder,
+        GTEncoder,
+        LatentCondDiffusion,
+        NoiseEstimator,
+    )
+    from avslib.losses import AudioVisualMatching, InfoNCE
     from avslib.media import LogMel
     from avslib.metrics import FScore, MaskIoU
-    from avslib.models import DiffusionAVS, Segmentation
+    from avslib.models import (
+        C3N,
+        ECMVAE,
+        AudioBlind,
+        AVSBenchBaseline,
+        AVSModel,
+        CVAESegmenter,
+        DiffusionAVS,
+        Segmentation,
+        create_model,
+        list_models,
+    )
 
 __all__ = [
+    "C3N",
+    "ECMVAE",
     "TPAVI",
+    "ASPPNeck",
+    "AVSBenchBaseline",
     "AVSBenchMS3",
     "AVSBenchS4",
+    "AVSModel",
+    "AudioBlind",
+    "AudioEncoder",
+    "AudioSetHead",
+    "AudioVisualMatching",
+    "CVAESegmenter",
     "Clip",
     "ConditionEncoder",
+    "ConsensusAttention",
+    "DiagonalGaussian",
     "DiffusionAVS",
+    "DilatedNeck",
     "FPNHead",
     "FScore",
     "GTEncoder",
+    "GaussianEncoder",
     "InfoNCE",
     "LatentCondDiffusion",
     "LatentInjection",
@@ -42,16 +86,23 @@ __all__ = [
     "MelCNN",
     "Neck",
     "NoiseEstimator",
+    "PCAQuantizer",
+    "PyramidFusion",
+    "ReductionNeck",
     "Segmentation",
     "SyntheticAVS",
+    "TopDownDecoder",
     "VGGish",
+    "VisualClassifier",
     "VisualEncoder",
     "__version__",
+    "create_model",
     "data",
     "decoders",
     "encoders",
     "fusion",
     "latent",
+    "list_models",
     "losses",
     "media",
     "metrics",
@@ -65,21 +116,42 @@ _FOLDER = {
     "SyntheticAVS": "data",
     "FPNHead": "decoders",
     "LatentInjection": "decoders",
+    "TopDownDecoder": "decoders",
+    "ASPPNeck": "encoders",
+    "AudioEncoder": "encoders",
+    "AudioSetHead": "encoders",
+    "DilatedNeck": "encoders",
     "MelCNN": "encoders",
     "Neck": "encoders",
+    "PCAQuantizer": "encoders",
+    "ReductionNeck": "encoders",
     "VGGish": "encoders",
+    "VisualClassifier": "encoders",
     "VisualEncoder": "encoders",
+    "ConsensusAttention": "fusion",
+    "PyramidFusion": "fusion",
     "TPAVI": "fusion",
     "ConditionEncoder": "latent",
+    "DiagonalGaussian": "latent",
     "GTEncoder": "latent",
+    "GaussianEncoder": "latent",
     "LatentCondDiffusion": "latent",
     "NoiseEstimator": "latent",
+    "AudioVisualMatching": "losses",
     "InfoNCE": "losses",
     "LogMel": "media",
     "FScore": "metrics",
     "MaskIoU": "metrics",
+    "AVSBenchBaseline": "models",
+    "AVSModel": "models",
+    "AudioBlind": "models",
+    "C3N": "models",
+    "CVAESegmenter": "models",
     "DiffusionAVS": "models",
+    "ECMVAE": "models",
     "Segmentation": "models",
+    "create_model": "models",
+    "list_models": "models",
 }
 
 

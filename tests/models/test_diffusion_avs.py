@@ -63,10 +63,10 @@ def test_the_same_seed_gives_the_same_masks(model: DiffusionAVS) -> None:
 def test_a_batch_is_its_clips_one_by_one(model: DiffusionAVS) -> None:
     frames, log_mel, _ = make_clip()
     latent = torch.randn(2, 3, 24)
-    together = model.encode(frames, log_mel)
+    together = model.encode(frames, model.audio_encoder(log_mel))
     logits = model.decode(together.pyramid, latent, size=(48, 64))
     for i in range(2):
-        alone = model.encode(frames[i : i + 1], log_mel[i : i + 1])
+        alone = model.encode(frames[i : i + 1], model.audio_encoder(log_mel[i : i + 1]))
         torch.testing.assert_close(
             model.decode(alone.pyramid, latent[i : i + 1], size=(48, 64)),
             logits[i : i + 1],
@@ -179,10 +179,10 @@ def test_cuda_agrees_with_the_cpu() -> None:
     model = make_model().eval()
     frames, log_mel, _ = make_clip()
     latent = torch.randn(2, 3, 24)
-    encoded = model.encode(frames, log_mel)
+    encoded = model.encode(frames, model.audio_encoder(log_mel))
     expected = model.decode(encoded.pyramid, latent, size=(48, 64))
     model.cuda()
-    encoded = model.encode(frames.cuda(), log_mel.cuda())
+    encoded = model.encode(frames.cuda(), model.audio_encoder(log_mel.cuda()))
     actual = model.decode(encoded.pyramid, latent.cuda(), size=(48, 64)).cpu()
     torch.testing.assert_close(actual, expected, rtol=1e-2, atol=1e-2)
 

@@ -22,7 +22,13 @@ class Constant(nn.Module):
         super().__init__()
         self.logit = nn.Parameter(torch.tensor(logit))
 
-    def forward(self, frames: torch.Tensor, log_mel: torch.Tensor, *truth: torch.Tensor) -> Segmentation:
+    def forward(
+        self,
+        frames: torch.Tensor,
+        log_mel: torch.Tensor,
+        *truth: torch.Tensor,
+        valid: torch.Tensor | None = None,
+    ) -> Segmentation:
         return Segmentation(self.logit.expand(*frames.shape[:2], 1, *frames.shape[-2:]))
 
 
@@ -62,7 +68,7 @@ def test_the_objective_is_equation_12() -> None:
 def test_the_objective_says_that_it_needs_masks() -> None:
     every = torch.ones(1, 1, dtype=torch.bool)
     clip = Clip(torch.empty(0), torch.empty(0), torch.zeros(1, 1, 8, 8), every, every, "a")
-    with pytest.raises(ValueError, match=r"output\.terms: .* call the model with masks"):
+    with pytest.raises(ValueError, match=r"output\.terms: expected LatentTerms, got NoneType; .* with masks"):
         DiffusionAVSObjective()(Segmentation(torch.zeros(1, 1, 1, 8, 8)), clip)
 
 

@@ -1,6 +1,30 @@
 """Blocks wired as in one paper; one paper, one file."""
 
+from avslib.models.audio_blind import AudioBlind
+from avslib.models.avsbench import AVSBenchBaseline
+from avslib.models.base import AVSModel
+from avslib.models.c3n import C3N
+from avslib.models.cvae import CVAESegmenter
 from avslib.models.diffusion_avs import MOSTLY_SAMPLED, DiffusionAVS, Encoded
-from avslib.models.output import LatentTerms, Segmentation
+from avslib.models.ecmvae import ECMVAE
+from avslib.models.output import FactorTerms, LatentTerms, MatchingTerms, Segmentation, VariationalTerms
+from avslib.models.presets import create_model, list_models
 
-__all__ = ["MOSTLY_SAMPLED", "DiffusionAVS", "Encoded", "LatentTerms", "Segmentation"]
+__all__ = [
+    "C3N",
+    "ECMVAE",
+    "MOSTLY_SAMPLED",
+    "AVSBenchBaseline",
+    "AVSModel",
+    "AudioBlind",
+    "CVAESegmenter",
+    "DiffusionAVS",
+    "Encoded",
+    "FactorTerms",
+    "LatentTerms",
+    "MatchingTerms",
+    "Segmentation",
+    "VariationalTerms",
+    "create_model",
+    "list_models",
+]

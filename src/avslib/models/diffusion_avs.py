@@ -2,22 +2,21 @@
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import diffusers
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from huggingface_hub import PyTorchModelHubMixin
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from avslib._checks import check_one_of, check_positive, check_shape
+from avslib._checks import check_one_of, check_positive
 from avslib.decoders import FPNHead, LatentInjection
-from avslib.encoders import MelCNN, Neck, VGGish, VisualEncoder
-from avslib.fusion import TPAVI
+from avslib.encoders import AudioEncoder, Neck, VisualEncoder
+from avslib.fusion import PyramidFusion
 from avslib.latent import ConditionEncoder, GTEncoder, LatentCondDiffusion, NoiseEstimator
-from avslib.models.output import LatentTerms, Segmentation
+from avslib.models.base import AVSModel
+from avslib.models.output import LatentTerms, Segmentation, logit_of_mean
 
-AUDIO_ENCODERS = {"vggish": VGGish, "mel_cnn": MelCNN}
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
 MOSTLY_SAMPLED = {"ground_truth": 0.25, "sampled": 0.75}
 """A quarter of the frames is decoded from the truth, the others from a sample."""
@@ -33,11 +32,7 @@ class Encoded(NamedTuple):
 
 
 class DiffusionAVS(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="avslib",
-    tags=["audio-visual-segmentation"],
-    license="apache-2.0",
+    AVSModel,
     paper_url="https://arxiv.org/abs/2307.16579",
     coders={
         SchedulerMixin: (
@@ -80,6 +75,8 @@ class DiffusionAVS(
     Mao et al., "Contrastive Conditional Latent Diffusion for Audio-visual Segmentation", section III.
     """
 
+    stochastic: ClassVar[bool] = True
+
     def __init__(
         self,
         backbone: str = "pvt_v2_b5",
@@ -98,15 +95,13 @@ class DiffusionAVS(
         num_inference_steps: int = 10,
     ) -> None:
         super().__init__()
-        check_one_of("audio_encoder", audio_encoder, AUDIO_ENCODERS)
+        self.num_classes = num_classes
         self.decode_from = _latent_weights(decode_from)
         self.detach_diffusion = detach_diffusion
         self.visual_encoder = VisualEncoder(backbone)
-        self.audio_encoder = AUDIO_ENCODERS[audio_encoder](embedding_dim=audio_channels)
-        self.freeze_audio = audio_encoder == "vggish" if freeze_audio is None else freeze_audio
-        self.audio_encoder.requires_grad_(not self.freeze_audio)
+        self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
         self.neck = Neck(self.visual_encoder.channels, channels)
-        self.fusion = nn.ModuleList(TPAVI(channels, audio_channels=audio_channels) for _ in self.neck)
+        self.fusion = PyramidFusion(channels, audio_channels=audio_channels)
         self.ground_truth_encoder = GTEncoder(latent_dim, normalize=normalize_latent)
         self.condition_encoder = ConditionEncoder(latent_dim, audio_channels=audio_channels, source=condition)
         self.diffusion = LatentCondDiffusion(
@@ -118,43 +113,28 @@ class DiffusionAVS(
         self.inject = LatentInjection(channels, latent_dim=latent_dim)
         self.head = FPNHead(channels, channels=channels, num_classes=num_classes)
 
-    def forward(
+    def segment(
         self,
         frames: Tensor,
-        log_mel: Tensor,
+        audio: Tensor | None,
         masks: Tensor | None = None,
         labelled: Tensor | None = None,
+        valid: Tensor | None = None,
         *,
         num_samples: int = 1,
         generator: Generator | None = None,
     ) -> Segmentation:
-        """Segment a batch of clips.
+        """Segment frames with embedded sound; see :meth:`AVSModel.forward`.
 
-        Args:
-            frames: ``(B, T, 3, H, W)``, ImageNet-normalised, ``H, W >= 32``.
-            log_mel: VGGish log-mel examples, ``(B, T, 1, 96, 64)``.
-            masks: ground truth, ``(B, T, H, W)``; with it the output carries what the objective needs, and in
-                training mode the head decodes the latents that ``decode_from`` names.
-            labelled: which frames have ground truth, ``(B, T)`` bool; None for all. Masks of other frames are
-                not read.
-            num_samples: S, latents to draw for every frame. The encoders run once; the logits are those of
-                the mean probability, and ``output.samples`` holds each.
-            generator: source of all noise; the same seed on the same device gives the same masks.
-
-        Raises:
-            ValueError: if a tensor has another shape; the message names it.
+        In training mode the head decodes the latents that ``decode_from`` names, else a sample.
         """
-        size = check_shape("frames", frames, "b t 3 h w")
-        check_positive("num_samples", num_samples)
-        encoded = self.encode(frames, log_mel)
-        pixels = (size["h"], size["w"])
+        assert audio is not None
+        encoded = self.encode(frames, audio, valid)
+        pixels = (frames.shape[-2], frames.shape[-1])
         terms = None
         if masks is not None:
-            b, t = size["b"], size["t"]
-            check_shape("masks", masks, "b t h w", **size)
             if labelled is None:
-                labelled = torch.ones(b, t, dtype=torch.bool, device=frames.device)
-            check_shape("labelled", labelled, "b t", b=b, t=t)
+                labelled = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
             terms, candidates = self._learn(encoded.condition, masks, labelled, generator)
             if self.training:
                 latent = self._choose(encoded.condition, candidates, labelled, generator)
@@ -164,31 +144,17 @@ class DiffusionAVS(
         samples = self.decode(encoded.pyramid, latents, size=pixels)
         if num_samples == 1:
             return Segmentation(samples[0], terms=terms)
-        return Segmentation(_logit_of_mean(samples), samples, terms)
+        return Segmentation(logit_of_mean(samples), samples, terms)
 
-    def encode(self, frames: Tensor, log_mel: Tensor) -> Encoded:
-        """Fuse frames and sound; everything that does not depend on a latent."""
-        size = check_shape("frames", frames, "b t 3 h w")
-        check_shape("log_mel", log_mel, "b t 1 96 64", b=size["b"], t=size["t"])
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_audio):
-            audio = self.audio_encoder(log_mel)
+    def encode(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> Encoded:
+        """Fuse frames and embedded sound ``(B, T, A)``; everything that does not depend on a latent."""
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))
-        pyramid = [
-            fuse(level.unflatten(0, frames.shape[:2]), audio)[0]
-            for fuse, level in zip(self.fusion, levels, strict=True)
-        ]
-        return Encoded(pyramid, self.condition_encoder(frames, audio))
+        pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
+        return Encoded(self.fusion(pyramid, audio, valid).pyramid, self.condition_encoder(frames, audio))
 
     def decode(self, pyramid: list[Tensor], latent: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Turn fused features and latents ``(..., B, T, D)`` into logits ``(..., B, T, K, H, W)``."""
         return self.head([*pyramid[:-1], self.inject(pyramid[-1], latent)], size=size)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; a frozen audio encoder stays in evaluation mode."""
-        super().train(mode)
-        if self.freeze_audio:
-            self.audio_encoder.eval()
-        return self
 
     def _learn(
         self, condition: Tensor, masks: Tensor, labelled: Tensor, generator: Generator | None
@@ -241,10 +207,3 @@ def _latent_weights(decode_from: str | Mapping[str, float]) -> dict[str, float]:
         check_one_of("decode_from", source, LATENT_SOURCES)
         check_positive(f"decode_from[{source!r}]", weight)
     return weights
-
-
-def _logit_of_mean(samples: Tensor) -> Tensor:
-    """The logit of the mean probability over samples, exact also where every probability rounds to 0 or 1."""
-    log_on = torch.logsumexp(nn.functional.logsigmoid(samples.float()), dim=0)
-    log_off = torch.logsumexp(nn.functional.logsigmoid(-samples.float()), dim=0)
-    return log_on - log_off

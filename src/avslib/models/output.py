@@ -4,7 +4,49 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from avslib.latent import DiagonalGaussian
+
+
+class MatchingTerms(NamedTuple):
+    """What AVSBench's matching losses compare, one item for each level that is fused with the sound."""
+
+    features: list[Tensor]
+    """Fused features as the decoder reads them, ``(B, T, C, h, w)``."""
+    audio: list[Tensor]
+    """The sound, aligned to the level's channels, ``(B, T, C)``."""
+
+
+class VariationalTerms(NamedTuple):
+    """What the objective of a conditional VAE needs, one row for each of the ``n`` labelled frames."""
+
+    posterior: DiagonalGaussian
+    """Distribution of the code, the mask seen, ``(n, D)``."""
+    prior: DiagonalGaussian
+    """Distribution of the code without the mask, ``(n, D)``."""
+
+
+class FactorTerms(NamedTuple):
+    """What ECMVAE's objective needs; rows are the ``n`` labelled frames."""
+
+    posterior_logits: Tensor
+    """The second decoder's prediction, from codes that saw the mask, ``(B, T, K, H, W)``."""
+    visual: VariationalTerms
+    """Distributions of the code that only the frame has."""
+    audio: VariationalTerms
+    """Distributions of the code that only the sound has."""
+    shared: VariationalTerms
+    """Distributions of the code that frame and sound share."""
+    specific_codes: list[Tensor]
+    """Sampled codes of one modality, ``(n, D)``; each must be unlike the shared code at the same place."""
+    shared_codes: list[Tensor]
+    """Sampled shared codes, ``(n, D)``."""
+    mutual_information: Tensor
+    """Log-likelihood of the sound's code under the frame's, a scalar."""
+    matching: MatchingTerms
+    """Fused features and sound of the first decoder."""
 
 
 class LatentTerms(NamedTuple):
@@ -36,8 +78,8 @@ class Segmentation(NamedTuple):
     """``(B, T, K, H, W)`` before the sigmoid; of several samples, the logit of their mean probability."""
     samples: Tensor | None = None
     """``(S, B, T, K, H, W)``, the logits of each sample, where a stochastic model was asked for several."""
-    terms: LatentTerms | None = None
-    """What a latent diffusion model's objective reads; None without ground truth."""
+    terms: LatentTerms | MatchingTerms | VariationalTerms | FactorTerms | None = None
+    """What the model's objective reads beside the logits, if it reads more; see the model."""
 
     def probabilities(self) -> Tensor:
         """Return the sigmoid of the logits, ``(B, T, K, H, W)``, in ``[0, 1]``."""
@@ -52,3 +94,19 @@ class Segmentation(NamedTuple):
         if self.samples is None:
             raise ValueError("uncertainty: expected several samples; call the model with num_samples above 1")
         return self.samples.sigmoid().std(dim=0, correction=0)
+
+    def without_padding(self, valid: Tensor) -> Segmentation:
+        """Return the same with logits 0 where ``valid``, ``(B, T)`` bool, is False, as published for AVSS."""
+        keep = valid[..., None, None, None]
+        samples = None if self.samples is None else self.samples * keep
+        return self._replace(logits=self.logits * keep, samples=samples)
+
+
+def logit_of_mean(samples: Tensor) -> Tensor:
+    """The logit of the mean probability over samples, exact also where every probability rounds to 0 or 1.
+
+    Shapes: ``(S, ...)`` -> ``(...)``.
+    """
+    log_on = torch.logsumexp(torch.nn.functional.logsigmoid(samples.float()), dim=0)
+    log_off = torch.logsumexp(torch.nn.functional.logsigmoid(-samples.float()), dim=0)
+    return log_on - log_off

@@ -14,7 +14,7 @@ from avslib._checks import check_one_of
 from avslib.clip import Clip
 from avslib.data.sound import ClipDataset
 from avslib.metrics import FScore, MaskIoU
-from avslib.models import DiffusionAVS
+from avslib.models import AVSModel, DiffusionAVS
 
 LATENTS = ("sampled", "noise", "ground_truth")
 
@@ -36,14 +36,14 @@ def evaluate(
     Under several processes each takes its share of the clips, none twice, and the metrics add up the shares.
 
     Args:
-        model: called as ``model(frames, log_mel)``; on the device that is to be used.
+        model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used.
         clips: the dataset.
         metrics: updated with ``(logits, masks, valid)``; None for ``"miou"`` and ``"f_score"`` as AVSBench
             computes them.
         latent: what a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model itself;
             ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler
             would give.
-        num_samples: samples a frame, for models that take it.
+        num_samples: samples a frame, of a stochastic model; a deterministic one gives its one prediction.
         batch_size: clips a batch.
         num_workers: loader processes.
         seed: of the noise. The noise is drawn batch by batch, so it also depends on ``batch_size``.
@@ -71,12 +71,14 @@ def evaluate(
         if latent == "sampled":
             stochastic = (
                 {"num_samples": num_samples, "generator": generator}
-                if isinstance(model, DiffusionAVS)
+                if isinstance(model, AVSModel) and model.stochastic
                 else {}
             )
-            logits = model(frames, log_mel, **stochastic).logits
+            logits = model(frames, log_mel, valid=valid, **stochastic).logits
         else:
-            logits = _decode_instead(cast(DiffusionAVS, model), frames, log_mel, masks, latent, generator)
+            logits = _decode_instead(
+                cast(DiffusionAVS, model), frames, log_mel, masks, valid, latent, generator
+            )
         for metric in metrics.values():
             metric.update(logits, masks, valid)
     model.train(was_training)
@@ -113,10 +115,12 @@ def _decode_instead(
     frames: Tensor,
     log_mel: Tensor,
     masks: Tensor,
+    valid: Tensor,
     latent: str,
     generator: torch.Generator,
 ) -> Tensor:
-    encoded = model.encode(frames, log_mel)
+    assert model.audio_encoder is not None
+    encoded = model.encode(frames, model.audio_encoder(log_mel), valid)
     code = model.ground_truth_encoder(masks)
     if latent == "noise":
         code = torch.randn(code.shape, generator=generator, device=code.device)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from avslib.data.sound import ClipDataset, SilentSound, SwappedSound
 from avslib.media.frame import denormalize_frames
-from avslib.models import DiffusionAVS
+from avslib.models import AVSModel, Segmentation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +42,7 @@ def plot_history(history: Sequence[dict[str, float]], path: str | Path) -> None:
 
 @torch.no_grad()
 def plot_predictions(
-    model: DiffusionAVS,
+    model: AVSModel,
     clips: ClipDataset,
     path: str | Path,
     *,
@@ -51,48 +50,53 @@ def plot_predictions(
     num_samples: int = 16,
     seed: int = 0,
 ) -> None:
-    """Draw frames, ground truth, mean mask, uncertainty, and the masks under other sounds.
+    """Draw frames, ground truth, mask, a stochastic model's uncertainty, and the masks under other sounds.
 
     Args:
         model: the trained model.
         clips: the dataset; every second of a chosen clip is a column.
         path: the PNG to write.
         indices: the clips to draw.
-        num_samples: samples behind the mean mask and its uncertainty.
+        num_samples: samples behind a stochastic model's mean mask and its uncertainty.
         seed: of the noise.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
 
-    def predict(dataset: ClipDataset, index: int) -> tuple[Tensor, Tensor]:
+    def predict(dataset: ClipDataset, index: int) -> Segmentation:
         clip = dataset[index]
-        output = model(
+        return model(
             clip.frames[None].to(device),
             clip.log_mel[None].to(device),
-            num_samples=num_samples,
+            num_samples=num_samples if model.stochastic else 1,
             generator=torch.Generator(device).manual_seed(seed),
         )
-        return output.probabilities()[0, :, 0].cpu(), output.uncertainty()[0, :, 0].cpu()
 
-    rows = ("frame", "ground truth", "mean mask", "uncertainty", "silence", "other sound")
+    rows = ["frame", "ground truth", "mask", "silence", "other sound"]
+    if model.stochastic:
+        rows.insert(3, "uncertainty")
     seconds = len(clips[indices[0]].frames)
     figure, axes = _subplots(len(rows), len(indices) * seconds, width=1.0, height=1.0)
     for block, index in enumerate(indices):
         clip = clips[index]
-        mean, uncertainty = predict(clips, index)
-        silence, _ = predict(SilentSound(clips), index)
-        other, _ = predict(SwappedSound(clips), index)
+        outputs = {
+            "mask": predict(clips, index),
+            "silence": predict(SilentSound(clips), index),
+            "other sound": predict(SwappedSound(clips), index),
+        }
         frames = denormalize_frames(clip.frames).permute(0, 2, 3, 1).numpy()
         for second in range(seconds):
-            column = axes[:, block * seconds + second]
-            column[0].imshow(frames[second])
-            column[1].imshow(_overlay(frames[second], clip.masks[second].numpy()))
-            column[2].imshow(_overlay(frames[second], mean[second].numpy()))
-            column[3].imshow(uncertainty[second].numpy(), cmap="magma", vmin=0, vmax=0.5)
-            column[4].imshow(_overlay(frames[second], silence[second].numpy()))
-            column[5].imshow(_overlay(frames[second], other[second].numpy()))
-            column[0].set_title(f"{second + 1} s", fontsize=8)
+            column = dict(zip(rows, axes[:, block * seconds + second], strict=True))
+            column["frame"].imshow(frames[second])
+            column["frame"].set_title(f"{second + 1} s", fontsize=8)
+            column["ground truth"].imshow(_overlay(frames[second], clip.masks[second].numpy()))
+            for row, output in outputs.items():
+                mask = output.probabilities()[0, second, 0].cpu().numpy()
+                column[row].imshow(_overlay(frames[second], mask))
+            if model.stochastic:
+                uncertainty = outputs["mask"].uncertainty()[0, second, 0].cpu().numpy()
+                column["uncertainty"].imshow(uncertainty, cmap="magma", vmin=0, vmax=0.5)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)

@@ -2,11 +2,204 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
 from torch import Tensor, nn
 
 from avslib.clip import Clip
-from avslib.losses import InfoNCE, binary_cross_entropy
-from avslib.models.output import Segmentation
+from avslib.latent import jensen_shannon_surrogate, kl_divergence
+from avslib.losses import (
+    AudioVisualMatching,
+    BinaryCrossEntropy,
+    DiceLoss,
+    InfoNCE,
+    StructureLoss,
+    difference_loss,
+)
+from avslib.models.output import FactorTerms, LatentTerms, MatchingTerms, Segmentation, VariationalTerms
+
+SegmentationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Logits ``(B, T, K, H, W)``, masks ``(B, T, H, W)`` and labelled frames ``(B, T)`` to a scalar."""
+
+Terms = TypeVar("Terms")
+
+
+class SegmentationObjective(nn.Module):
+    """One loss between logits and masks, and nothing else.
+
+    Args:
+        segmentation: the loss; None for the binary cross-entropy.
+    """
+
+    def __init__(self, segmentation: SegmentationLoss | None = None) -> None:
+        super().__init__()
+        self.segmentation = BinaryCrossEntropy() if segmentation is None else segmentation
+
+    def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
+        """Return ``"loss"``."""
+        return {"loss": self.segmentation(output.logits, clip.masks, clip.labelled)}
+
+
+class AVSBenchObjective(nn.Module):
+    """The objective of the AVSBench baseline: segmentation and audio-visual matching.
+
+    Args:
+        matching_weight: lambda; 0.5 in the published multi-source training, 0 (the term is left out) in the
+            single-source one.
+        matching: the matching loss; None for the one of the published multi-source training. It counts every
+            frame that is no padding, and with several classes, as published, every labelled one.
+        segmentation: the loss between logits and masks; None for the binary cross-entropy.
+
+    Zhou et al., "Audio-Visual Segmentation", ECCV 2022, section 3.4.
+    """
+
+    def __init__(
+        self,
+        *,
+        matching_weight: float = 0.5,
+        matching: AudioVisualMatching | None = None,
+        segmentation: SegmentationLoss | None = None,
+    ) -> None:
+        super().__init__()
+        self.matching_weight = matching_weight
+        self.matching = AudioVisualMatching() if matching is None else matching
+        self.segmentation = BinaryCrossEntropy() if segmentation is None else segmentation
+
+    def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
+        """Return ``"loss"`` and its terms, ``"segmentation"`` and ``"matching"``.
+
+        Raises:
+            ValueError: if the model fused no level with the sound.
+        """
+        terms = {"segmentation": self.segmentation(output.logits, clip.masks, clip.labelled)}
+        loss = terms["segmentation"]
+        if self.matching_weight:
+            matched = _expect(output, MatchingTerms)
+            frames = clip.valid if output.logits.shape[2] == 1 else clip.labelled
+            terms["matching"] = self.matching(output.logits, *matched, frames)
+            loss = loss + self.matching_weight * terms["matching"]
+        return {"loss": loss, **terms}
+
+
+class CVAEObjective(nn.Module):
+    """The objective of the conditional VAE: segmentation and the divergence of posterior from prior.
+
+    Args:
+        kl_weight: of the divergence. The paper gives none; 0.01 is ECMVAE's, by the same authors.
+
+    Mao et al., DiffusionAVS, section IV-C.
+    """
+
+    def __init__(self, *, kl_weight: float = 0.01) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+        self.segmentation = BinaryCrossEntropy()
+
+    def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
+        """Return ``"loss"`` and its terms, ``"segmentation"`` and ``"kl"``.
+
+        Raises:
+            ValueError: if the model was called without ground truth.
+        """
+        distributions = _expect(output, VariationalTerms)
+        terms = {
+            "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
+            "kl": kl_divergence(distributions.posterior, distributions.prior).mean(),
+        }
+        return {"loss": terms["segmentation"] + self.kl_weight * terms["kl"], **terms}
+
+
+class ECMVAEObjective(nn.Module):
+    """The objective of ECMVAE: both predictions, and four regularisers of its codes.
+
+    The published code gives the terms and their weights, but not the training script that joins them: here
+    both sides' predictions count alike, and the matching loss reads the prior's side.
+
+    Args:
+        kl_weight: of the divergences of posterior from prior: Kullback-Leibler of the two specific codes,
+            Jensen-Shannon (a surrogate on sampled densities) of the shared one.
+        information_weight: of the log-likelihood of the sound's code under the frame's, which is subtracted:
+            the paper maximises it. The published code calls it a loss; whether its missing script adds it,
+            so that the codes would tell less of each other, cannot be established.
+        difference_weight: of the orthogonality of specific and shared codes.
+        matching_weight: of the audio-visual matching.
+        published_scale: as published, the Kullback-Leibler divergence takes exp(log variance) as the standard
+            deviation, while sampling takes its root. False takes the root in both.
+
+    Mao et al., "Multimodal Variational Auto-encoder based Audio-Visual Segmentation", ICCV 2023.
+    """
+
+    def __init__(
+        self,
+        *,
+        kl_weight: float = 0.01,
+        information_weight: float = 0.001,
+        difference_weight: float = 0.001,
+        matching_weight: float = 0.5,
+        published_scale: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+        self.information_weight = information_weight
+        self.difference_weight = difference_weight
+        self.matching_weight = matching_weight
+        self.published_scale = published_scale
+        self.segmentation = StructureLoss()
+        self.matching = AudioVisualMatching(normalize=True)
+
+    def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
+        """Return ``"loss"`` and its terms: two segmentations, kl, information, difference, matching.
+
+        Raises:
+            ValueError: if the model was called without ground truth.
+        """
+        factors = _expect(output, FactorTerms)
+        kl = torch.stack(
+            [
+                kl_divergence(*pair, published_scale=self.published_scale).mean()
+                for pair in (factors.visual, factors.audio)
+            ]
+        ).sum()
+        pairs = zip(factors.specific_codes, factors.shared_codes, strict=True)
+        terms = {
+            "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
+            "posterior segmentation": self.segmentation(factors.posterior_logits, clip.masks, clip.labelled),
+            "kl": kl + jensen_shannon_surrogate(factors.shared.prior, factors.shared.posterior).mean(),
+            "information": factors.mutual_information,
+            "difference": torch.stack([difference_loss(*pair) for pair in pairs]).sum(),
+            "matching": self.matching(output.logits, *factors.matching, clip.valid),
+        }
+        loss = (
+            terms["segmentation"]
+            + terms["posterior segmentation"]
+            + self.kl_weight * terms["kl"]
+            - self.information_weight * terms["information"]
+            + self.difference_weight * terms["difference"]
+            + self.matching_weight * terms["matching"]
+        )
+        return {"loss": loss, **terms}
+
+
+class C3NObjective(nn.Module):
+    """The objective of C3N: binary cross-entropy and Dice.
+
+    Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.segmentation = BinaryCrossEntropy()
+        self.dice = DiceLoss()
+
+    def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
+        """Return ``"loss"`` and its terms, ``"segmentation"`` and ``"dice"``."""
+        terms = {
+            "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
+            "dice": self.dice(output.logits, clip.masks, clip.labelled),
+        }
+        return {"loss": terms["segmentation"] + terms["dice"], **terms}
 
 
 class DiffusionAVSObjective(nn.Module):
@@ -31,6 +224,7 @@ class DiffusionAVSObjective(nn.Module):
         self.diffusion_weight = diffusion_weight
         self.contrastive_weight = contrastive_weight
         self.contrastive = InfoNCE() if contrastive is None else contrastive
+        self.segmentation = BinaryCrossEntropy()
 
     def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
         """Return ``"loss"`` and its terms, ``"segmentation"``, ``"diffusion"`` and ``"contrastive"``.
@@ -38,16 +232,22 @@ class DiffusionAVSObjective(nn.Module):
         Raises:
             ValueError: if the model was called without ground truth.
         """
-        if output.terms is None:
-            raise ValueError("output.terms: expected the diffusion's terms; call the model with masks")
+        latent = _expect(output, LatentTerms)
         terms = {
-            "segmentation": binary_cross_entropy(output.logits, clip.masks, clip.labelled),
-            "diffusion": nn.functional.mse_loss(output.terms.predicted_noise, output.terms.noise),
+            "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
+            "diffusion": nn.functional.mse_loss(latent.predicted_noise, latent.noise),
         }
         loss = terms["segmentation"] + self.diffusion_weight * terms["diffusion"]
         if self.contrastive_weight:
-            terms["contrastive"] = self.contrastive(
-                output.terms.condition, output.terms.latent, output.terms.clip
-            )
+            terms["contrastive"] = self.contrastive(latent.condition, latent.latent, latent.clip)
             loss = loss + self.contrastive_weight * terms["contrastive"]
         return {"loss": loss, **terms}
+
+
+def _expect(output: Segmentation, kind: type[Terms]) -> Terms:
+    if not isinstance(output.terms, kind):
+        raise ValueError(
+            f"output.terms: expected {kind.__name__}, got {type(output.terms).__name__}; "
+            "call the objective's own model, with masks"
+        )
+    return output.terms

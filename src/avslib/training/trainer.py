@@ -43,7 +43,7 @@ def fit(
     """Train a model; leave it with the weights of its best epoch.
 
     Args:
-        model: called as ``model(frames, log_mel, masks, labelled)``.
+        model: called as ``model(frames, log_mel, masks, labelled, valid)``.
         objective: its output and the clip to named terms; ``"loss"`` is minimised.
         loader: batches of :class:`~avslib.clip.Clip`.
         optimizer: over the model's parameters.
@@ -86,7 +86,7 @@ def fit(
         prepared.train()
         sums: dict[str, float] = defaultdict(float)
         for clip in loader:
-            output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled)
+            output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled, clip.valid)
             terms = objective(output, clip)
             accelerator.backward(terms["loss"])
             if max_grad_norm is not None:

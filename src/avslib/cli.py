@@ -1,0 +1,95 @@
+"""The command ``avslib``: parses, calls, prints; decides nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from avslib._version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="avslib", description="Audio-visual segmentation.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"avslib {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_convert(commands)
+    _add_models(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except (OSError, ValueError) as error:
+        print(f"avslib {parsed.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from avslib.models.layouts import LAYOUTS
+
+    parser = commands.add_parser(
+        "convert",
+        help="weights in a published implementation's layout -> ours",
+        description="Convert published weights. A model becomes a folder that from_pretrained reads; a "
+        "part becomes a .safetensors file that load_weights reads.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("layout", choices=LAYOUTS, help="whose weights they are", metavar="LAYOUT")
+    parser.add_argument("source", type=Path, help="file of weights (.pth, .safetensors)")
+    parser.add_argument(
+        "target", type=Path, help="folder of a model, or .safetensors file of a part, to write"
+    )
+    parser.add_argument("--vggish", type=Path, help="VGGish's weights, to go into the model")
+    parser.add_argument("--vggish-pca", type=Path, help="its post-processor's constants, for C3N")
+    parser.epilog = f"LAYOUT is one of: {', '.join(LAYOUTS)}"
+    parser.set_defaults(run=_convert)
+
+
+def _convert(parsed: argparse.Namespace) -> int:
+    from safetensors.torch import save_file
+
+    from avslib.encoders import read_state_dict
+    from avslib.models.weights import MODEL_LAYOUTS, build_from_reference, from_reference, left_out
+
+    stored = read_state_dict(parsed.source)
+    if parsed.layout in MODEL_LAYOUTS:
+        extra = {
+            name: None if path is None else read_state_dict(path)
+            for name, path in (("vggish", parsed.vggish), ("vggish_pca", parsed.vggish_pca))
+        }
+        model = build_from_reference(parsed.layout, stored, **extra)
+        model.save_pretrained(parsed.target)
+        written = len(model.state_dict())
+        if parsed.vggish is None:
+            print("the audio encoder's weights are random: give VGGish's with --vggish")
+    else:
+        if parsed.target.suffix != ".safetensors":
+            raise ValueError(f"target: expected a .safetensors file for {parsed.layout}, got {parsed.target}")
+        converted = from_reference(parsed.layout, stored)
+        parsed.target.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in converted.items()}, parsed.target)
+        written = len(converted)
+    for reason, keys in left_out(parsed.layout, stored).items():
+        print(f"left out {len(keys)} weights, such as {keys[0]}: {reason}")
+    print(f"{parsed.target}: {written} weights")
+    return 0
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("models", help="list the models that create_model knows", allow_abbrev=False)
+    parser.add_argument("pattern", nargs="?", default="*", help="a shell-style pattern (default: all)")
+    parser.set_defaults(run=_models)
+
+
+def _models(parsed: argparse.Namespace) -> int:
+    from avslib.models import list_models
+
+    print("\n".join(list_models(parsed.pattern)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""What every model is: frames and sound in, a segmentation out; saved and loaded as the hub does it."""
+
+# No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
+import json
+from typing import Any, ClassVar, Self
+
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from torch import Generator, Tensor, nn
+
+from avslib._checks import check_positive, check_shape
+from avslib._version import __version__
+from avslib.encoders import AudioEncoder
+from avslib.models.output import Segmentation
+
+_CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ summary }}
+
+```python
+import avslib
+
+model = avslib.models.{{ name }}.from_pretrained("path/or/repository").eval()
+output = model(frames, log_mel)  # (B, T, 3, H, W), ImageNet-normalised; (B, T, 1, 96, 64), VGGish log-mels
+masks = output.probabilities() > 0.5  # (B, T, K, H, W)
+```
+
+## Data
+
+{{ data | default("Not stated.", true) }}
+
+## Protocol
+
+{{ protocol | default("Not stated: numbers without a protocol cannot be compared.", true) }}
+
+## Numbers
+
+{% if numbers %}| measure | value |
+| --- | --- |
+{% for measure, value in numbers.items() %}| {{ measure }} | {{ value }} |
+{% endfor %}{% else %}None stated.
+{% endif %}
+## Configuration
+
+```json
+{{ config }}
+```
+
+Source: {{ paper_url or "see the class's documentation" }}. Saved by avslib {{ version }}.
+"""
+
+
+class AVSModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="avslib",
+    tags=["audio-visual-segmentation"],
+    license="apache-2.0",
+    model_card_template=_CARD,
+):
+    """Base of every model: ``model(frames, log_mel, masks=None, ...) -> Segmentation``.
+
+    ``forward`` embeds the sound and calls :meth:`segment`, which a model defines; with embeddings that were
+    computed before, call :meth:`segment` itself. Training and inference share it, because a distributed
+    wrapper sees only ``forward``.
+
+    ``save_pretrained(folder, model_card_kwargs={"data": ..., "protocol": ..., "numbers": {...}})`` writes
+    weights, configuration and a model card that states what is given; ``push_to_hub`` takes the same, and
+    ``from_pretrained`` reads a folder or a repository of the hub.
+    """
+
+    stochastic: ClassVar[bool] = False
+    """Whether two calls may differ, and several samples can be asked for."""
+
+    num_classes: int
+    """K, channels of the logits."""
+
+    audio_encoder: AudioEncoder | None
+
+    def forward(
+        self,
+        frames: Tensor,
+        log_mel: Tensor | None = None,
+        masks: Tensor | None = None,
+        labelled: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Segmentation:
+        """Segment a batch of clips.
+
+        Args:
+            frames: ``(B, T, 3, H, W)``, ImageNet-normalised, ``H, W >= 32``.
+            log_mel: VGGish log-mel examples, ``(B, T, 1, 96, 64)``; not read by audio-blind models.
+            masks: ground truth, ``(B, T, H, W)``; with it the output carries what the objective needs.
+            labelled: which frames have ground truth, ``(B, T)`` bool; None for all. Masks of other frames
+                are not read.
+            valid: which frames are no padding, ``(B, T)`` bool; None for all. The logits of others are 0.
+            num_samples: S, predictions to draw, of a stochastic model. The encoders run once; the logits
+                are those of the mean probability, and ``output.samples`` holds each.
+            generator: source of all noise; the same seed on the same device gives the same masks.
+
+        Raises:
+            ValueError: if a tensor has another shape, or several samples are asked of a deterministic model;
+                the message names it.
+        """
+        size = check_shape("frames", frames, "b t 3 h w")
+        b, t = size["b"], size["t"]
+        check_positive("num_samples", num_samples)
+        if num_samples > 1 and not self.stochastic:
+            raise ValueError(
+                f"num_samples: expected 1, {type(self).__name__} is deterministic, got {num_samples}"
+            )
+        if masks is not None:
+            check_shape("masks", masks, "b t h w", **size)
+        for name, flags in (("labelled", labelled), ("valid", valid)):
+            if flags is not None:
+                check_shape(name, flags, "b t", b=b, t=t)
+        audio = None
+        if self.audio_encoder is not None:
+            if log_mel is None:
+                raise ValueError(
+                    f"log_mel: expected the sound, {type(self).__name__} is not audio-blind, got None"
+                )
+            check_shape("log_mel", log_mel, "b t 1 96 64", b=b, t=t)
+            audio = self.audio_encoder(log_mel)
+        output = self.segment(
+            frames, audio, masks, labelled, valid, num_samples=num_samples, generator=generator
+        )
+        return output if valid is None else output.without_padding(valid)
+
+    def segment(
+        self,
+        frames: Tensor,
+        audio: Tensor | None,
+        masks: Tensor | None = None,
+        labelled: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Segmentation:
+        """Segment frames with audio embeddings ``(B, T, A)``; everything else as in :meth:`forward`."""
+        raise NotImplementedError
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Return the card; keywords ``data``, ``protocol`` and ``numbers`` fill its sections."""
+        return super().generate_model_card(
+            name=type(self).__name__,
+            summary=(type(self).__doc__ or "").split("\n\n")[0],
+            config=json.dumps(self._hub_mixin_config, indent=2, sort_keys=True),
+            version=__version__,
+            **kwargs,
+        )
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **arguments: Any) -> Self:
+        """Load as the mixin does, but refuse a file in which weights are missing."""
+        return super()._from_pretrained(strict=strict, **arguments)

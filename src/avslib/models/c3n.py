@@ -1,0 +1,105 @@
+"""C3N: classes on which frame and sound agree guide the attention (Shi et al., 2023)."""
+
+# No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
+from typing import Self
+
+import torch
+from torch import Generator, Tensor
+
+from avslib.decoders import TopDownDecoder
+from avslib.encoders import (
+    ASPPNeck,
+    AudioEncoder,
+    AudioSetHead,
+    PCAQuantizer,
+    VisualClassifier,
+    scale_quantized,
+)
+from avslib.fusion import ConsensusAttention, PyramidFusion
+from avslib.models.base import AVSModel
+from avslib.models.output import Segmentation
+
+
+class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
+    """Cross-modal cognitive consensus guided network.
+
+    One classifier says what is seen, another what is heard. The pair of classes that is most likely, and
+    whose names mean most nearly the same, is the consensus; the gradient of its visual score says which
+    channels of the backbone speak of it, and an attention weighs them before neck, TPAVI and decoder.
+
+    The matrix of how alike the classes' names are is not part of any published checkpoint: make it with
+    :func:`~avslib.fusion.label_similarity` and hand it to ``model.consensus.set_similarity``. It is saved
+    with the model.
+
+    Args:
+        backbone: a timm classifier for the frames, see :class:`~avslib.encoders.VisualClassifier`.
+        audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
+        freeze_audio: whether the audio encoder keeps its weights. None freezes VGGish only.
+        num_classes: K, channels of the logits.
+        channels: C, width of every level after the neck.
+        audio_channels: length of the audio embedding.
+        num_visual_classes: classes of the visual classifier; 1000 are ImageNet's.
+        num_audio_classes: classes of the audio classifier; 527 are AudioSet's.
+        alpha: power that flattens the classifiers' probabilities.
+
+    Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation".
+    """
+
+    def __init__(
+        self,
+        backbone: str = "pvt_v2_b5",
+        *,
+        audio_encoder: str = "vggish",
+        freeze_audio: bool | None = None,
+        num_classes: int = 1,
+        channels: int = 256,
+        audio_channels: int = 128,
+        num_visual_classes: int = 1000,
+        num_audio_classes: int = 527,
+        alpha: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.visual_encoder = VisualClassifier(backbone, num_classes=num_visual_classes)
+        self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
+        self.quantizer = PCAQuantizer() if audio_encoder == "vggish" else None
+        self.audio_classifier = AudioSetHead(in_channels=audio_channels, num_classes=num_audio_classes)
+        self.audio_classifier.requires_grad_(False)
+        self.consensus = ConsensusAttention(num_visual_classes, num_audio_classes, alpha=alpha)
+        self.neck = ASPPNeck(self.visual_encoder.channels, channels)
+        self.fusion = PyramidFusion(channels, audio_channels=audio_channels)
+        self.decoder = TopDownDecoder(channels, num_classes=num_classes)
+
+    def segment(
+        self,
+        frames: Tensor,
+        audio: Tensor | None,
+        masks: Tensor | None = None,
+        labelled: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Segmentation:
+        """Segment frames with embedded sound, which is classified here; see :meth:`AVSModel.forward`."""
+        assert audio is not None
+        with torch.no_grad():
+            embedding = audio if self.quantizer is None else scale_quantized(self.quantizer(audio))
+            audio_scores = self.audio_classifier(embedding.unsqueeze(-2))  # a second is one step of time
+        return self.segment_with_scores(frames, audio, audio_scores, valid)
+
+    def segment_with_scores(
+        self, frames: Tensor, audio: Tensor, audio_scores: Tensor, valid: Tensor | None = None
+    ) -> Segmentation:
+        """Segment frames with embedded sound ``(B, T, A)`` and its class scores, logits ``(B, T, J)``."""
+        seen = self.visual_encoder(frames.flatten(0, 1))
+        attended, _ = self.consensus(*seen, audio_scores.flatten(0, 1))
+        levels = [level.unflatten(0, frames.shape[:2]) for level in self.neck(attended)]
+        fused = self.fusion(levels, audio, valid)
+        return Segmentation(self.decoder(fused.pyramid, size=(frames.shape[-2], frames.shape[-1])))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; the audio classifier stays in evaluation mode: no loss reaches it."""
+        super().train(mode)
+        self.audio_classifier.eval()
+        return self

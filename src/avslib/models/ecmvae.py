@@ -1,0 +1,270 @@
+"""ECMVAE: codes that frame and sound share, and codes of their own (Mao et al., ICCV 2023)."""
+
+# No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
+import functools
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from avslib._checks import check_one_of
+from avslib.decoders import LatentInjection, TopDownDecoder
+from avslib.encoders import AudioEncoder, DilatedNeck, ReductionNeck, VisualEncoder
+from avslib.fusion import Fused, PyramidFusion
+from avslib.latent import DiagonalGaussian, GaussianEncoder
+from avslib.losses import MutualInformation
+from avslib.models.base import AVSModel
+from avslib.models.output import FactorTerms, MatchingTerms, Segmentation, VariationalTerms, logit_of_mean
+
+NECKS: dict[str, Callable[[Sequence[int], int], nn.ModuleList]] = {
+    "reduction": ReductionNeck,
+    "dilated": functools.partial(DilatedNeck, bias=False),
+}
+T = TypeVar("T")
+
+
+class Factors(NamedTuple, Generic[T]):
+    """One thing for each of the three factors: distributions, codes or noise."""
+
+    visual: T
+    """Only the frame has it."""
+    audio: T
+    """Only the sound has it."""
+    shared: T
+    """Frame and sound share it."""
+
+
+class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
+    """Explicit conditional multimodal variational auto-encoder.
+
+    Six Gaussian encoders give a code of the frame alone, one of the sound alone and one that both share,
+    without (prior) and with the mask (posterior). On each side a linear layer joins the shared code with each
+    of the others, the two results are tiled and written into the coarsest level, TPAVI fuses the pyramid with
+    the sound, and a top-down decoder segments. TPAVI is shared; neck and decoder are the side's own. Only the
+    prior's side is used in inference.
+
+    As published, evaluation samples too, so that two calls differ; pass a generator to repeat one.
+
+    Args:
+        backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
+        audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
+        freeze_audio: whether the audio encoder keeps its weights. None freezes VGGish only.
+        num_classes: K, channels of the logits.
+        channels: C, width of every level after the neck, and of the audio embedding.
+        latent_dim: D, length of each code.
+        mutual_dim: width in which the mutual information of the two joined codes is bounded.
+        neck: ``"reduction"`` (published default) or ``"dilated"`` (published as "aspp").
+        grid: side of the grid before the latent heads; 224 x 224 ends at the published 7, other sizes are
+            pooled to it.
+
+    Raises:
+        ValueError: if ``neck`` is not one of the two.
+
+    Mao et al., "Multimodal Variational Auto-encoder based Audio-Visual Segmentation", ICCV 2023.
+    """
+
+    stochastic: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        backbone: str = "pvt_v2_b5",
+        *,
+        audio_encoder: str = "vggish",
+        freeze_audio: bool | None = None,
+        num_classes: int = 1,
+        channels: int = 128,
+        latent_dim: int = 16,
+        mutual_dim: int = 6,
+        neck: str = "reduction",
+        grid: int = 7,
+    ) -> None:
+        super().__init__()
+        check_one_of("neck", neck, NECKS)
+        self.num_classes = num_classes
+        self.visual_encoder = VisualEncoder(backbone)
+        self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=channels, frozen=freeze_audio)
+        self.fusion = PyramidFusion(channels, audio_channels=None, normalize=True)
+        self.prior, self.posterior = (
+            Side(
+                NECKS[neck](self.visual_encoder.channels, channels),
+                TopDownDecoder(
+                    channels,
+                    num_classes=num_classes,
+                    unit="batch_norm",
+                    upsample="nearest",
+                    head_channels=(channels // 2, channels // 4),
+                ),
+                channels=channels,
+                latent_dim=latent_dim,
+                mutual_dim=mutual_dim,
+                grid=grid,
+                sees_mask=sees_mask,
+            )
+            for sees_mask in (False, True)
+        )
+
+    def segment(
+        self,
+        frames: Tensor,
+        audio: Tensor | None,
+        masks: Tensor | None = None,
+        labelled: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Segmentation:
+        """Segment frames with embedded sound; see :meth:`AVSModel.forward`.
+
+        The posterior of a frame without ground truth is its prior.
+        """
+        assert audio is not None
+        pyramid = self.visual_encoder(frames.flatten(0, 1))
+        prior = self.prior.distributions(frames, audio)
+        if masks is None:
+            levels = self.prior.neck(pyramid)
+            samples = torch.stack(
+                [
+                    self.decode(levels, frames, audio, _sample(prior, generator), valid)[0]
+                    for _ in range(num_samples)
+                ]
+            )
+            if num_samples == 1:
+                return Segmentation(samples[0])
+            return Segmentation(logit_of_mean(samples), samples)
+
+        if labelled is None:
+            labelled = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        posterior = self.posterior.distributions(frames[labelled], audio[labelled], masks[labelled])
+        unseen, seen = _sample(prior, generator), _sample(posterior, generator)
+        filled = Factors(
+            *(a.masked_scatter(labelled[..., None], b) for a, b in zip(unseen, seen, strict=True))
+        )
+        logits, fused = self.decode(self.prior.neck(pyramid), frames, audio, unseen, valid)
+        posterior_logits, _ = self.decode(
+            self.posterior.neck(pyramid), frames, audio, filled, valid, side=self.posterior
+        )
+        unseen = Factors(*(code[labelled] for code in unseen))
+        terms = FactorTerms(
+            posterior_logits,
+            visual=VariationalTerms(posterior.visual, prior.visual.select(labelled)),
+            audio=VariationalTerms(posterior.audio, prior.audio.select(labelled)),
+            shared=VariationalTerms(posterior.shared, prior.shared.select(labelled)),
+            specific_codes=[unseen.visual, unseen.audio, seen.visual, seen.audio],
+            shared_codes=[unseen.shared, unseen.shared, seen.shared, seen.shared],
+            mutual_information=self.prior.mutual_information(unseen)
+            + self.posterior.mutual_information(seen),
+            matching=MatchingTerms(fused.pyramid, [a for a in fused.audio if a is not None]),
+        )
+        return Segmentation(logits, terms=terms)
+
+    def decode(
+        self,
+        levels: Sequence[Tensor],
+        frames: Tensor,
+        audio: Tensor,
+        codes: Factors[Tensor],
+        valid: Tensor | None = None,
+        *,
+        side: "Side | None" = None,
+    ) -> tuple[Tensor, Fused]:
+        """Turn the levels of a side's neck, ``(B*T, C, h, w)``, and codes ``(B, T, D)`` into logits.
+
+        Returns:
+            The logits ``(B, T, K, H, W)`` of the side, the prior's by default, and what it decoded.
+        """
+        side = self.prior if side is None else side
+        pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
+        pyramid[-1] = side.inject(pyramid[-1], torch.cat(side.join(codes), dim=-1))
+        fused = self.fusion(pyramid, audio, valid)
+        return side.decoder(fused.pyramid, size=(frames.shape[-2], frames.shape[-1])), fused
+
+
+class Side(nn.Module):
+    """What prior and posterior each have: neck, Gaussian encoders, injection, decoder.
+
+    Args:
+        neck: the side's neck.
+        decoder: the side's decoder.
+        channels: C, width of the neck and of the audio embedding.
+        latent_dim: D, length of each code.
+        mutual_dim: see :class:`ECMVAE`.
+        grid: see :class:`ECMVAE`.
+        sees_mask: whether the Gaussian encoders read the mask, as a fourth channel of the frame.
+    """
+
+    def __init__(
+        self,
+        neck: nn.ModuleList,
+        decoder: TopDownDecoder,
+        *,
+        channels: int,
+        latent_dim: int,
+        mutual_dim: int,
+        grid: int,
+        sees_mask: bool,
+    ) -> None:
+        super().__init__()
+        width = channels // 8
+        narrow = (width, 2 * width, 4 * width, 4 * width, 4 * width)
+        summary = channels // 4
+        self.neck = neck
+        self.decoder = decoder
+        self.encoders = nn.ModuleDict(
+            {
+                "visual": GaussianEncoder(
+                    latent_dim,
+                    image_channels=3 + sees_mask,
+                    widths=(width, 2 * width, 4 * width, 8 * width, 8 * width),
+                    grid=grid,
+                ),
+                "audio": GaussianEncoder(
+                    latent_dim,
+                    vector_dim=channels,
+                    image_channels=1 if sees_mask else None,
+                    widths=narrow,
+                    summary_dim=summary if sees_mask else None,
+                    grid=grid,
+                ),
+                "shared": GaussianEncoder(
+                    latent_dim,
+                    vector_dim=channels,
+                    image_channels=3 + sees_mask,
+                    widths=narrow,
+                    summary_dim=summary,
+                    grid=grid,
+                ),
+            }
+        )
+        self.join_visual = nn.Linear(2 * latent_dim, latent_dim)
+        self.join_audio = nn.Linear(2 * latent_dim, latent_dim)
+        self.information = MutualInformation(latent_dim, hidden_dim=mutual_dim)
+        self.inject = LatentInjection(channels, latent_dim=2 * latent_dim, kernel_size=1)
+
+    def distributions(
+        self, frames: Tensor, audio: Tensor, masks: Tensor | None = None
+    ) -> Factors[DiagonalGaussian]:
+        """Return three Gaussians ``(..., D)`` of frames ``(..., 3, H, W)`` and sound ``(..., C)``."""
+        mask = None if masks is None else masks.unsqueeze(-3).to(frames.dtype)
+        image = frames if mask is None else torch.cat([frames, mask], dim=-3)
+        return Factors(
+            self.encoders["visual"](image=image),
+            self.encoders["audio"](image=mask, vector=audio),
+            self.encoders["shared"](image=image, vector=audio),
+        )
+
+    def join(self, codes: Factors[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the frame's and the sound's code, each joined with the shared one, ``(..., D)``."""
+        return (
+            self.join_visual(torch.cat([codes.visual, codes.shared], dim=-1)),
+            self.join_audio(torch.cat([codes.audio, codes.shared], dim=-1)),
+        )
+
+    def mutual_information(self, codes: Factors[Tensor]) -> Tensor:
+        """Return the log-likelihood of the sound's joined code under the frame's, a scalar."""
+        return self.information(*self.join(codes))
+
+
+def _sample(factors: Factors[DiagonalGaussian], generator: Generator | None) -> Factors[Tensor]:
+    return Factors(*(gaussian.sample(generator=generator) for gaussian in factors))

@@ -1,0 +1,134 @@
+"""What a training run is given: a recipe, and the arguments of the command line that change it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avslib._checks import check_positive
+
+SETTINGS = ("s4", "ms3")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a preset decides and an argument may change. The defaults are those of the published recipes.
+
+    Args:
+        variant: the model's size, ``"small"`` or the backbone of a paper, as in the names of presets.
+        epochs: passes over the training clips, for ``"s4"`` and ``"ms3"``.
+        size: side of a frame, px.
+        learning_rate: of Adam; its peak if it is annealed.
+        batch_size: clips a batch, in each process.
+        anneal: whether the learning rate rises in the first twentieth of the steps and then falls to 0.
+        from_scratch: whether random weights and synthetic clips will do. Other recipes are for the real set,
+            and warn if an encoder starts from random weights.
+
+    Raises:
+        ValueError: if a number is not above 0.
+    """
+
+    variant: str
+    epochs: Mapping[str, int]
+    size: int = 224
+    learning_rate: float = 1e-4
+    batch_size: int = 4
+    anneal: bool = False
+    from_scratch: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("size", "learning_rate", "batch_size"):
+            check_positive(name, getattr(self, name))
+        for setting, epochs in self.epochs.items():
+            check_positive(f"epochs[{setting!r}]", epochs)
+
+
+SMALL = Recipe("small", {"s4": 2, "ms3": 2}, size=112, learning_rate=1e-3, anneal=True, from_scratch=True)
+"""A small model from scratch on synthetic clips: minutes on two CPU cores."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]) -> None:
+    """Add the arguments that every experiment has.
+
+    Args:
+        parser: to add to.
+        recipes: presets by name; the first is the default.
+    """
+    default = next(iter(recipes))
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument(
+        "--preset", choices=recipes, default=default, help=f"sizes and schedule (default: {default})"
+    )
+    recipe.add_argument(
+        "--setting", choices=SETTINGS, default="ms3", help="s4: one object sounds; ms3: one to three"
+    )
+    recipe.add_argument("--epochs", type=int, help="passes over the training clips (default: the preset's)")
+    recipe.add_argument("--batch-size", type=int, help="clips a batch (default: the preset's)")
+    recipe.add_argument(
+        "--learning-rate", type=float, help="peak learning rate of Adam (default: the preset's)"
+    )
+    recipe.add_argument("--seed", type=int, default=0, help="of weights, data order and noise (default: 0)")
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data-root",
+        type=Path,
+        help="folder with AVSBench's Single-source and Multi-sources (default: make a synthetic one)",
+    )
+    data.add_argument("--clips", type=int, default=2300, help="synthetic training clips (default: 2300)")
+    data.add_argument("--size", type=int, help="side of a frame, px (default: the preset's)")
+    data.add_argument(
+        "--sound", choices=("pickle", "wav"), default="pickle", help="log-mels from .pkl or from .wav"
+    )
+    data.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
+
+    weights = parser.add_argument_group("weights to start from")
+    weights.add_argument(
+        "--visual-weights", type=Path, help="the backbone's, in timm's naming (.safetensors, .pth)"
+    )
+    weights.add_argument("--vggish-weights", type=Path, help="VGGish's, in torchvggish's naming")
+    weights.add_argument(
+        "--init-from", type=Path, help="best.safetensors of another run, such as S4's for MS3"
+    )
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", type=Path, help="run folder (default: runs/...-SETTING-seedN)")
+    run.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe], argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, Recipe]:
+    """Read the command line; return it, and the preset's recipe with what it changes.
+
+    Ends the program, as argparse does, where the two do not fit.
+
+    Args:
+        parser: with the arguments of :func:`add_arguments`, and the model's own.
+        recipes: presets by name.
+        argv: the words to read; None for those of the command line.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_arguments(parser, {"demo": SMALL})
+        >>> arguments, recipe = parse_arguments(parser, {"demo": SMALL}, ["--batch-size", "8"])
+        >>> arguments.setting, recipe.batch_size, recipe.size
+        ('ms3', 8, 112)
+    """
+    arguments = parser.parse_args(argv)
+    recipe = recipes[arguments.preset]
+    if arguments.data_root is None and not recipe.from_scratch:
+        parser.error(f"--preset {arguments.preset} trains on the real set: say where it is with --data-root")
+    changes = {name: getattr(arguments, name) for name in ("size", "learning_rate", "batch_size")}
+    if arguments.epochs is not None:
+        changes["epochs"] = {**recipe.epochs, arguments.setting: arguments.epochs}
+    try:
+        recipe = dataclasses.replace(
+            recipe, **{name: value for name, value in changes.items() if value is not None}
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments, recipe
