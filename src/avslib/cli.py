@@ -9,6 +9,12 @@ from pathlib import Path
 
 from avslib._version import __version__
 
+# Written out, because to ask avslib.models would load every model to print a help text.
+_LAYOUTS = (
+    "tpavi, vggish, vggish_pca, pvt_v2_b5, resnet50, avsbench-resnet50, avsbench-pvt_v2_b5, ecmvae-resnet50, "
+    "ecmvae-pvt_v2_b5 or c3n-pvt_v2_b5"
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
@@ -28,8 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from avslib.models.layouts import LAYOUTS
-
     parser = commands.add_parser(
         "convert",
         help="weights in a published implementation's layout -> ours",
@@ -37,14 +41,13 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "part becomes a .safetensors file that load_weights reads.",
         allow_abbrev=False,
     )
-    parser.add_argument("layout", choices=LAYOUTS, help="whose weights they are", metavar="LAYOUT")
+    parser.add_argument("layout", help=f"whose weights they are: {_LAYOUTS}")
     parser.add_argument("source", type=Path, help="file of weights (.pth, .safetensors)")
     parser.add_argument(
         "target", type=Path, help="folder of a model, or .safetensors file of a part, to write"
     )
     parser.add_argument("--vggish", type=Path, help="VGGish's weights, to go into the model")
     parser.add_argument("--vggish-pca", type=Path, help="its post-processor's constants, for C3N")
-    parser.epilog = f"LAYOUT is one of: {', '.join(LAYOUTS)}"
     parser.set_defaults(run=_convert)
 
 

@@ -141,7 +141,7 @@ def _shaped(name: str, converted: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(
             f"state_dict: {error.args[0]} (our name) is missing in the layout {name!r}"
         ) from error
-    optional = _CLASSIFIERS if name in timm.list_models() else _ELSEWHERE
+    optional = _CLASSIFIERS if _TARGETS[name] is _backbone else _ELSEWHERE
     missing = [key for key in wanted if key not in converted and not key.startswith(optional)]
     if missing:
         raise ValueError(
