@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_named() -> None:
         from_reference("avsbench-resnet50", wrong)
     with pytest.raises(ValueError, match="are not of the layout 'ecmvae-resnet50'"):
         from_reference("ecmvae-resnet50", published)
-    with pytest.raises(ValueError, match="name: expected one of 'tpavi', .*, got 'avsbench'"):
+    with pytest.raises(ValueError, match=r"name: expected one of 'tpavi', .*, got 'avsbench'"):
         from_reference("avsbench", published)
     with pytest.raises(ValueError, match="state_dict: expected names and tensors, got 'epoch': int"):
         from_reference("vggish", {"epoch": 3})
