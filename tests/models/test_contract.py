@@ -132,8 +132,8 @@ def test_the_sound_is_heard_unless_the_model_is_audio_blind(model: AVSModel, nam
 
 
 def test_a_batch_is_its_clips_one_by_one(model: AVSModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "randn", lambda *size, **kwargs: torch.zeros(*size))
     clip = make_clip(model)
+    monkeypatch.setattr(torch, "randn", lambda *size, **kwargs: torch.zeros(*size))  # the noise of a model
     together = predict(model, clip)
     for i in range(2):
         one = clip._replace(frames=clip.frames[i : i + 1], log_mel=clip.log_mel[i : i + 1])

@@ -6,7 +6,7 @@ from avslib.models.base import AVSModel
 from avslib.models.c3n import C3N
 from avslib.models.cvae import CVAESegmenter
 from avslib.models.diffusion_avs import MOSTLY_SAMPLED, DiffusionAVS, Encoded
-from avslib.models.ecmvae import ECMVAE
+from avslib.models.ecmvae import ECMVAE, Factors
 from avslib.models.output import FactorTerms, LatentTerms, MatchingTerms, Segmentation, VariationalTerms
 from avslib.models.presets import create_model, list_models
 
@@ -21,6 +21,7 @@ __all__ = [
     "DiffusionAVS",
     "Encoded",
     "FactorTerms",
+    "Factors",
     "LatentTerms",
     "MatchingTerms",
     "Segmentation",

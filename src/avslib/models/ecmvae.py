@@ -86,7 +86,7 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=channels, frozen=freeze_audio)
         self.fusion = PyramidFusion(channels, audio_channels=None, normalize=True)
         self.prior, self.posterior = (
-            Side(
+            _Side(
                 NECKS[neck](self.visual_encoder.channels, channels),
                 TopDownDecoder(
                     channels,
@@ -143,7 +143,7 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         )
         logits, fused = self.decode(self.prior.neck(pyramid), frames, audio, unseen, valid)
         posterior_logits, _ = self.decode(
-            self.posterior.neck(pyramid), frames, audio, filled, valid, side=self.posterior
+            self.posterior.neck(pyramid), frames, audio, filled, valid, posterior=True
         )
         unseen = Factors(*(code[labelled] for code in unseen))
         terms = FactorTerms(
@@ -167,21 +167,21 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         codes: Factors[Tensor],
         valid: Tensor | None = None,
         *,
-        side: "Side | None" = None,
+        posterior: bool = False,
     ) -> tuple[Tensor, Fused]:
         """Turn the levels of a side's neck, ``(B*T, C, h, w)``, and codes ``(B, T, D)`` into logits.
 
         Returns:
-            The logits ``(B, T, K, H, W)`` of the side, the prior's by default, and what it decoded.
+            The logits ``(B, T, K, H, W)`` of the side, the prior's or the posterior's, and what it decoded.
         """
-        side = self.prior if side is None else side
+        side = self.posterior if posterior else self.prior
         pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
         pyramid[-1] = side.inject(pyramid[-1], torch.cat(side.join(codes), dim=-1))
         fused = self.fusion(pyramid, audio, valid)
         return side.decoder(fused.pyramid, size=(frames.shape[-2], frames.shape[-1])), fused
 
 
-class Side(nn.Module):
+class _Side(nn.Module):
     """What prior and posterior each have: neck, Gaussian encoders, injection, decoder.
 
     Args:

@@ -1,7 +1,7 @@
 """A model, an objective and a dataset -> weights and scores."""
 
 from avslib.training.evaluation import evaluate, latent_std
-from avslib.training.experiment import Result, format_result, open_data, run
+from avslib.training.experiment import Result, Splits, format_result, open_data, run
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.objectives import (
     AVSBenchObjective,
@@ -25,6 +25,7 @@ __all__ = [
     "Recipe",
     "Result",
     "SegmentationObjective",
+    "Splits",
     "add_arguments",
     "evaluate",
     "fit",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 READERS: dict[str, type[AVSBenchS4] | type[AVSBenchMS3]] = {"s4": AVSBenchS4, "ms3": AVSBenchMS3}
 AVSBench: TypeAlias = AVSBenchS4 | AVSBenchMS3
 Scores: TypeAlias = dict[str, float]
-Model = TypeVar("Model", bound=AVSModel)
+_Model = TypeVar("_Model", bound=AVSModel)
 
 
 class Splits(NamedTuple):
@@ -105,13 +105,13 @@ def open_data(
 def run(
     arguments: argparse.Namespace,
     recipe: Recipe,
-    build_model: Callable[[], Model],
+    build_model: Callable[[], _Model],
     objective: Objective,
     *,
     name: str,
     num_samples: int = 1,
-    rows: Mapping[str, Callable[[Model, ClipDataset], Scores]] | None = None,
-    numbers: Mapping[str, Callable[[Model, ClipDataset], float]] | None = None,
+    rows: Mapping[str, Callable[[_Model, ClipDataset], Scores]] | None = None,
+    numbers: Mapping[str, Callable[[_Model, ClipDataset], float]] | None = None,
 ) -> Result | None:
     """Train a model, evaluate it, with what it should need taken away too, and draw what it does.
 
