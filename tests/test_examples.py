@@ -1,18 +1,31 @@
+from __future__ import annotations
+
+import argparse
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from avslib import DiffusionAVS
+import avslib
+from avslib.data import AVSBenchMS3, AVSBenchS4, write_avsbench
+from avslib.encoders import AudioSetHead
+from avslib.fusion import label_similarity
+from avslib.training import evaluate
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "diffusion_avs.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = ("--clips", "8", "--size", "48", "--epochs", "1")
+SOUNDS = ["true sound", "silence", "another clip's sound"]
+slow = pytest.mark.slow
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(EXAMPLE), *arguments],
+        [sys.executable, str(EXAMPLES / f"{example}.py"), *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -21,31 +34,90 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("setting", ["ms3", pytest.param("s4", marks=pytest.mark.slow)])
-def test_the_example_trains_evaluates_and_draws(setting: str, tmp_path: Path) -> None:
-    small = ("--setting", setting, "--clips", "8", "--size", "48", "--num-samples", "2", "--epochs", "1")
-    result = run(tmp_path, *small)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few clips of both settings, made once."""
+    root = tmp_path_factory.mktemp("data")
+    for setting in ("s4", "ms3"):
+        write_avsbench(root, setting=setting, clips={"train": 8, "val": 2, "test": 2}, size=48, videos=False)
+    return root
+
+
+CASES = [  # setting, example, its class, further arguments, further rows
+    ("s4", "avsbench", "AVSBenchBaseline", (), []),
+    ("ms3", "c3n", "C3N", ("--classifier-clips", "16"), []),
+    *(
+        pytest.param(*case, marks=slow)
+        for case in (
+            ("ms3", "avsbench", "AVSBenchBaseline", (), []),
+            ("s4", "avsbench", "AVSBenchBaseline", ("--matching-weight", "0.5"), []),
+            ("s4", "c3n", "C3N", ("--classifier-clips", "16"), []),
+            ("ms3", "cvae", "CVAESegmenter", ("--num-samples", "2"), ["one sample"]),
+            ("s4", "cvae", "CVAESegmenter", ("--latent-dim", "8", "--kl-weight", "1"), ["one sample"]),
+            ("ms3", "ecmvae", "ECMVAE", ("--num-samples", "2"), ["one sample"]),
+            ("s4", "ecmvae", "ECMVAE", ("--num-samples", "2", "--neck", "dilated"), ["one sample"]),
+            ("ms3", "audio_blind", "AudioBlind", (), []),
+            ("s4", "audio_blind", "AudioBlind", ("--temporal", "--decoder", "fpn"), []),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("setting", "example", "kind", "arguments", "rows"), CASES)
+def test_an_example_leaves_a_model_that_gives_its_numbers_again(
+    setting: str,
+    example: str,
+    kind: str,
+    arguments: tuple[str, ...],
+    rows: list[str],
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    result = run(tmp_path, example, "--setting", setting, "--data-root", str(data), *SMALL, *arguments)
     assert result.returncode == 0, result.stderr
-    folder = tmp_path / "runs" / f"demo-{setting}-seed0"
+    folder = tmp_path / "runs" / f"{example}-demo-{setting}-seed0"
+    for name in ("config.json", "curves.png", "predictions.png"):
+        assert (folder / name).stat().st_size > 0
+    table = json.loads((folder / "metrics.json").read_text())["test"]
+    assert list(table) == [*SOUNDS, *rows]
+    assert all(row in result.stdout for row in table)
+    if example == "audio_blind":
+        assert table["true sound"] == table["silence"] == table["another clip's sound"]
+
+    model = getattr(avslib, kind).from_pretrained(folder / "model")
+    test = {"s4": AVSBenchS4, "ms3": AVSBenchMS3}[setting](data, "test", size=(48, 48))
+    num_samples = 2 if "--num-samples" in arguments else 8
+    assert evaluate(model, test, num_samples=num_samples) == pytest.approx(table["true sound"], abs=1e-6)
+
+    card = (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"# {kind}" in card
+    assert f"{setting.upper()}, AVSBench: 8 to train, 2 to test, 48 x 48." in card
+    assert "`avsbench`, one clip a batch." in card
+    for row, scores in table.items():
+        for name, score in scores.items():
+            assert f"| {name}, {row} | {score:.3f} |" in card
+
+
+@pytest.mark.parametrize("setting", ["ms3", pytest.param("s4", marks=slow)])
+def test_the_demo_makes_its_data_and_can_be_resumed(setting: str, tmp_path: Path) -> None:
+    small = (*SMALL, "--setting", setting, "--num-samples", "2")
+    result = run(tmp_path, "diffusion_avs", *small)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "runs" / f"diffusion_avs-demo-{setting}-seed0"
     for name in ("config.json", "metrics.json", "curves.png", "predictions.png", "model/model.safetensors"):
         assert (folder / name).stat().st_size > 0
     metrics = json.loads((folder / "metrics.json").read_text())
-    rows = [
-        "true sound",
-        "silence",
-        "another clip's sound",
-        "latent: one sample",
-        "latent: noise",
-        "latent: true z0",
-    ]
-    assert list(metrics["test"]) == [*rows, "audio-blind ceiling"]
-    for row in (*rows, "audio-blind ceiling"):
+    rows = [*SOUNDS, "latent: one sample", "latent: noise", "latent: true z0", "audio-blind ceiling"]
+    assert list(metrics["test"]) == rows
+    for row in rows:
         assert 0 <= metrics["test"][row]["miou"] <= 1
         assert row in result.stdout
-    DiffusionAVS.from_pretrained(folder / "model")
+    card = (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"{setting.upper()}, synthetic clips: 8 to train, 2 to test, 48 x 48." in card
+    avslib.DiffusionAVS.from_pretrained(folder / "model")
 
     # a second call finds the clips made; with --resume it goes on after the epoch that is done
-    again = run(tmp_path, *small[:-1], "2", "--resume")
+    again = run(tmp_path, "diffusion_avs", *small, "--epochs", "2", "--resume")
     assert again.returncode == 0, again.stderr
     history = json.loads((folder / "metrics.json").read_text())["history"]
     assert [record["epoch"] for record in history] == [1, 2]
@@ -53,34 +125,86 @@ def test_the_example_trains_evaluates_and_draws(setting: str, tmp_path: Path) ->
 
 
 def test_the_papers_recipe_asks_for_the_real_set(tmp_path: Path) -> None:
-    result = run(tmp_path, "--preset", "paper-pvt")
+    result = run(tmp_path, "diffusion_avs", "--preset", "paper-pvt")
     assert result.returncode == 2
     assert "--preset paper-pvt trains on the real set: say where it is with --data-root" in result.stderr
 
 
+@slow
 def test_a_wrong_root_ends_with_what_to_do(tmp_path: Path) -> None:
-    result = run(tmp_path, "--preset", "paper-r50", "--data-root", "nowhere")
+    result = run(tmp_path, "diffusion_avs", "--preset", "paper-r50", "--data-root", "nowhere")
     assert result.returncode != 0
     assert "no such table; root must be the folder that holds 'Multi-sources'" in result.stderr
 
 
-@pytest.mark.slow
+@slow
+@pytest.mark.parametrize(
+    "example", sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "c3n_classifiers")
+)
+def test_help_says_what_the_model_is_and_what_the_demo_does(example: str, tmp_path: Path) -> None:
+    result = run(tmp_path, example, "--help")
+    assert result.returncode == 0
+    assert "Without arguments, the demo:" in result.stdout
+    assert f"python examples/{example}.py --preset paper-pvt" in result.stdout
+    assert f"runs/{example}-PRESET-SETTING-seedN" in result.stdout
+
+
+@slow
+def test_the_published_c3n_says_what_it_needs(tmp_path: Path) -> None:
+    paper = ("--preset", "paper-pvt", "--data-root", ".")
+    result = run(tmp_path, "c3n", *paper, "--similarity", "none", "--vggish-pca", "pca.pth")
+    assert result.returncode == 2
+    assert "needs also --visual-labels, --audio-labels, --audioset-weights" in result.stderr
+    files = [f"--{name}=x" for name in ("visual-labels", "audio-labels", "audioset-weights", "vggish-pca")]
+    result = run(tmp_path, "c3n", *paper, "--similarity", "none", *files)
+    assert result.returncode == 2
+    assert "--similarity: no none; make it with --text-encoder" in result.stderr
+
+
+@slow
+def test_the_published_c3n_puts_its_classifiers_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("c3n")
+    visual, audio = [f"object {i}" for i in range(10)], [f"noise {i}" for i in range(6)]
+    (tmp_path / "visual.txt").write_text("\n".join(visual) + "\n")
+    (tmp_path / "audio.txt").write_text("\n".join(audio) + "\n")
+    head = AudioSetHead(num_classes=6).state_dict()
+    save_file(head, tmp_path / "head.safetensors")
+    pca = {"pca_eigen_vectors": torch.randn(128, 128), "pca_means": torch.randn(128, 1)}
+    torch.save(pca, tmp_path / "pca.pth")
+    cache = tmp_path / "similarity.safetensors"
+    similarity = label_similarity(visual, audio, lambda texts: torch.randn(len(texts), 4), cache=cache)
+    arguments = argparse.Namespace(
+        visual_labels=tmp_path / "visual.txt",
+        audio_labels=tmp_path / "audio.txt",
+        similarity=cache,
+        audioset_weights=tmp_path / "head.safetensors",
+        vggish_pca=tmp_path / "pca.pth",
+        text_encoder=None,
+    )
+    model = example.build_published(arguments, example.RECIPES["paper-pvt"])
+    assert model.consensus.similarity.equal(similarity)
+    assert model.quantizer.means.equal(pca["pca_means"][:, 0])
+    assert model.quantizer.eigen_vectors.equal(pca["pca_eigen_vectors"])
+    assert all(value.equal(head[name]) for name, value in model.audio_classifier.state_dict().items())
+
+
+@slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
     """Both take part in training and evaluation; the first alone writes."""
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(EXAMPLE),
-    ]
-    small = ["--clips", "8", "--size", "48", "--num-samples", "2", "--epochs", "1", "--batch-size", "2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(EXAMPLES / "diffusion_avs.py"), *SMALL]
     result = subprocess.run(
-        [*launcher, *small], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+        [*command, "--num-samples", "2", "--batch-size", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
     )
     assert result.returncode == 0, result.stderr
-    metrics = json.loads((tmp_path / "runs/demo-ms3-seed0/metrics.json").read_text())
+    metrics = json.loads((tmp_path / "runs/diffusion_avs-demo-ms3-seed0/metrics.json").read_text())
     assert 0 <= metrics["test"]["true sound"]["miou"] <= 1
     assert result.stdout.count("audio-blind ceiling") == 1

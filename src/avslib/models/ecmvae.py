@@ -21,17 +21,17 @@ NECKS: dict[str, Callable[[Sequence[int], int], nn.ModuleList]] = {
     "reduction": ReductionNeck,
     "dilated": functools.partial(DilatedNeck, bias=False),
 }
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class Factors(NamedTuple, Generic[T]):
+class Factors(NamedTuple, Generic[_T]):
     """One thing for each of the three factors: distributions, codes or noise."""
 
-    visual: T
+    visual: _T
     """Only the frame has it."""
-    audio: T
+    audio: _T
     """Only the sound has it."""
-    shared: T
+    shared: _T
     """Frame and sound share it."""
 
 
