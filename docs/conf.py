@@ -25,7 +25,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 # Names of other projects are not looked up: the build needs no network.
-nitpick_ignore_regex = [("py:.*", r"(?!avslib\.).*"), ("py:class", r"avslib\..*\._.*")]
+nitpick_ignore_regex = [("py:.*", r"(?!avslib\.).*"), ("py:.*", r"avslib\..*\._.*")]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "avslib"
