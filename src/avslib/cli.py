@@ -11,8 +11,8 @@ from avslib._version import __version__
 
 # Written out, because to ask avslib.models would load every model to print a help text.
 _LAYOUTS = (
-    "tpavi, vggish, vggish_pca, pvt_v2_b5, resnet50, avsbench-resnet50, avsbench-pvt_v2_b5, ecmvae-resnet50, "
-    "ecmvae-pvt_v2_b5 or c3n-pvt_v2_b5"
+    "tpavi, vggish, vggish_pca, audioset_head, pvt_v2_b5, resnet50, avsbench-resnet50, avsbench-pvt_v2_b5, "
+    "ecmvae-resnet50, ecmvae-pvt_v2_b5 or c3n-pvt_v2_b5"
 )
 
 

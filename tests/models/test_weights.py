@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avslib.encoders import PCAQuantizer, VGGish, VisualEncoder
+from avslib.encoders import AudioSetHead, PCAQuantizer, VGGish, VisualEncoder
 from avslib.fusion import TPAVI
 from avslib.models import C3N, AVSBenchBaseline
 from avslib.models.layouts import LAYOUTS
@@ -68,6 +68,14 @@ def test_every_tpavi(name: str) -> None:
     published = numbered(_golden.table(name))
     converted = from_reference("tpavi", published)
     assert len(converted) == len(published)
+
+
+def test_the_audio_classifier() -> None:
+    published = numbered(_golden.table("B_c3n_audio_class_head"))
+    converted = from_reference("audioset_head", published)
+    head = AudioSetHead()
+    assert len(converted) == len(published)
+    head.load_state_dict(converted)
 
 
 @pytest.mark.parametrize("backbone", ["pvt_v2_b5", "resnet50"])
@@ -180,4 +188,4 @@ def test_a_model_with_its_audio_encoder() -> None:
 
 
 def test_the_layouts_of_the_docs() -> None:
-    assert set(LAYOUTS) == {"pvt_v2_b5", "resnet50", "tpavi", *TABLES.values()}
+    assert set(LAYOUTS) == {"pvt_v2_b5", "resnet50", "tpavi", "audioset_head", *TABLES.values()}

@@ -79,7 +79,8 @@ class TopDownDecoder(nn.Module):
         rectify_skip: whether a "pre_activation" unit adds ``relu(x)``, as published, or x.
         upsample: "bilinear" (AVSBench, C3N), with ``align_corners=True`` between levels and False in the
             head; or "nearest" (ECMVAE).
-        head_channels: widths of the two convolutions before the last one; ECMVAE's are C/2 and C/4.
+        head_channels: widths of the two convolutions before the last one; None for C/2 and C/8, as in
+            AVSBench and C3N, where C is 256. ECMVAE has C/2 and C/4.
 
     Raises:
         ValueError: if ``unit`` or ``upsample`` is another word, or a width or number is below 1.
@@ -104,12 +105,13 @@ class TopDownDecoder(nn.Module):
         unit: str = "pre_activation",
         rectify_skip: bool = True,
         upsample: str = "bilinear",
-        head_channels: tuple[int, int] = (128, 32),
+        head_channels: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         check_positive("channels", channels)
         check_positive("num_classes", num_classes)
         check_positive("num_levels", num_levels)
+        first, second = head_channels or (max(1, channels // 2), max(1, channels // 8))
         check_one_of("unit", unit, UNITS)
         check_one_of("upsample", upsample, UPSAMPLING)
 
@@ -122,11 +124,11 @@ class TopDownDecoder(nn.Module):
         self.upsample = upsample
         self.lateral = nn.ModuleList(new_unit() for _ in range(num_levels - 1))
         self.refine = nn.ModuleList(new_unit() for _ in range(num_levels))
-        self.reduce = nn.Conv2d(channels, head_channels[0], 3, padding=1)
+        self.reduce = nn.Conv2d(channels, first, 3, padding=1)
         self.classify = nn.Sequential(
-            nn.Conv2d(head_channels[0], head_channels[1], 3, padding=1),
+            nn.Conv2d(first, second, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(head_channels[1], num_classes, 1),
+            nn.Conv2d(second, num_classes, 1),
         )
 
     def forward(self, pyramid: Sequence[Tensor], *, size: tuple[int, int]) -> Tensor:

@@ -36,6 +36,8 @@ class AVSBenchBaseline(AVSModel, paper_url="https://arxiv.org/abs/2207.05042"):
     Zhou et al., "Audio-Visual Segmentation", ECCV 2022, sections 3 and 4.
     """
 
+    audio_encoder: AudioEncoder
+
     def __init__(
         self,
         backbone: str = "pvt_v2_b5",

@@ -45,6 +45,8 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
     Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation".
     """
 
+    audio_encoder: AudioEncoder
+
     def __init__(
         self,
         backbone: str = "pvt_v2_b5",

@@ -37,6 +37,8 @@ class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
 
     stochastic: ClassVar[bool] = True
 
+    audio_encoder: AudioEncoder
+
     def __init__(
         self,
         backbone: str = "pvt_v2_b5",

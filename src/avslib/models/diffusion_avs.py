@@ -77,6 +77,8 @@ class DiffusionAVS(
 
     stochastic: ClassVar[bool] = True
 
+    audio_encoder: AudioEncoder
+
     def __init__(
         self,
         backbone: str = "pvt_v2_b5",

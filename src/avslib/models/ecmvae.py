@@ -66,6 +66,8 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
 
     stochastic: ClassVar[bool] = True
 
+    audio_encoder: AudioEncoder
+
     def __init__(
         self,
         backbone: str = "pvt_v2_b5",

@@ -84,6 +84,15 @@ VGGISH = (
     Rule(r"((?:features|embeddings)\..+)", r"\1"),
     Rule(r"pproc\..+", None, "of the PCA post-processor: convert it as vggish_pca"),
 )
+AUDIOSET_HEAD = (
+    Rule(r"emb\.bn0\.(\w+)", r"input_norm.\1"),
+    *_level(r"emb\.conv(\d)\.", "layers.{}.0.", -1, {r"(weight)": r"\2"}),
+    *_level(r"emb\.bn(\d)\.", "layers.{}.1.", -1, {r"(\w+)": r"\2"}),
+    Rule(r"attention\.att\.(\w+)", r"attention.\1"),
+    Rule(r"attention\.cla\.(\w+)", r"value.\1"),
+    Rule(r"bn_attention\.(\w+)", r"output_norm.\1"),
+    Rule(r"fc_final\.(\w+)", r"classify.\1"),
+)
 VGGISH_PCA = (*_PCA, Rule(r"(?:features|embeddings)\..+", None, "of the network: convert it as vggish"))
 
 
@@ -230,6 +239,7 @@ LAYOUTS: dict[str, tuple[Rule, ...]] = {
     "tpavi": TPAVI,
     "vggish": VGGISH,
     "vggish_pca": VGGISH_PCA,
+    "audioset_head": AUDIOSET_HEAD,
     "pvt_v2_b5": PVT_V2,
     "resnet50": RESNET,
     "avsbench-resnet50": _avsbench("resnet50"),

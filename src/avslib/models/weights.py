@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from avslib._checks import check_one_of
-from avslib.encoders import PCAQuantizer, VGGish, unwrap_state_dict
+from avslib.encoders import AudioSetHead, PCAQuantizer, VGGish, unwrap_state_dict
 from avslib.fusion import TPAVI
 from avslib.models.avsbench import AVSBenchBaseline
 from avslib.models.base import AVSModel
@@ -37,7 +37,8 @@ def from_reference(name: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor
     differ from the published ones (classes, fused levels, latent width, ...): they are read off the weights.
 
     Args:
-        name: the layout: ``"tpavi"``, ``"vggish"``, ``"vggish_pca"``, a backbone (``"pvt_v2_b5"``,
+        name: the layout: ``"tpavi"``, ``"vggish"``, ``"vggish_pca"``,
+            ``"audioset_head"``, a backbone (``"pvt_v2_b5"``,
             ``"resnet50"``) or a model, such as ``"avsbench-resnet50"``; see ``LAYOUTS``.
         state_dict: names to tensors, as ``torch.load(path, weights_only=True)`` gives them. A wrapper
             ``{"model": ...}`` or ``{"state_dict": ...}`` and the prefix ``module.`` are taken off.
@@ -217,6 +218,11 @@ _TARGETS: dict[str, Callable[[str, Mapping[str, Tensor]], nn.Module]] = {
     "tpavi": _tpavi,
     "vggish": lambda name, converted: VGGish(embedding_dim=converted["embeddings.4.bias"].shape[0]),
     "vggish_pca": lambda name, converted: PCAQuantizer(),
+    "audioset_head": lambda name, converted: AudioSetHead(
+        in_channels=converted["layers.0.0.weight"].shape[1],
+        hidden_channels=converted["classify.weight"].shape[1],
+        num_classes=converted["classify.weight"].shape[0],
+    ),
     "pvt_v2_b5": _backbone,
     "resnet50": _backbone,
 } | dict.fromkeys(MODEL_LAYOUTS, _model)

@@ -119,7 +119,6 @@ def _decode_instead(
     latent: str,
     generator: torch.Generator,
 ) -> Tensor:
-    assert model.audio_encoder is not None
     encoded = model.encode(frames, model.audio_encoder(log_mel), valid)
     code = model.ground_truth_encoder(masks)
     if latent == "noise":

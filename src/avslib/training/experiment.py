@@ -195,7 +195,8 @@ def run(
             "protocol": "`avsbench`, one clip a batch.",
             "numbers": {
                 f"{key}, {row}": f"{x:.3f}" for row, scores in table.items() for key, x in scores.items()
-            },
+            }
+            | {key: f"{x:.3f}" for key, x in measured.items()},
         },
     )
     plot_history(history, folder / "curves.png")

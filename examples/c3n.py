@@ -1,0 +1,160 @@
+r"""Train C3N on clips that lie on disk; evaluate it and draw what it does.
+
+C3N (Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation") has two classifiers, of
+what is seen and of what is heard. The pair of classes that are both likely, and whose names mean nearly the
+same, is the consensus; the gradient of its visual score tells which channels of the backbone speak of it,
+and an attention weighs them before the pyramid is fused with the sound and decoded top-down.
+
+Without arguments, the demo: it first trains two small classifiers on synthetic clips in which one object
+sounds, and prints how often they are right about others; two names are alike if they are the same. Then it
+makes a small data set in AVSBench's layout (multi-source: several objects are seen, the sound alone decides
+which are ground truth) and trains C3N on it, on a CPU in minutes. What hears is frozen by then; what sees
+goes on changing with the backbone, and the last row of the table says how often it is right in the end.
+With --preset paper-pvt it is the published recipe on the real AVSBench, with the classes of ImageNet and
+AudioSet, and any encoder of text to compare their names:
+
+  python examples/c3n.py --preset paper-pvt --setting ms3 --data-root AVSBench \
+      --visual-weights pvt_v2_b5.safetensors --visual-labels imagenet.txt \
+      --vggish-weights vggish.pth --vggish-pca vggish_pca.pth \
+      --audioset-weights audioset.pth --audio-labels audioset.txt \
+      --similarity similarity.safetensors --text-encoder all-mpnet-base-v2
+
+A run folder, runs/c3n-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json, curves.png,
+predictions.png, the checkpoint to resume from (--resume) and the model, which
+avslib.C3N.from_pretrained(RUN/model) loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from c3n_classifiers import CLASSES, Labelled, measure_classifiers, render_labelled, train_classifiers
+from torch import Tensor
+
+from avslib.encoders import read_state_dict
+from avslib.fusion import label_similarity
+from avslib.models import C3N, create_model
+from avslib.models.weights import from_reference
+from avslib.training import (
+    SMALL,
+    C3NObjective,
+    Recipe,
+    add_arguments,
+    format_result,
+    parse_arguments,
+    run,
+)
+
+RECIPES = {"demo": SMALL, "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 20, "ms3": 60})}
+PUBLISHED = ("visual_labels", "audio_labels", "similarity", "audioset_weights", "vggish_pca")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    demo = parser.add_argument_group("classifiers of the demo")
+    demo.add_argument(
+        "--classifier-clips", type=int, default=1000, help="clips they are trained on (default: 1000)"
+    )
+    published = parser.add_argument_group("classifiers of the published recipe")
+    published.add_argument("--visual-labels", type=Path, help="names of the visual classes, one a line")
+    published.add_argument("--audio-labels", type=Path, help="names of the audio classes, one a line")
+    published.add_argument(
+        "--similarity", type=Path, help="how alike they are, .safetensors; made if it is not there"
+    )
+    published.add_argument(
+        "--audioset-weights", type=Path, help="the audio classifier's, in the published naming"
+    )
+    published.add_argument("--vggish-pca", type=Path, help="VGGish's post-processor, in torchvggish's naming")
+    published.add_argument("--text-encoder", help="model of sentence-transformers that makes --similarity")
+
+
+def new_model(recipe: Recipe, visual_classes: list[str], audio_classes: list[str], **arguments: Any) -> C3N:
+    model = create_model(
+        f"c3n.{recipe.variant}",
+        num_visual_classes=len(visual_classes),
+        num_audio_classes=len(audio_classes),
+        **arguments,
+    )
+    assert isinstance(model, C3N)
+    return model
+
+
+def build_demo(recipe: Recipe, clips: int, held_out: Labelled) -> C3N:
+    """Train the classifiers in a model of their own; hand them to one in which what hears is frozen."""
+    teacher = new_model(recipe, CLASSES, CLASSES, freeze_audio=False)
+    train_classifiers(teacher, render_labelled("train", clips, recipe.size))
+    model = new_model(recipe, CLASSES, CLASSES, freeze_audio=True)
+    model.load_state_dict(teacher.state_dict())
+    one_hot = dict(zip(CLASSES, torch.eye(len(CLASSES)), strict=True))
+    model.consensus.set_similarity(
+        label_similarity(CLASSES, CLASSES, lambda names: torch.stack([one_hot[name] for name in names]))
+    )
+    right = measure_classifiers(model, held_out)
+    PartialState().print(f"classifiers right: {right.seen:.3f} seen, {right.heard:.3f} heard")
+    return model
+
+
+def build_published(arguments: argparse.Namespace, recipe: Recipe) -> C3N:
+    """Put the published classifiers together; the two encoders' weights are loaded like any model's."""
+    visual, audio = (
+        path.read_text(encoding="utf-8").splitlines()
+        for path in (arguments.visual_labels, arguments.audio_labels)
+    )
+    model = new_model(recipe, visual, audio)
+    model.consensus.set_similarity(
+        label_similarity(
+            visual,
+            audio,
+            lambda texts: load_text_encoder(arguments.text_encoder)(texts),
+            cache=arguments.similarity,
+        )
+    )
+    model.audio_classifier.load_state_dict(
+        from_reference("audioset_head", read_state_dict(arguments.audioset_weights))
+    )
+    assert model.quantizer is not None  # it comes with VGGish
+    model.quantizer.load_state_dict(from_reference("vggish_pca", read_state_dict(arguments.vggish_pca)))
+    return model
+
+
+@functools.cache
+def load_text_encoder(name: str) -> Callable[[list[str]], Tensor]:
+    try:
+        from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise SystemExit("--text-encoder needs another package: pip install sentence-transformers") from error
+    return functools.partial(SentenceTransformer(name).encode, convert_to_tensor=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add_arguments(parser, RECIPES)
+    add_model_arguments(parser)
+    arguments, recipe = parse_arguments(parser, RECIPES)
+    if recipe.from_scratch:
+        held_out = render_labelled("test", 100, recipe.size)
+        build_model = functools.partial(build_demo, recipe, arguments.classifier_clips, held_out)
+        numbers = {"seen class is in view": lambda model, _: measure_classifiers(model, held_out).seen}
+    else:
+        missing = [f"--{name.replace('_', '-')}" for name in PUBLISHED if getattr(arguments, name) is None]
+        if missing:
+            parser.error(f"--preset {arguments.preset} needs also {', '.join(missing)}")
+        if arguments.text_encoder is None and not arguments.similarity.is_file():
+            parser.error(f"--similarity: no {arguments.similarity}; make it with --text-encoder")
+        build_model, numbers = functools.partial(build_published, arguments, recipe), {}
+    result = run(
+        arguments, recipe, build_model, C3NObjective(), name=f"c3n-{arguments.preset}", numbers=numbers
+    )
+    if result is not None:
+        print("\n" + format_result(result))
+
+
+if __name__ == "__main__":
+    main()
