@@ -28,13 +28,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from c3n_classifiers import CLASSES, Labelled, measure_classifiers, render_labelled, train_classifiers
 from torch import Tensor
 
 from avslib.encoders import read_state_dict
@@ -42,24 +41,30 @@ from avslib.fusion import label_similarity
 from avslib.models import C3N, create_model
 from avslib.models.weights import from_reference
 from avslib.training import (
-    SMALL,
+    CLASSES,
+    SMALL_PRETRAINED,
     C3NObjective,
+    LabelledSeconds,
     Recipe,
+    Right,
     add_arguments,
     format_result,
+    measure_classifiers,
     parse_arguments,
+    pretrain_encoders,
+    render_labelled,
     run,
+    train_classifiers,
 )
 
-RECIPES = {"demo": SMALL, "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 20, "ms3": 60})}
+RECIPES = {
+    "demo": SMALL_PRETRAINED,
+    "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 20, "ms3": 60}),
+}
 PUBLISHED = ("visual_labels", "audio_labels", "similarity", "audioset_weights", "vggish_pca")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    demo = parser.add_argument_group("classifiers of the demo")
-    demo.add_argument(
-        "--classifier-clips", type=int, default=1000, help="clips they are trained on (default: 1000)"
-    )
     published = parser.add_argument_group("classifiers of the published recipe")
     published.add_argument("--visual-labels", type=Path, help="names of the visual classes, one a line")
     published.add_argument("--audio-labels", type=Path, help="names of the audio classes, one a line")
@@ -73,7 +78,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     published.add_argument("--text-encoder", help="model of sentence-transformers that makes --similarity")
 
 
-def new_model(recipe: Recipe, visual_classes: list[str], audio_classes: list[str], **arguments: Any) -> C3N:
+def new_model(
+    recipe: Recipe, visual_classes: Sequence[str], audio_classes: Sequence[str], **arguments: Any
+) -> C3N:
     model = create_model(
         f"c3n.{recipe.variant}",
         num_visual_classes=len(visual_classes),
@@ -84,19 +91,46 @@ def new_model(recipe: Recipe, visual_classes: list[str], audio_classes: list[str
     return model
 
 
-def build_demo(recipe: Recipe, clips: int, held_out: Labelled) -> C3N:
-    """Train the classifiers in a model of their own; hand them to one in which what hears is frozen."""
-    teacher = new_model(recipe, CLASSES, CLASSES, freeze_audio=False)
-    train_classifiers(teacher, render_labelled("train", clips, recipe.size))
+def see(model: C3N, frames: Tensor) -> Tensor:
+    return model.visual_encoder(frames).scores
+
+
+def hear(model: C3N, log_mel: Tensor) -> Tensor:
+    return model.audio_classifier(model.audio_encoder(log_mel).unsqueeze(-2))
+
+
+def measure(model: C3N, held_out: LabelledSeconds) -> Right:
+    """Return how often the two classifiers are right."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    seconds = LabelledSeconds(*(tensor.to(device) for tensor in held_out))
+    right = measure_classifiers(functools.partial(see, model), functools.partial(hear, model), seconds)
+    model.train(was_training)
+    return right
+
+
+def build_demo(recipe: Recipe) -> C3N:
+    """What hears is frozen; two names are alike if they are the same."""
     model = new_model(recipe, CLASSES, CLASSES, freeze_audio=True)
-    model.load_state_dict(teacher.state_dict())
     one_hot = dict(zip(CLASSES, torch.eye(len(CLASSES)), strict=True))
     model.consensus.set_similarity(
         label_similarity(CLASSES, CLASSES, lambda names: torch.stack([one_hot[name] for name in names]))
     )
-    right = measure_classifiers(model, held_out)
-    PartialState().print(f"classifiers right: {right.seen:.3f} seen, {right.heard:.3f} heard")
     return model
+
+
+def pretrain(recipe: Recipe, held_out: LabelledSeconds, model: C3N, seconds: LabelledSeconds) -> None:
+    """Train the classifiers in a model in which nothing is frozen, and say how often they are right."""
+    teacher = new_model(recipe, CLASSES, CLASSES, freeze_audio=False)
+    teacher.load_state_dict(model.state_dict())
+    teacher.requires_grad_(True).train()
+    teacher.audio_classifier.train()  # a C3N keeps it in evaluation mode
+    train_classifiers(
+        functools.partial(see, teacher), functools.partial(hear, teacher), teacher.parameters(), seconds
+    )
+    model.load_state_dict(teacher.state_dict())
+    right = measure(model, held_out)
+    PartialState().print(f"classifiers right: {right.seen:.3f} seen, {right.heard:.3f} heard")
 
 
 def build_published(arguments: argparse.Namespace, recipe: Recipe) -> C3N:
@@ -138,19 +172,28 @@ def main() -> None:
     add_arguments(parser, RECIPES)
     add_model_arguments(parser)
     arguments, recipe = parse_arguments(parser, RECIPES)
+    learn: Callable[[Any, LabelledSeconds], None] = pretrain_encoders
+    numbers: dict[str, Callable[[Any, Any], float]] = {}
     if recipe.from_scratch:
         held_out = render_labelled("test", 100, recipe.size)
-        build_model = functools.partial(build_demo, recipe, arguments.classifier_clips, held_out)
-        numbers = {"seen class is in view": lambda model, _: measure_classifiers(model, held_out).seen}
+        build_model = functools.partial(build_demo, recipe)
+        learn = functools.partial(pretrain, recipe, held_out)
+        numbers["seen class is in view"] = lambda model, _: measure(model, held_out).seen
     else:
         missing = [f"--{name.replace('_', '-')}" for name in PUBLISHED if getattr(arguments, name) is None]
         if missing:
             parser.error(f"--preset {arguments.preset} needs also {', '.join(missing)}")
         if arguments.text_encoder is None and not arguments.similarity.is_file():
             parser.error(f"--similarity: no {arguments.similarity}; make it with --text-encoder")
-        build_model, numbers = functools.partial(build_published, arguments, recipe), {}
+        build_model = functools.partial(build_published, arguments, recipe)
     result = run(
-        arguments, recipe, build_model, C3NObjective(), name=f"c3n-{arguments.preset}", numbers=numbers
+        arguments,
+        recipe,
+        build_model,
+        C3NObjective(),
+        name=f"c3n-{arguments.preset}",
+        pretrain=learn,
+        numbers=numbers,
     )
     if result is not None:
         print("\n" + format_result(result))

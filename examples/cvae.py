@@ -7,8 +7,8 @@ with it.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
 objects are seen, the sound alone decides which are ground truth) and trains a small backbone and a small
-audio encoder from scratch, on a CPU in minutes. With --preset paper-pvt or paper-r50 it is trained as
-DiffusionAVS is in the paper, on the real AVSBench:
+audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
+paper-pvt or paper-r50 it is trained as DiffusionAVS is in the paper, on the real AVSBench:
 
   python examples/cvae.py --preset paper-pvt --setting ms3 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors --vggish-weights vggish.pth
@@ -24,7 +24,7 @@ import argparse
 
 from avslib.models import create_model
 from avslib.training import (
-    SMALL,
+    SMALL_PRETRAINED,
     CVAEObjective,
     Recipe,
     add_arguments,
@@ -35,7 +35,7 @@ from avslib.training import (
 )
 
 RECIPES = {
-    "demo": SMALL,
+    "demo": SMALL_PRETRAINED,
     "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 15, "ms3": 30}),
     "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
 }

@@ -18,7 +18,7 @@ from avslib.fusion import label_similarity
 from avslib.training import evaluate
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SMALL = ("--clips", "8", "--size", "48", "--epochs", "1")
+SMALL = ("--clips", "8", "--size", "48", "--epochs", "1", "--pretrain-clips", "16")
 SOUNDS = ["true sound", "silence", "another clip's sound"]
 slow = pytest.mark.slow
 
@@ -45,13 +45,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CASES = [  # setting, example, its class, further arguments, further rows
     ("s4", "avsbench", "AVSBenchBaseline", (), []),
-    ("ms3", "c3n", "C3N", ("--classifier-clips", "16"), []),
+    ("ms3", "c3n", "C3N", (), []),
     *(
         pytest.param(*case, marks=slow)
         for case in (
             ("ms3", "avsbench", "AVSBenchBaseline", (), []),
             ("s4", "avsbench", "AVSBenchBaseline", ("--matching-weight", "0.5"), []),
-            ("s4", "c3n", "C3N", ("--classifier-clips", "16"), []),
+            ("s4", "c3n", "C3N", (), []),
             ("ms3", "cvae", "CVAESegmenter", ("--num-samples", "2"), ["one sample"]),
             ("s4", "cvae", "CVAESegmenter", ("--latent-dim", "8", "--kl-weight", "1"), ["one sample"]),
             ("ms3", "ecmvae", "ECMVAE", ("--num-samples", "2"), ["one sample"]),
@@ -138,9 +138,7 @@ def test_a_wrong_root_ends_with_what_to_do(tmp_path: Path) -> None:
 
 
 @slow
-@pytest.mark.parametrize(
-    "example", sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "c3n_classifiers")
-)
+@pytest.mark.parametrize("example", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_help_says_what_the_model_is_and_what_the_demo_does(example: str, tmp_path: Path) -> None:
     result = run(tmp_path, example, "--help")
     assert result.returncode == 0

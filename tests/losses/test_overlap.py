@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from avslib.losses.matching import audio_visual_matching
-from avslib.losses.overlap import DiceLoss, StructureLoss, dice_loss, structure_loss
+from avslib.losses.overlap import CrossEntropyDice, DiceLoss, StructureLoss, dice_loss, structure_loss
 from avslib.losses.segmentation import binary_cross_entropy
 from tests import _golden
 
@@ -263,3 +263,14 @@ def test_what_does_not_fit_is_named(loss_function: Callable[..., Tensor]) -> Non
         loss_function(logits, masks, FIRST_FRAMES[:, :2])
     with pytest.raises(ValueError, match="masks: expected the values 0 and 1 where labelled, got others"):
         loss_function(logits, 2 * masks)
+
+
+@pytest.mark.parametrize("name", ["D_c3n_total_ms3"])
+def test_cross_entropy_and_dice_are_the_total_of_c3n(name: str) -> None:
+    inputs = {key: torch.from_numpy(value) for key, value in _golden.inputs(name).items()}
+    pred = inputs["pred"].unflatten(0, (2, 5)).requires_grad_()
+    loss = CrossEntropyDice()(pred, inputs["gt"].unflatten(0, (2, 5)).squeeze(2).long())
+    loss.backward()
+    _golden.assert_matches(name, "out.loss", loss)
+    assert pred.grad is not None
+    _golden.assert_matches(name, "out.grad_pred", pred.grad.flatten(0, 1))

@@ -43,6 +43,6 @@ def test_overrides_win_and_wrong_ones_are_named() -> None:
     assert blind.audio_encoder is None
     assert not list(blind.fusion.parameters())
     with pytest.raises(
-        TypeError, match="chanels: ECMVAE has no such argument; it has backbone, audio_encoder"
+        TypeError, match="breadth: ECMVAE has no such argument; it has backbone, audio_encoder"
     ):
-        create_model("ecmvae.small", chanels=3)
+        create_model("ecmvae.small", breadth=3)

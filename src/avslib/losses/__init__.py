@@ -8,7 +8,7 @@ from avslib.losses.matching import (
     audio_visual_matching,
     visual_visual_matching,
 )
-from avslib.losses.overlap import DiceLoss, StructureLoss, dice_loss, structure_loss
+from avslib.losses.overlap import CrossEntropyDice, DiceLoss, StructureLoss, dice_loss, structure_loss
 from avslib.losses.segmentation import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -20,6 +20,7 @@ __all__ = [
     "AudioVisualMatching",
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "CrossEntropyDice",
     "DiceLoss",
     "InfoNCE",
     "MutualInformation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avslib.losses.segmentation import binary_frames
+from avslib.losses.segmentation import binary_cross_entropy, binary_frames
 
 
 def dice_loss(
@@ -75,6 +75,22 @@ class DiceLoss(nn.Module):
             ValueError: as :func:`dice_loss` does.
         """
         return dice_loss(logits, masks, labelled, published_smoothing=self.published_smoothing)
+
+
+class CrossEntropyDice(nn.Module):
+    """Binary cross-entropy plus Dice, each as published for C3N, as one loss.
+
+    Cross-entropy alone is content with "nothing" where little is foreground; Dice is not.
+
+    Example:
+        >>> import torch
+        >>> CrossEntropyDice()(torch.zeros(1, 5, 1, 32, 32), torch.ones(1, 5, 32, 32, dtype=torch.int64))
+        tensor(1.0262)
+    """
+
+    def forward(self, logits: Tensor, masks: Tensor, labelled: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar; the arguments are those of :func:`dice_loss`."""
+        return binary_cross_entropy(logits, masks, labelled) + dice_loss(logits, masks, labelled)
 
 
 def structure_loss(

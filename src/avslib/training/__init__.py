@@ -12,18 +12,31 @@ from avslib.training.objectives import (
     SegmentationObjective,
 )
 from avslib.training.optim import warmup_cosine
-from avslib.training.recipe import SMALL, Recipe, add_arguments, parse_arguments
+from avslib.training.pretraining import (
+    CLASSES,
+    LabelledSeconds,
+    Right,
+    measure_classifiers,
+    pretrain_encoders,
+    render_labelled,
+    train_classifiers,
+)
+from avslib.training.recipe import SMALL, SMALL_PRETRAINED, Recipe, add_arguments, parse_arguments
 from avslib.training.trainer import fit
 
 __all__ = [
+    "CLASSES",
     "SMALL",
+    "SMALL_PRETRAINED",
     "AVSBenchObjective",
     "C3NObjective",
     "CVAEObjective",
     "DiffusionAVSObjective",
     "ECMVAEObjective",
+    "LabelledSeconds",
     "Recipe",
     "Result",
+    "Right",
     "SegmentationObjective",
     "Splits",
     "add_arguments",
@@ -31,10 +44,14 @@ __all__ = [
     "fit",
     "format_result",
     "latent_std",
+    "measure_classifiers",
     "open_data",
     "parse_arguments",
     "plot_history",
     "plot_predictions",
+    "pretrain_encoders",
+    "render_labelled",
     "run",
+    "train_classifiers",
     "warmup_cosine",
 ]

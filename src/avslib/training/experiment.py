@@ -34,6 +34,7 @@ from avslib.training.checkpoint import load_weights
 from avslib.training.evaluation import evaluate
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.optim import warmup_cosine
+from avslib.training.pretraining import LabelledSeconds, pretrain_encoders, render_labelled
 from avslib.training.recipe import Recipe
 from avslib.training.trainer import Objective, fit
 
@@ -110,6 +111,7 @@ def run(
     *,
     name: str,
     num_samples: int = 1,
+    pretrain: Callable[[_Model, LabelledSeconds], None] = pretrain_encoders,
     rows: Mapping[str, Callable[[_Model, ClipDataset], Scores]] | None = None,
     numbers: Mapping[str, Callable[[_Model, ClipDataset], float]] | None = None,
 ) -> Result | None:
@@ -126,6 +128,8 @@ def run(
         objective: the model's output and a clip to named loss terms.
         name: what the run folder is called, before setting and seed, unless ``--out`` says another.
         num_samples: samples a frame in the test, of a stochastic model.
+        pretrain: teaches the model's encoders classes, where the recipe asks for it; not with weights to
+            start from.
         rows: further rows of the table: scores of the trained model on the test split. As under several
             processes every one calls them, they may be :func:`~avslib.training.evaluate`.
         numbers: what else to measure there, named and called alike.
@@ -154,6 +158,8 @@ def run(
         )
     set_seed(arguments.seed)
     model = build_model()
+    if recipe.pretrain_clips and arguments.init_from is None and not arguments.resume:
+        pretrain(model, render_labelled("train", recipe.pretrain_clips, recipe.size))
     _load_initial_weights(model, arguments, recipe)
     set_seed(arguments.seed, device_specific=True)  # from here on every process draws noise of its own
 

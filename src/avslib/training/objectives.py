@@ -88,14 +88,15 @@ class CVAEObjective(nn.Module):
 
     Args:
         kl_weight: of the divergence. The paper gives none; 0.01 is ECMVAE's, by the same authors.
+        segmentation: the loss between logits and masks; None for the binary cross-entropy.
 
     Mao et al., DiffusionAVS, section IV-C.
     """
 
-    def __init__(self, *, kl_weight: float = 0.01) -> None:
+    def __init__(self, *, kl_weight: float = 0.01, segmentation: SegmentationLoss | None = None) -> None:
         super().__init__()
         self.kl_weight = kl_weight
-        self.segmentation = BinaryCrossEntropy()
+        self.segmentation = BinaryCrossEntropy() if segmentation is None else segmentation
 
     def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
         """Return ``"loss"`` and its terms, ``"segmentation"`` and ``"kl"``.

@@ -1,0 +1,68 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import hub_mixin
+from safetensors.torch import load_file, save_file
+
+from avslib.models import AVSModel, create_model
+
+
+@pytest.fixture(scope="module")
+def model() -> AVSModel:
+    torch.manual_seed(0)
+    return create_model("audio_blind.small").eval()
+
+
+def test_pushing_uploads_weights_configuration_and_card(
+    model: AVSModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded: dict[str, Any] = {}
+
+    class Repository:
+        repo_id = "somebody/something"
+
+    class Hub:
+        def __init__(self, **arguments: Any) -> None:
+            pass
+
+        def create_repo(self, **arguments: Any) -> Repository:
+            return Repository()
+
+        def upload_folder(self, *, folder_path: str, **arguments: Any) -> str:
+            uploaded["files"] = {path.name for path in Path(folder_path).iterdir()}
+            uploaded["card"] = (Path(folder_path) / "README.md").read_text()
+            return "commit"
+
+    monkeypatch.setattr(hub_mixin, "HfApi", Hub)
+    card = {"data": "MS3", "protocol": "`avsbench`, one clip a batch", "numbers": {"mIoU": 0.5}}
+    assert model.push_to_hub("somebody/something", model_card_kwargs=card) == "commit"
+    assert uploaded["files"] == {"README.md", "config.json", "model.safetensors"}
+    assert "| mIoU | 0.5 |" in uploaded["card"]
+    assert "`avsbench`, one clip a batch" in uploaded["card"]
+
+
+def test_a_card_without_numbers_says_so(model: AVSModel) -> None:
+    card = str(model.generate_model_card())
+    assert "Not stated: numbers without a protocol cannot be compared." in card
+    assert "None stated." in card
+    assert "library_name: avslib" in card
+    assert "- audio-visual-segmentation" in card
+
+
+def test_missing_weights_are_an_error(model: AVSModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    stored.pop("decoder.reduce.bias")
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"decoder\.reduce\.bias"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_a_model_without_a_segment_is_no_model() -> None:
+    class Unfinished(AVSModel):
+        audio_encoder = None
+
+    with pytest.raises(NotImplementedError):
+        Unfinished()(torch.zeros(1, 1, 3, 32, 32))
