@@ -85,7 +85,7 @@ class CrossEntropyDice(nn.Module):
     Example:
         >>> import torch
         >>> CrossEntropyDice()(torch.zeros(1, 5, 1, 32, 32), torch.ones(1, 5, 32, 32, dtype=torch.int64))
-        tensor(1.0262)
+        tensor(1.0256)
     """
 
     def forward(self, logits: Tensor, masks: Tensor, labelled: Tensor | None = None) -> Tensor:
