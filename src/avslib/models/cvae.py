@@ -11,7 +11,7 @@ from avslib.encoders import AudioEncoder, Neck, VisualEncoder
 from avslib.fusion import PyramidFusion
 from avslib.latent import GaussianEncoder
 from avslib.models.base import AVSModel
-from avslib.models.output import Segmentation, VariationalTerms, logit_of_mean
+from avslib.models.output import Segmentation, VariationalTerms
 
 
 class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
@@ -103,10 +103,7 @@ class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
                 )
                 return Segmentation(self.decode(pyramid, latent, size=size), terms=terms)
         latents = prior.expand(num_samples).sample(generator=generator)
-        samples = self.decode(pyramid, latents, size=size)
-        if num_samples == 1:
-            return Segmentation(samples[0], terms=terms)
-        return Segmentation(logit_of_mean(samples), samples, terms)
+        return Segmentation.of_samples(self.decode(pyramid, latents, size=size), terms)
 
     def decode(self, pyramid: list[Tensor], latent: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Turn fused features and latents ``(..., B, T, D)`` into logits ``(..., B, T, K, H, W)``."""

@@ -15,7 +15,7 @@ from avslib.encoders import AudioEncoder, Neck, VisualEncoder
 from avslib.fusion import PyramidFusion
 from avslib.latent import ConditionEncoder, GTEncoder, LatentCondDiffusion, NoiseEstimator
 from avslib.models.base import AVSModel
-from avslib.models.output import LatentTerms, Segmentation, logit_of_mean
+from avslib.models.output import LatentTerms, Segmentation
 
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
 MOSTLY_SAMPLED = {"ground_truth": 0.25, "sampled": 0.75}
@@ -143,10 +143,7 @@ class DiffusionAVS(
                 return Segmentation(self.decode(encoded.pyramid, latent, size=pixels), terms=terms)
         condition = encoded.condition.expand(num_samples, *encoded.condition.shape)
         latents = self.diffusion.sample(condition, generator=generator)
-        samples = self.decode(encoded.pyramid, latents, size=pixels)
-        if num_samples == 1:
-            return Segmentation(samples[0], terms=terms)
-        return Segmentation(logit_of_mean(samples), samples, terms)
+        return Segmentation.of_samples(self.decode(encoded.pyramid, latents, size=pixels), terms)
 
     def encode(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> Encoded:
         """Fuse frames and embedded sound ``(B, T, A)``; everything that does not depend on a latent."""

@@ -15,7 +15,7 @@ from avslib.fusion import Fused, PyramidFusion
 from avslib.latent import DiagonalGaussian, GaussianEncoder
 from avslib.losses import MutualInformation
 from avslib.models.base import AVSModel
-from avslib.models.output import FactorTerms, MatchingTerms, Segmentation, VariationalTerms, logit_of_mean
+from avslib.models.output import FactorTerms, MatchingTerms, Segmentation, VariationalTerms
 
 NECKS: dict[str, Callable[[Sequence[int], int], nn.ModuleList]] = {
     "reduction": ReductionNeck,
@@ -126,15 +126,11 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         prior = self.prior.distributions(frames, audio)
         if masks is None:
             levels = self.prior.neck(pyramid)
-            samples = torch.stack(
-                [
-                    self.decode(levels, frames, audio, _sample(prior, generator), valid)[0]
-                    for _ in range(num_samples)
-                ]
-            )
-            if num_samples == 1:
-                return Segmentation(samples[0])
-            return Segmentation(logit_of_mean(samples), samples)
+            samples = [
+                self.decode(levels, frames, audio, _sample(prior, generator), valid)[0]
+                for _ in range(num_samples)
+            ]
+            return Segmentation.of_samples(torch.stack(samples))
 
         if labelled is None:
             labelled = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)

@@ -81,6 +81,13 @@ class Segmentation(NamedTuple):
     terms: LatentTerms | MatchingTerms | VariationalTerms | FactorTerms | None = None
     """What the model's objective reads beside the logits, if it reads more; see the model."""
 
+    @classmethod
+    def of_samples(cls, samples: Tensor, terms: LatentTerms | VariationalTerms | None = None) -> Segmentation:
+        """Return the prediction that samples ``(S, B, T, K, H, W)`` make; a single one is the prediction."""
+        if len(samples) == 1:
+            return cls(samples[0], terms=terms)
+        return cls(logit_of_mean(samples), samples, terms)
+
     def probabilities(self) -> Tensor:
         """Return the sigmoid of the logits, ``(B, T, K, H, W)``, in ``[0, 1]``."""
         return self.logits.sigmoid()

@@ -37,9 +37,8 @@ def from_reference(name: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor
     differ from the published ones (classes, fused levels, latent width, ...): they are read off the weights.
 
     Args:
-        name: the layout: ``"tpavi"``, ``"vggish"``, ``"vggish_pca"``,
-            ``"audioset_head"``, a backbone (``"pvt_v2_b5"``,
-            ``"resnet50"``) or a model, such as ``"avsbench-resnet50"``; see ``LAYOUTS``.
+        name: the layout: ``"tpavi"``, ``"vggish"``, ``"vggish_pca"``, ``"audioset_head"``, a backbone
+            (``"pvt_v2_b5"``, ``"resnet50"``) or a model, such as ``"avsbench-resnet50"``; see ``LAYOUTS``.
         state_dict: names to tensors, as ``torch.load(path, weights_only=True)`` gives them. A wrapper
             ``{"model": ...}`` or ``{"state_dict": ...}`` and the prefix ``module.`` are taken off.
 
