@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import pickle
 import struct
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -238,11 +240,39 @@ def test_a_small_file_cannot_ask_for_much(tmp_path: Path, pickled: Any, message:
     assert time.perf_counter() - before < 2
 
 
-def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor_pickle, "MAX_BYTES", 1000)
+def test_a_large_file_is_read_only_if_that_is_allowed(tmp_path: Path) -> None:
     save_tensor_pickle(tmp_path / "large.pkl", LOG_MEL)
-    with pytest.raises(ValueError, match=r"large\.pkl: expected at most 1000 bytes, got 1\d{5}"):
-        load_tensor_pickle(tmp_path / "large.pkl")
+    size = (tmp_path / "large.pkl").stat().st_size
+    with pytest.raises(
+        ValueError, match=rf"large\.pkl: expected at most 1000 bytes, got {size}; max_bytes= raises"
+    ):
+        load_tensor_pickle(tmp_path / "large.pkl", max_bytes=1000)
+    assert torch.equal(load_tensor_pickle(tmp_path / "large.pkl", max_bytes=size), LOG_MEL)
+    (tmp_path / "expanded.pkl").write_bytes(
+        pickle.dumps(torch.zeros(1).expand(tensor_pickle.MAX_BYTES // 4 + 1))
+    )
+    with pytest.raises(ValueError, match="of more than 67108864 bytes; max_bytes= raises"):
+        load_tensor_pickle(tmp_path / "expanded.pkl")
+    assert load_tensor_pickle(tmp_path / "expanded.pkl", max_bytes=2**27).count_nonzero() == 0
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"I\\H\n.",  # text that pickletools interprets before it says which instruction it is
+        b"V\\u\n.",
+        b"c\\H\n\\H\n.",
+        pickle.dumps(torch.zeros(2), 2).replace(b"M\xe9\x03", b"M\x00\x00"),
+        pickle.dumps(torch.zeros(2), 2).replace(b"\x80\x02M", b"\x80\x05M"),
+    ],
+)
+def test_a_damaged_file_is_no_reason_to_warn(tmp_path: Path, pickled: bytes) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickled)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with contextlib.suppress(ValueError):
+            load_tensor_pickle(tmp_path / "a.pkl")
+    assert not heard
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

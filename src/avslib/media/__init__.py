@@ -1,5 +1,6 @@
 """Files <-> tensors; knows no dataset and no network."""
 
+from avslib.media._image import MAX_PIXELS
 from avslib.media.audio import read_wav, resample, write_wav
 from avslib.media.frame import (
     IMAGENET_MEAN,
@@ -9,15 +10,18 @@ from avslib.media.frame import (
     read_frame,
     write_frame,
 )
-from avslib.media.mask import read_mask, write_mask
+from avslib.media.mask import read_mask, read_numbers, write_mask
 from avslib.media.mel import LogMel, fit_examples, log_mel_examples, mel_matrix
+from avslib.media.palette import class_palette, read_classes, write_classes
 from avslib.media.tensor_pickle import load_tensor_pickle, save_tensor_pickle
 from avslib.media.video import read_audio, read_frames, write_video
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "MAX_PIXELS",
     "LogMel",
+    "class_palette",
     "denormalize_frames",
     "fit_examples",
     "load_tensor_pickle",
@@ -25,12 +29,15 @@ __all__ = [
     "mel_matrix",
     "normalize_frames",
     "read_audio",
+    "read_classes",
     "read_frame",
     "read_frames",
     "read_mask",
+    "read_numbers",
     "read_wav",
     "resample",
     "save_tensor_pickle",
+    "write_classes",
     "write_frame",
     "write_mask",
     "write_video",

@@ -1,25 +1,130 @@
-"""One way to open a picture, and to say what is wrong with it."""
+"""One way to open a picture, to bring it to a size, and to say what is wrong with it."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from avslib._checks import check_one_of, check_positive
+
+MAX_PIXELS = 64 * 2**20
+"""Most pixels of a picture that is decoded unless its reader is told otherwise; they take 256 MiB as RGB."""
+
+# Pillow reads fifty formats more, some through other programs; a frame or mask comes in none of them.
+_FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"BM", BmpImageFile),
+)
+
+_BYTES_A_PIXEL, _OTHER_BYTES = 8, 16 * 2**20  # largest file: four channels of 16 bits, and notes
 
 
-def open_rgb(path: str | Path) -> Image.Image:
-    """Decode a picture as RGB.
+def open_rgb(path: str | Path, *, max_pixels: int) -> Image.Image:
+    """Decode a picture as RGB; the errors are those of `open_picture`."""
+    return open_picture(path, mode="RGB", max_pixels=max_pixels)
+
+
+def open_picture(path: str | Path, *, mode: str | None = None, max_pixels: int) -> Image.Image:
+    """Decode a PNG, JPEG or BMP picture as it is stored: a rotation noted in EXIF is not applied.
+
+    Args:
+        path: the file.
+        mode: what Pillow converts it to; None for its own mode.
+        max_pixels: most pixels that are decoded.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel.
+        ValueError: if its size or header announces more than ``max_pixels``, before anything is decoded; or
+            if it cannot be decoded to its last pixel.
     """
+    check_positive("max_pixels", max_pixels)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such picture")
+    if path.stat().st_size > _BYTES_A_PIXEL * max_pixels + _OTHER_BYTES:
+        raise ValueError(
+            f"{path}: expected a picture of at most {max_pixels} pixels, got {path.stat().st_size} bytes; "
+            "max_pixels= raises the limit"
+        )
+    file = io.BytesIO(path.read_bytes())  # a file would reserve what a header tells Pillow to read
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata and animations, not of pixels
+        with _damage_named(path):
+            image = _open(file)
+        if math.prod(image.size) > max_pixels:
+            raise ValueError(
+                f"{path}: expected a picture of at most {max_pixels} pixels, got {image.width} x "
+                f"{image.height}; max_pixels= raises the limit"
+            )
+        with _damage_named(path):
+            return image.copy() if mode is None else image.convert(mode)
+
+
+def fit_picture(
+    image: Image.Image,
+    size: tuple[int, int] | None,
+    *,
+    fit: str,
+    resampling: Image.Resampling,
+    path: str | Path,
+    max_pixels: int,
+) -> Image.Image:
+    """Bring a picture to ``(H, W)``; frames and masks come through here, so that they line up.
+
+    ``"stretch"`` ignores the aspect ratio. ``"crop"`` scales the picture until it just covers the size, its
+    longer side truncated to whole pixels, and cuts out the centre: the published code of AVSBench-semantic
+    prepares its training clips so, for squares.
+
+    Raises:
+        ValueError: if ``fit`` is another word, or the picture is so narrow that scaling it would take more
+            than ``max_pixels``.
+    """
+    check_one_of("fit", fit, ("stretch", "crop"))
+    if size is None:
+        return image
+    height, width = size
+    check_positive("size", min(size))
+    if fit == "stretch":
+        return image.resize((width, height), resampling)
+    if image.width * height > image.height * width:
+        scaled = image.width * height // image.height, height
+    else:
+        scaled = width, image.height * width // image.width
+    if math.prod(scaled) > max_pixels:
+        raise ValueError(
+            f"{path}: expected at most {max_pixels} pixels once the picture is scaled to cover {size}, got "
+            f'{scaled[0]} x {scaled[1]}; use fit="stretch", or max_pixels= to raise the limit'
+        )
+    left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+    return image.resize(scaled, resampling).crop((left, top, left + width, top + height))
+
+
+def _open(file: BinaryIO) -> ImageFile:
+    """Read a header. Pillow's own ``open`` would apply its own limit, which only a global variable lifts."""
+    beginning = file.read(8)
+    file.seek(0)
+    for signature, reader in _FORMATS:
+        if beginning.startswith(signature):
+            return reader(file)
+    raise ValueError("neither PNG, JPEG nor BMP")
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        yield
     except Exception as error:  # a damaged file surfaces as one of many types
         raise ValueError(
             f"{path}: cannot be read as a picture ({error}); fetch or extract it again"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
+import io
+import math
+import struct
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -11,45 +14,59 @@ from torch import Tensor
 
 from avslib._checks import check_positive, check_shape
 
+MAX_SECONDS = 3600.0
+"""Longest sound that is read unless its reader is told otherwise, s."""
 
-def read_wav(path: str | Path) -> tuple[Tensor, int]:
+_MAX_RATE = 768_000  # Hz; the highest of today's devices
+_MAX_CHUNKS = 1000  # before the samples; a file has about three
+_MAX_FILTER = (
+    2**24
+)  # numbers; to 16 kHz from 44.1 kHz it takes 70,560, from an old computer's 22,255 Hz 1.4e7
+_UNKNOWN = 0xFFFFFFFF  # size that a stream announces, because it is written before the sound ends
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_GUID_END = bytes.fromhex("800000aa00389b71")  # of the kinds that have a number
+
+
+def read_wav(path: str | Path, *, max_seconds: float = MAX_SECONDS) -> tuple[Tensor, int]:
     """Read a WAV file: PCM of 8, 16, 24 or 32 bits, or float.
+
+    Args:
+        path: a RIFF, RIFX or RF64 file.
+        max_seconds: longest sound that is read.
 
     Returns:
         The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its rate in Hz. PCM is divided by its
-        full scale, 16 bits by 32768.
+        full scale, 16 bits by 32768; floats are taken as they are.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no WAV file or ends too early. A file of unknown length, as a stream writes it,
-            is read to its end.
+        ValueError: if it is no WAV file, ends too early, or holds samples that are not finite; or if it is
+            longer than ``max_seconds``, before they are read. A file of unknown length, as a stream writes
+            it, is read to its end.
     """
+    check_positive("max_seconds", max_seconds)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such sound file")
-    from scipy.io import wavfile
-
     with path.open("rb") as file:
-        is_stream = file.read(8)[4:] == b"\xff\xff\xff\xff"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are not sound
-            if not is_stream:
-                warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
-            rate, samples = wavfile.read(path)
-    except Exception as error:  # a damaged header surfaces as one of many types
-        raise ValueError(
-            f"{path}: expected a whole WAV file of PCM or float samples ({error}); fetch it again, or "
-            "convert it with `ffmpeg -i INPUT OUTPUT.wav`"
-        ) from error
-    scaled = samples.astype(np.float64)
-    if samples.dtype == np.uint8:
-        scaled = (scaled - 128.0) / 128.0
-    elif samples.dtype.kind == "i":  # scipy puts 24 bits into the upper bits of 32
-        scaled /= -float(np.iinfo(samples.dtype).min)
-    if scaled.ndim == 2:
-        scaled = scaled.mean(axis=1)
-    return torch.from_numpy(scaled.astype(np.float32)), int(rate)
+        try:
+            sound = _read_header(file)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: expected a whole WAV file of PCM or float samples ({error}); fetch it again, or "
+                "convert it with `ffmpeg -i INPUT OUTPUT.wav`"
+            ) from error
+        block = sound.channels * int(sound.code[-1])
+        seconds = sound.size // block / sound.rate
+        if seconds > max_seconds:
+            raise ValueError(
+                f"{path}: expected a sound of at most {max_seconds:g} s, got {seconds:.0f} s; max_seconds= "
+                "raises the limit"
+            )
+        samples = _decode(file.read(sound.size // block * block), sound)
+    if not samples.isfinite().all():
+        raise ValueError(f"{path}: expected finite samples, got some that are infinite or no number")
+    return samples, sound.rate
 
 
 def write_wav(path: str | Path, waveform: Tensor, rate: int) -> None:
@@ -82,6 +99,10 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
     Returns:
         ``(..., ceil(S * new_rate / rate))``; the waveform itself if the rates are equal.
 
+    Raises:
+        ValueError: if the rates share so small a divisor that the filter would take gigabytes, such as 44101
+            and 16000 Hz.
+
     Example:
         >>> import torch
         >>> resample(torch.zeros(44_100), 44_100, 16_000).shape
@@ -92,6 +113,12 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
     check_positive("new_rate", new_rate)
     if rate == new_rate:
         return waveform
+    step = math.gcd(rate, new_rate)
+    if (rate // step) * (new_rate // step) > _MAX_FILTER:
+        raise ValueError(
+            f"rate, new_rate: expected a larger common divisor than {step}, got {rate} and {new_rate} Hz; "
+            f"convert the sound with `ffmpeg -i INPUT -ar {new_rate} OUTPUT.wav`"
+        )
     import torchaudio
 
     return torchaudio.functional.resample(
@@ -103,3 +130,92 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         resampling_method="sinc_interp_kaiser",
         beta=12.9846,
     )
+
+
+class _Sound(NamedTuple):
+    """What a header says."""
+
+    rate: int
+    channels: int
+    code: str  # of one sample, as NumPy spells it, and "i3" besides
+    size: int  # bytes of all samples
+
+
+def _read_header(file: BinaryIO) -> _Sound:
+    """Go to the first sample; what the header announces is held against the bytes that are there."""
+    file_bytes = file.seek(0, 2)
+    file.seek(0)
+    (form,) = _unpack(file, "4s")
+    if form not in (b"RIFF", b"RIFX", b"RF64"):
+        raise ValueError(f"it begins with {form!r}")
+    order = ">" if form == b"RIFX" else "<"
+    riff_bytes, kind = _unpack(file, order + "I4s")
+    sound, long_size = None, 0
+    for _ in range(_MAX_CHUNKS):
+        name, size = _unpack(file, order + "4sI")
+        if name == b"data":
+            break
+        begin = file.tell()
+        if name == b"fmt ":
+            sound = _read_format(file.read(min(size, 40)), order)
+        elif name == b"ds64" and form == b"RF64":
+            riff_bytes, long_size = _unpack(file, "<QQ")
+        file.seek(begin + size + size % 2)
+    if kind != b"WAVE" or name != b"data" or sound is None:
+        raise ValueError("it holds no sound")
+    begin = file.tell()
+    if form == b"RF64":
+        size = long_size
+    elif _UNKNOWN in (riff_bytes, size):
+        riff_bytes = file_bytes - 8
+        size = min(size, file_bytes - begin)
+    if begin + size > file_bytes:
+        raise ValueError(f"it announces {size} bytes of sound, and has {file_bytes - begin}")
+    if (
+        not begin <= riff_bytes + 8 <= file_bytes + size % 2
+    ):  # some writers count a last byte that they leave out
+        raise ValueError(f"it announces {riff_bytes + 8} bytes in all, and has {file_bytes}")
+    return sound._replace(size=size)
+
+
+def _read_format(header: bytes, order: str) -> _Sound:
+    kind, channels, rate, bytes_a_second, block, bits = _unpack(io.BytesIO(header), order + "HHIIHH")
+    if kind == _EXTENSIBLE and header[32:] == _GUID_END:
+        (kind,) = struct.unpack(order + "I", header[24:28])
+    if channels == 0 or block % channels or not 1 <= rate <= _MAX_RATE:
+        raise ValueError(f"it announces {channels} channels in {block} bytes at {rate} Hz")
+    width = block // channels
+    is_pcm = kind == _PCM and width in (1, 2, 3, 4) and (width > 1) * 8 < bits <= width * 8
+    is_float = kind == _FLOAT and width in (4, 8) and bits == width * 8
+    if not (is_pcm or is_float) or (is_pcm and bytes_a_second != rate * block):
+        raise ValueError(
+            f"it announces kind {kind:#x}, {bits} bits in {width} bytes, {bytes_a_second} bytes a s"
+        )
+    letter = "f" if is_float else "i" if width > 1 else "u"
+    return _Sound(rate, channels, f"{order}{letter}{width}", 0)
+
+
+def _decode(data: bytes, sound: _Sound) -> Tensor:
+    if sound.code.endswith("i3"):
+        wide = np.zeros((len(data) // 3, 4), np.uint8)
+        filled = slice(1, 4) if sound.code.startswith("<") else slice(0, 3)  # the upper three bytes
+        wide[:, filled] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        samples = wide.view(sound.code[0] + "i4")[:, 0]
+    else:
+        samples = np.frombuffer(data, sound.code)
+    with np.errstate(over="ignore", invalid="ignore"):  # floats that are not finite are refused later
+        scaled = samples.astype(np.float64)
+        if samples.dtype.kind == "u":
+            scaled = (scaled - 128.0) / 128.0
+        elif samples.dtype.kind == "i":
+            scaled /= -float(np.iinfo(samples.dtype).min)
+        if sound.channels > 1:
+            scaled = scaled.reshape(-1, sound.channels).mean(axis=1)
+        return torch.from_numpy(scaled.astype(np.float32))
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    data = file.read(struct.calcsize(layout))
+    if len(data) < struct.calcsize(layout):
+        raise ValueError("it ends too early")
+    return struct.unpack(layout, data)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from avslib._checks import check_shape
-from avslib.media._image import open_rgb
+from avslib.media._image import MAX_PIXELS, fit_picture, open_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of each channel over ImageNet, RGB in ``[0, 1]``."""
@@ -18,24 +18,34 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation of each channel over ImageNet, RGB in ``[0, 1]``."""
 
 
-def read_frame(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+def read_frame(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    *,
+    fit: str = "stretch",
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
     """Read a picture.
 
     Args:
-        path: a file of any format that Pillow reads.
-        size: ``(H, W)`` to resize to, px, bilinearly and without keeping the aspect ratio, as AVSBench's
-            frames were; None for its own size.
+        path: a PNG, JPEG or BMP file. A rotation noted in its EXIF is not applied, as in the published
+            loaders; masks carry none.
+        size: ``(H, W)`` to resize to, px, bilinearly; None for its own size.
+        fit: ``"stretch"`` ignores the aspect ratio, as AVSBench's frames were made; ``"crop"`` scales the
+            picture until it covers ``size`` and cuts out its centre, as the published code of
+            AVSBench-semantic does in training.
+        max_pixels: most pixels that are decoded; guards against a small file that announces a huge picture.
 
     Returns:
         ``(3, H, W)``, uint8, RGB.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel.
+        ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
     """
-    image = open_rgb(path)
-    if size is not None:
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    image = open_rgb(path, max_pixels=max_pixels)
+    resampling = Image.Resampling.BILINEAR
+    image = fit_picture(image, size, fit=fit, resampling=resampling, path=path, max_pixels=max_pixels)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -84,12 +94,14 @@ def denormalize_frames(frames: Tensor) -> Tensor:
     """Undo `normalize_frames`, to look at a frame.
 
     Args:
-        frames: ``(..., 3, H, W)``, ImageNet-normalised.
+        frames: ``(..., 3, H, W)``, ImageNet-normalised; or uint8, which never was.
 
     Returns:
         ``(..., 3, H, W)``, RGB in ``[0, 1]``; what lies outside is clipped.
     """
     check_shape("frames", frames, "... 3 h w")
+    if frames.dtype == torch.uint8:
+        return frames / 255
     return (frames * _per_channel(IMAGENET_STD, frames) + _per_channel(IMAGENET_MEAN, frames)).clamp(0, 1)
 
 

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from avslib._checks import check_shape
-from avslib.media._image import open_rgb
+from avslib.media._image import MAX_PIXELS, fit_picture, open_picture, open_rgb
 
 
-def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
+def read_mask(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    *,
+    fit: str = "stretch",
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
     """Read a mask of two classes, however it was stored.
 
     A pixel is foreground if its brightest channel is at least half as bright as that of the brightest pixel.
@@ -25,22 +31,56 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     becomes 1/255.
 
     Args:
-        path: a picture of one bit, grey levels, palette or RGB.
+        path: a PNG, JPEG or BMP file of one bit, grey levels, palette or RGB.
         size: ``(H, W)`` to resize to, px, by nearest neighbour; None for its own size.
+        fit: ``"stretch"`` or ``"crop"``; where the mask's file is as large as the frame's, it lines up with
+            what :func:`~avslib.media.read_frame` reads with the same ``size`` and ``fit``.
+        max_pixels: most pixels that are decoded.
 
     Returns:
         ``(H, W)``, int64, 0 is background and 1 foreground.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel.
+        ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
     """
-    brightness = np.asarray(open_rgb(path)).max(axis=-1).astype(np.uint8)
-    mask = brightness >= max(1, brightness.max() / 2)
-    if size is not None:
-        resized = Image.fromarray(mask.astype(np.uint8)).resize((size[1], size[0]), Image.Resampling.NEAREST)
-        mask = np.asarray(resized)
-    return torch.from_numpy(mask.astype(np.int64))
+    red, green, blue = open_rgb(path, max_pixels=max_pixels).split()
+    brightness = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    darkest = max(1, np.asarray(brightness).max() / 2)
+    mask = brightness.point([int(value >= darkest) for value in range(256)])
+    resampling = Image.Resampling.NEAREST
+    mask = fit_picture(mask, size, fit=fit, resampling=resampling, path=path, max_pixels=max_pixels)
+    return torch.from_numpy(np.asarray(mask).astype(np.int64))
+
+
+def read_numbers(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    *,
+    fit: str = "stretch",
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
+    """Read a mask whose grey levels, or palette indices, are numbers.
+
+    Args:
+        path: a PNG or BMP file of 8 bits.
+        size: ``(H, W)`` to resize to, px, by nearest neighbour; None for its own size.
+        fit: ``"stretch"`` or ``"crop"``, as in :func:`~avslib.media.read_frame`.
+        max_pixels: most pixels that are decoded.
+
+    Returns:
+        ``(H, W)``, int64, from 0 to 255.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be decoded to its last pixel, has more than ``max_pixels``, or holds colours.
+    """
+    image = open_picture(path, max_pixels=max_pixels)
+    if image.mode not in ("L", "P"):
+        raise ValueError(f"{path}: expected 8-bit grey levels or a palette, got {image.mode}")
+    resampling = Image.Resampling.NEAREST
+    image = fit_picture(image, size, fit=fit, resampling=resampling, path=path, max_pixels=max_pixels)
+    return torch.from_numpy(np.array(image).astype(np.int64))
 
 
 def write_mask(path: str | Path, mask: Tensor) -> None:

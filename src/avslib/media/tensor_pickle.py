@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 import pickletools
+import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,18 +15,19 @@ import torch
 from torch import Tensor
 
 MAX_BYTES = 64 * 2**20
-"""Largest file, and largest tensor, that is read; a log-mel of five seconds has 123 kB."""
+"""Largest file, and largest tensor, that is read by default; a log-mel of five seconds has 123 kB."""
 
 _MAX_OPCODES = 1000  # a tensor takes about 40
 # No instruction makes a dictionary: BUILD would take one to set attributes, even those of a class.
-_OPCODES = """
+_ALLOWED = """
     PROTO FRAME STOP GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1
     MARK EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS SHORT_BINBYTES BINBYTES
     BINBYTES8 BYTEARRAY8 SHORT_BINUNICODE BINUNICODE BINUNICODE8 BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE
 """
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
-def load_tensor_pickle(path: str | Path) -> Tensor:
+def load_tensor_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Tensor:
     """Read a pickle that holds one tensor or one array of numbers, and nothing else.
 
     ``pickle.load`` runs whatever a file asks for. Here every name in the file stands for an inert record of
@@ -35,6 +37,7 @@ def load_tensor_pickle(path: str | Path) -> Tensor:
     Args:
         path: what ``pickle.dump`` of protocol 2 or later wrote, of a tensor on any device or of a NumPy
             array.
+        max_bytes: largest file, and largest tensor, that is read.
 
     Returns:
         The tensor: contiguous, on the CPU, without gradient.
@@ -46,12 +49,15 @@ def load_tensor_pickle(path: str | Path) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such pickle")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+    if path.stat().st_size > max_bytes:
+        raise ValueError(
+            f"{path}: expected at most {max_bytes} bytes, got {path.stat().st_size}; max_bytes= raises the "
+            "limit"
+        )
     data = path.read_bytes()
     try:
         _check_opcodes(data)
-        return _build(_RecordUnpickler(io.BytesIO(data)).load())
+        return _build(_RecordUnpickler(io.BytesIO(data)).load(), max_bytes)
     except Exception as error:  # a damaged or hostile file surfaces as one of many types
         raise ValueError(
             f"{path}: expected one pickled tensor: {error}. Nothing in the file was run; if it should hold a "
@@ -159,38 +165,53 @@ class _RecordUnpickler(pickle.Unpickler):
 
 def _check_opcodes(data: bytes) -> None:
     """Refuse what could cost memory or time before any name is met, such as a memo of 2**32 entries."""
-    allowed = frozenset(_OPCODES.split())
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name not in allowed:
-            raise ValueError(f"found the pickle instruction {opcode.name}, which no tensor needs")
-        if count > _MAX_OPCODES or (opcode.name == "LONG_BINPUT" and int(argument or 0) > _MAX_OPCODES):
-            raise ValueError(f"found more than the {_MAX_OPCODES} instructions that one tensor may need")
+    allowed = frozenset(_ALLOWED.split())
+    file = io.BytesIO(data)
+    for _ in range(_MAX_OPCODES):
+        code = file.read(1).decode("latin1")
+        if code not in _OPCODES:
+            raise ValueError(f"found {code!r} in the place of a pickle instruction")
+        name, argument = _OPCODES[code].name, _OPCODES[code].arg
+        if name not in allowed:
+            raise ValueError(f"found the pickle instruction {name}, which no tensor needs")
+        if name == "STOP":
+            return
+        if name == "GLOBAL":  # pickletools would interpret escapes in it, and warn of those it does not know
+            file.readline()
+            file.readline()
+        elif argument is not None:
+            value = argument.reader(file)
+            if name == "LONG_BINPUT" and int(value) > _MAX_OPCODES:
+                break
+    raise ValueError(f"found more than the {_MAX_OPCODES} instructions that one tensor may need")
 
 
-def _build(record: object) -> Tensor:
+def _build(record: object, max_bytes: int) -> Tensor:
     if isinstance(record, _Parameter):
         record = record.tensor
     if isinstance(record, _Tensor):
-        return _build_tensor(record)
+        return _build_tensor(record, max_bytes)
     if isinstance(record, _Array):
         record = _Buffer(*record.state)
     if isinstance(record, _Buffer):
-        return _build_array(record)
+        return _build_array(record, max_bytes)
     raise ValueError(f"found a {type(record).__name__.lstrip('_').lower()}")
 
 
-def _build_tensor(record: _Tensor) -> Tensor:
+def _build_tensor(record: _Tensor, max_bytes: int) -> Tensor:
     data = record.storage.data
     if not isinstance(data, bytes) or data.startswith(b"PK"):  # an archive could unpack to any size
         raise ValueError("found a storage in another format than pickle writes")
     try:
-        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torch")  # of numbers that name no version of the format
+            storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own message advises to load it all the same
         raise ValueError("found a storage that torch's restricted loader refuses") from error
     if not isinstance(storage, torch.storage.TypedStorage):
         raise ValueError(f"found a {type(storage).__name__} in the place of a storage")
     flat = torch.empty(0, dtype=storage.dtype).set_(storage)
-    _check_sizes(record.size, flat.element_size())
+    _check_sizes(record.size, flat.element_size(), max_bytes)
     _check_whole_numbers("stride", record.stride)
     _check_whole_numbers("offset", (record.offset,))
     if len(record.stride) != len(record.size):
@@ -203,19 +224,19 @@ def _build_tensor(record: _Tensor) -> Tensor:
     )
 
 
-def _build_array(record: _Buffer) -> Tensor:
+def _build_array(record: _Buffer, max_bytes: int) -> Tensor:
     if not isinstance(record.dtype, _DType) or record.dtype.code not in _NUMBERS:
         raise ValueError("found an array of something else than numbers")
     dtype = np.dtype(record.dtype.code).newbyteorder(record.dtype.order)
-    _check_sizes(record.shape, dtype.itemsize)
+    _check_sizes(record.shape, dtype.itemsize, max_bytes)
     array = np.frombuffer(record.data, dtype).reshape(record.shape, order=record.order)
     return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C"))
 
 
-def _check_sizes(sizes: object, item_bytes: int) -> None:
+def _check_sizes(sizes: object, item_bytes: int, max_bytes: int) -> None:
     numbers = _check_whole_numbers("size", sizes)
-    if math.prod(numbers) * item_bytes > MAX_BYTES:
-        raise ValueError(f"found a tensor of more than {MAX_BYTES} bytes")
+    if math.prod(numbers) * item_bytes > max_bytes:
+        raise ValueError(f"found a tensor of more than {max_bytes} bytes; max_bytes= raises the limit")
 
 
 def _check_whole_numbers(name: str, numbers: object) -> tuple[int, ...]:
