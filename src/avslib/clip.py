@@ -11,11 +11,11 @@ class Clip(NamedTuple):
     """One frame and one log-mel example per second; a batch puts ``B`` in front.
 
     A named tuple, because data loaders collate it and Accelerate moves it field by field. In a batch ``id``
-    is a list of ``B`` strings.
+    is a tuple of ``B`` strings.
     """
 
     frames: Tensor
-    """``(T, 3, H, W)``, RGB, ImageNet-normalised."""
+    """``(T, 3, H, W)``, RGB, ImageNet-normalised; or uint8, which models normalise."""
     log_mel: Tensor
     """``(T, 1, 96, 64)``, 96 steps of 10 ms by 64 mel bands."""
     masks: Tensor
@@ -24,5 +24,5 @@ class Clip(NamedTuple):
     """``(T,)``, bool; S4 trains on the first second only."""
     valid: Tensor
     """``(T,)``, bool; False where a shorter clip was padded."""
-    id: str | list[str]
+    id: str | tuple[str, ...]
     """Name of the clip in its dataset."""

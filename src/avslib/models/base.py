@@ -4,12 +4,14 @@
 import json
 from typing import Any, ClassVar, Self
 
+import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Generator, Tensor, nn
 
 from avslib._checks import check_positive, check_shape
 from avslib._version import __version__
 from avslib.encoders import AudioEncoder
+from avslib.media import normalize_frames
 from avslib.models.output import Segmentation
 
 _CARD = """---
@@ -94,7 +96,8 @@ class AVSModel(
         """Segment a batch of clips.
 
         Args:
-            frames: ``(B, T, 3, H, W)``, ImageNet-normalised, ``H, W >= 32``.
+            frames: ``(B, T, 3, H, W)``, ImageNet-normalised, or uint8 RGB, which is normalised here;
+                ``H, W >= 32``.
             log_mel: VGGish log-mel examples, ``(B, T, 1, 96, 64)``; not read by audio-blind models.
             masks: ground truth, ``(B, T, H, W)``; with it the output carries what the objective needs.
             labelled: which frames have ground truth, ``(B, T)`` bool; None for all. Masks of other frames
@@ -128,6 +131,8 @@ class AVSModel(
                 )
             check_shape("log_mel", log_mel, "b t 1 96 64", b=b, t=t)
             audio = self.audio_encoder(log_mel)
+        if frames.dtype == torch.uint8:
+            frames = normalize_frames(frames)
         output = self.segment(
             frames, audio, masks, labelled, valid, num_samples=num_samples, generator=generator
         )

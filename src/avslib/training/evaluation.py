@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import cast
 
@@ -34,6 +35,7 @@ def evaluate(
     """Score a model on a dataset.
 
     Under several processes each takes its share of the clips, none twice, and the metrics add up the shares.
+    Clips that a reader could not read, of which no frame is ``valid``, are in no score; a warning tells which.
 
     Args:
         model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used.
@@ -52,7 +54,7 @@ def evaluate(
         The value of each metric.
 
     Raises:
-        ValueError: if ``latent`` asks for another latent of a model that has none.
+        ValueError: if ``latent`` asks for another latent of a model that has none, or no clip could be read.
     """
     check_one_of("latent", latent, LATENTS)
     if latent != "sampled" and not isinstance(model, DiffusionAVS):
@@ -64,7 +66,9 @@ def evaluate(
     generator = torch.Generator(device).manual_seed(seed)
     was_training = model.training
     model.eval()
+    unread: list[str] = []
     for clip in _loader(clips, batch_size, num_workers):
+        unread += [name for name, valid in zip(clip.id, clip.valid, strict=True) if not valid.any()]
         frames, log_mel, masks, valid = (
             tensor.to(device) for tensor in (clip.frames, clip.log_mel, clip.masks, clip.valid)
         )
@@ -82,6 +86,14 @@ def evaluate(
         for metric in metrics.values():
             metric.update(logits, masks, valid)
     model.train(was_training)
+    if len(unread) == len(clips):
+        raise ValueError(f"clips: not one of {len(clips)} could be read, such as {unread[0]!r}")
+    if unread:
+        warnings.warn(
+            f"{len(unread)} of {len(clips)} clips could not be read and are in no score: "
+            f"{', '.join(unread[:20])}{', ...' if len(unread) > 20 else ''}",
+            stacklevel=2,
+        )
     return {name: metric.compute().item() for name, metric in metrics.items()}
 
 

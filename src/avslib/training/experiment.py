@@ -69,7 +69,7 @@ class Result(NamedTuple):
 
 
 def open_data(
-    setting: str, root: Path | None = None, *, size: int, clips: int = 2300, sound: str = "pickle"
+    setting: str, root: Path | None = None, *, size: int, clips: int = 2300, sound: str = "log_mel"
 ) -> Splits:
     """Open the splits of AVSBench, or of a synthetic set in its layout, made where there is none yet.
 
@@ -79,7 +79,7 @@ def open_data(
             ``runs/data``; processes render them, which takes a script with ``if __name__ == "__main__"``.
         size: side of a frame, px.
         clips: synthetic training clips; for validation a twentieth of it, for the test a tenth.
-        sound: ``"pickle"`` or ``"wav"``, see :class:`~avslib.data.AVSBenchS4`.
+        sound: ``"log_mel"`` or ``"wav"``, see :class:`~avslib.data.ClipReader`.
 
     Raises:
         FileNotFoundError: if the table of clips or a file that it lists is not there.

@@ -91,7 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]
     data.add_argument("--clips", type=int, default=2300, help="synthetic training clips (default: 2300)")
     data.add_argument("--size", type=int, help="side of a frame, px (default: the preset's)")
     data.add_argument(
-        "--sound", choices=("pickle", "wav"), default="pickle", help="log-mels from .pkl or from .wav"
+        "--sound",
+        choices=("log_mel", "wav"),
+        default="log_mel",
+        help="stored log-mels, or those of the .wav files (default: log_mel)",
     )
     data.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
 

@@ -1,0 +1,292 @@
+"""Files of a clip -> Clip: what every dataset on disk has in common."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, TypedDict
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from avslib._checks import check_one_of, check_positive
+from avslib.clip import Clip
+from avslib.data.layout import SPLITS, ClipFiles, links_out
+from avslib.media._image import MAX_PIXELS
+from avslib.media.audio import read_wav, resample
+from avslib.media.frame import normalize_frames, read_frame
+from avslib.media.mask import read_mask
+from avslib.media.mel import fit_examples, log_mel_examples
+from avslib.media.tensor_pickle import load_tensor_pickle
+
+SAMPLE_RATE = 16_000
+"""Hz, of every waveform that goes into a log-mel."""
+_SOUNDS = ("log_mel", "wav")
+_FITS = ("stretch", "crop")
+
+
+class ReaderOptions(TypedDict, total=False):
+    """The arguments of :class:`ClipReader` that every reader takes alike."""
+
+    size: tuple[int, int] | None
+    fit: str
+    sound: str
+    seconds: int | None
+    transform: Callable[[Clip], Clip] | None
+    sound_transform: Callable[[Tensor], Tensor] | None
+    normalize: bool
+    on_error: str
+    follow_links: bool
+    max_pixels: int
+
+
+class ClipReader(Dataset[Clip], ABC):
+    """A dataset on disk: an index of files, checked when it is built, and how to read a clip of it.
+
+    Args:
+        root: the folder into which the dataset was unpacked.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        size: ``(H, W)`` that frames and masks are brought to, px; None for their own size.
+        fit: how they are: ``"stretch"`` changes the aspect ratio, ``"crop"`` scales the shorter side and cuts
+            the middle out.
+        sound: ``"log_mel"`` for the stored log-mels, as safetensors or else as pickles, which are what is
+            published; ``"wav"`` to compute them.
+        seconds: T of every clip: longer ones are cut, shorter ones padded with frames that are not ``valid``;
+            None for the length that clips of the setting have.
+        transform: changes a clip before its frames, uint8 RGB, are normalised.
+        sound_transform: changes the waveform ``(S,)`` at 16 kHz before its log-mel; needs ``sound="wav"``.
+        normalize: False leaves ``frames`` as uint8 RGB, a quarter of the memory: ``normalize_frames`` takes
+            them, best on the device, and so do :func:`~avslib.training.fit` and
+            :func:`~avslib.training.evaluate`.
+        on_error: ``"raise"``, or ``"skip"`` to give a black clip, of which no frame is ``valid`` or
+            ``labelled``, in the place of one that cannot be read, with a warning. So the dataset keeps its
+            length; losses and metrics pass over such a clip, and ``evaluate`` says how many there were.
+        follow_links: whether files may lie outside ``root`` behind symbolic links.
+        max_pixels: largest picture that is read.
+
+    Raises:
+        FileNotFoundError: if the table or a file that it lists is not there.
+        ValueError: if the table is damaged, names a file outside of ``root``, or lists no clip of the split.
+    """
+
+    _seconds: ClassVar[int | None] = None
+    _padding: ClassVar[str] = "repeat"
+    _hop_steps: ClassVar[int] = 96
+    _hint: ClassVar[str] = (
+        "unpack the whole set, or take the clip out of the table; `avslib doctor` lists all that lacks"
+    )
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None,
+        *,
+        size: tuple[int, int] | None = (224, 224),
+        fit: str = "stretch",
+        sound: str = "log_mel",
+        seconds: int | None = None,
+        transform: Callable[[Clip], Clip] | None = None,
+        sound_transform: Callable[[Tensor], Tensor] | None = None,
+        normalize: bool = True,
+        on_error: str = "raise",
+        follow_links: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        check_one_of("sound", sound, _SOUNDS)
+        check_one_of("fit", fit, _FITS)
+        check_one_of("on_error", on_error, ("raise", "skip"))
+        if seconds is not None:
+            check_positive("seconds", seconds)
+        if sound_transform is not None and sound != "wav":
+            raise ValueError(f"sound_transform: needs sound='wav', got sound={sound!r}")
+        if on_error == "skip" and size is None:
+            raise ValueError(
+                "on_error: 'skip' needs a size, since it tells how large a black clip is, got None"
+            )
+        self.root = Path(root)
+        self.split = split
+        self.size = size
+        self.fit = fit
+        self.sound = sound
+        self.seconds = self._seconds if seconds is None else seconds
+        self.transform = transform
+        self.sound_transform = sound_transform
+        self.normalize = normalize
+        self.on_error = on_error
+        self.max_pixels = max_pixels
+        self.clips = self._clips_of(split)
+        self._check_files(follow_links)
+
+    @abstractmethod
+    def _list(self) -> list[ClipFiles]:
+        """List the clips of all splits and where their files should be."""
+
+    def _clips_of(self, split: str | None) -> list[ClipFiles]:
+        check_one_of("split", str(split), SPLITS)
+        clips = [clip for clip in self._list() if clip.split == split]
+        if not clips:
+            raise ValueError(f"split: no clip of {self.root} is in {split!r}")
+        return clips
+
+    def _read_mask(self, path: Path) -> Tensor:
+        return read_mask(path, self.size, fit=self.fit, max_pixels=self.max_pixels)
+
+    def _sound_file(self, files: ClipFiles) -> Path:
+        if self.sound == "wav":
+            return files.wav
+        converted = files.log_mel.with_suffix(".safetensors")
+        return converted if converted.is_file() else files.log_mel
+
+    def _sound_root(self) -> Path:
+        """Give the folder that the sounds may not leave."""
+        return self.root
+
+    def _check_files(self, follow_links: bool) -> None:
+        pictures = [path for clip in self.clips for path in (*clip.frames, *clip.masks) if path is not None]
+        sounds = [path for clip in self.clips for path in (self._sound_file(clip), *clip.more_wavs)]
+        expected = pictures + sounds
+        if not follow_links:
+            for root, paths in ((self.root, pictures), (self._sound_root(), sounds)):
+                for path in links_out(paths, root):
+                    raise ValueError(
+                        f"{path}: leads out of {root} through a link, to {path.resolve()}; if you made that "
+                        "link yourself, read with follow_links=True"
+                    )
+        missing = [path for path in expected if not path.is_file()]
+        if not missing:
+            return
+        message = (
+            f"{missing[0]}: not there, as {len(missing)} of the {len(expected)} files that the table lists "
+            f"for {self.split!r}"
+        )
+        if self.on_error == "skip":
+            warnings.warn(f"{message}; their clips are read as black ones without ground truth", stacklevel=3)
+            return
+        hint = self._hint
+        if all(path.suffix in (".pkl", ".safetensors") for path in missing):
+            hint = 'compute them with `avslib prepare`, or read the WAV files with sound="wav"'
+        raise FileNotFoundError(f"{message}; {hint}")
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        """Read one clip.
+
+        Raises:
+            ValueError: if a file is damaged; the message names it.
+        """
+        files = self.clips[index]
+        try:
+            clip = self._read(files)
+        except (OSError, ValueError) as error:
+            if self.on_error == "raise":
+                raise
+            warnings.warn(f"clip {files.id!r} is left out: {error}", stacklevel=2)
+            clip = self._blank(files)
+        return self._finish(clip)
+
+    def waveform(self, index: int) -> Tensor:
+        """Read the sound of a clip from its WAV file: the mean of its channels ``(S,)`` at 16 kHz.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged.
+        """
+        return self._read_sound(self.clips[index])
+
+    def _read(self, files: ClipFiles) -> Clip:
+        frames = torch.stack(
+            [read_frame(path, self.size, fit=self.fit, max_pixels=self.max_pixels) for path in files.frames]
+        )
+        empty = torch.zeros(frames.shape[-2:], dtype=torch.int64)
+        masks = torch.stack([empty if path is None else self._read_mask(path) for path in files.masks])
+        if masks.shape[-2:] != frames.shape[-2:]:
+            raise ValueError(
+                f"{files.masks[0]}: expected the size of the frames, {tuple(frames.shape[-2:])}, "
+                f"got {tuple(masks.shape[-2:])}"
+            )
+        return Clip(
+            frames=frames,
+            log_mel=self._read_log_mel(files),
+            masks=masks,
+            labelled=torch.tensor([path is not None for path in files.masks]),
+            valid=torch.ones(len(files.frames), dtype=torch.bool),
+            id=files.id,
+        )
+
+    def _blank(self, files: ClipFiles) -> Clip:
+        seconds, size = len(files.frames), self.size or (1, 1)
+        return Clip(
+            frames=torch.zeros(seconds, 3, *size, dtype=torch.uint8),
+            log_mel=torch.zeros(seconds, 1, 96, 64),
+            masks=torch.zeros(seconds, *size, dtype=torch.int64),
+            labelled=torch.zeros(seconds, dtype=torch.bool),
+            valid=torch.zeros(seconds, dtype=torch.bool),
+            id=files.id,
+        )
+
+    def _finish(self, clip: Clip) -> Clip:
+        """Transform, normalise, and bring to the length asked for: padding is zero in every field."""
+        if self.transform is not None:
+            clip = self.transform(clip)
+        if self.normalize:
+            clip = clip._replace(frames=normalize_frames(clip.frames))
+        length = len(clip.frames)
+        if self.seconds is None or self.seconds == length:
+            return clip
+        frames, log_mel, masks, labelled, valid = (_fit_length(tensor, self.seconds) for tensor in clip[:5])
+        return Clip(frames, log_mel, masks, labelled, valid, clip.id)
+
+    def _read_log_mel(self, files: ClipFiles) -> Tensor:
+        seconds = len(files.frames)
+        path = self._sound_file(files)
+        if self.sound == "wav":
+            waveform = self._read_sound(files)
+            if self.sound_transform is not None:
+                waveform = self.sound_transform(waveform)
+            examples = log_mel_examples(waveform, example_hop_steps=self._hop_steps)
+            if not len(examples) and self._padding == "repeat":
+                raise ValueError(
+                    f"{path}: expected at least 0.975 s of sound, got {len(waveform) / SAMPLE_RATE:.3f} s"
+                )
+            return fit_examples(examples, seconds, padding=self._padding)
+        examples = _load_log_mel(path)
+        if examples.shape != (seconds, 1, 96, 64):
+            raise ValueError(
+                f"{path}: expected a log-mel ({seconds}, 1, 96, 64), got {tuple(examples.shape)}"
+            )
+        return examples.float()
+
+    def _read_sound(self, files: ClipFiles) -> Tensor:
+        return self._read_waveform(files.wav)
+
+    def _read_waveform(self, path: Path) -> Tensor:
+        waveform, rate = read_wav(path)
+        try:
+            return resample(waveform, rate, SAMPLE_RATE)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _fit_length(tensor: Tensor, seconds: int) -> Tensor:
+    """Cut a field of a clip, or pad it with zeros, along its first axis."""
+    lacking = max(0, seconds - len(tensor))
+    return F.pad(tensor[:seconds], (0, 0) * (tensor.ndim - 1) + (0, lacking))
+
+
+def _load_log_mel(path: Path) -> Tensor:
+    if path.suffix != ".safetensors":
+        return load_tensor_pickle(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)["log_mel"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path}: expected a safetensors file with a tensor 'log_mel' ({error})") from error
