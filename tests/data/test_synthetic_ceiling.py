@@ -102,3 +102,10 @@ def test_no_deaf_policy_beats_the_ceiling_and_the_best_one_reaches_it(setting: s
 def test_no_clip_is_an_error() -> None:
     with pytest.raises(ValueError, match="indices: expected at least one clip"):
         audio_blind_ceiling(SyntheticConfig(), [])
+
+
+def test_there_is_none_for_classes_and_for_negatives() -> None:
+    with pytest.raises(ValueError, match="setting: expected one of 's4', 'ms3', got 'avss'"):
+        audio_blind_ceiling(SyntheticConfig(setting="avss"), [0])
+    with pytest.raises(ValueError, match="negative: expected None, got 'noise'; there the ceiling is 1"):
+        audio_blind_ceiling(SyntheticConfig(negative="noise"), [0])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from avslib.data.synthetic_scene import FAMILIES, Family
-from avslib.data.synthetic_sound import FADE, SAMPLE_RATE, gate, mix, place_in_room
+from avslib.data.synthetic_families import FAMILIES, Family
+from avslib.data.synthetic_sound import FADE, SAMPLE_RATE, gate, mix, place_in_room, white_noise
 from avslib.media.mel import log_mel_examples
 
 seconds_on = st.lists(st.booleans(), min_size=1, max_size=5).map(lambda on: np.array(on))
@@ -51,6 +51,16 @@ def test_a_source_is_heard_in_its_seconds_only(family: Family) -> None:
     assert loudness[~on].min() > 0  # a faint noise is always there
     assert loudness[on].min() > 0.015
     np.testing.assert_array_equal(waveform * 32768, np.round(waveform * 32768))
+
+
+def test_white_noise_is_as_loud_at_every_pitch_and_time() -> None:
+    noise = white_noise(np.random.default_rng(0), 5 * SAMPLE_RATE)
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    bands = power[1:].reshape(10, -1).mean(axis=1) / len(noise)
+    np.testing.assert_allclose(bands, 1, rtol=0.1)
+    np.testing.assert_allclose((noise.reshape(5, -1) ** 2).mean(axis=1), 1, rtol=0.05)
+    heard = mix([white_noise], np.ones((1, 1), dtype=np.bool_), rngs(2))
+    assert 0.03 < np.sqrt((heard**2).mean()) < 0.091  # as any source
 
 
 @families

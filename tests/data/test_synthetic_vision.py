@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avslib.data.synthetic_scene import FAMILIES, Family, SyntheticConfig, frame_times, make_scene
+from avslib.data.synthetic_families import FAMILIES, Family
+from avslib.data.synthetic_scene import SyntheticConfig, frame_times, make_scene
 from avslib.data.synthetic_vision import BoolArray, Sprite, draw_background, draw_frames, visible_masks
 
 TIMES = frame_times(SyntheticConfig())

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from avslib._checks import check_one_of
 from avslib.data.synthetic_scene import SyntheticConfig, frame_times, make_scene
-from avslib.data.synthetic_score import sounding_prior
+from avslib.data.synthetic_score import SOUNDING, sounding_prior
 from avslib.data.synthetic_vision import visible_masks
 
 
@@ -46,15 +47,18 @@ def audio_blind_ceiling(config: SyntheticConfig, indices: Iterable[int]) -> floa
     pixel of the background lowers it.
 
     Args:
-        config: which kind of clip.
+        config: which kind of clip, of S4 or MS3, and no negative one: there the best is to predict nothing.
         indices: which clips; the mean is over all their frames.
 
     Returns:
         Expected J of the protocol ``avsbench``, in [0, 1].
 
     Raises:
-        ValueError: if there is no clip.
+        ValueError: if there is no clip, or the configuration is that of AVSS or of negatives.
     """
+    check_one_of("setting", config.setting, SOUNDING)
+    if config.negative is not None:
+        raise ValueError(f"negative: expected None, got {config.negative!r}; there the ceiling is 1")
     times = frame_times(config)
     best: list[float] = []
     for index in indices:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
@@ -20,75 +20,11 @@ from numpy.typing import NDArray
 from avslib._checks import check_one_of, check_positive
 from avslib.data import synthetic_sound as sound
 from avslib.data import synthetic_vision as vision
+from avslib.data.layout import SPLITS
+from avslib.data.synthetic_families import FAMILIES, Family
 from avslib.data.synthetic_score import SOUNDING, draw_score
 from avslib.data.synthetic_sound import Timbre
-from avslib.data.synthetic_vision import Shape, Sprite, Texture
-
-
-@dataclass(frozen=True)
-class Family:
-    """A class: what its members look and sound like. Size, turn, hue, pitch, pace and room vary inside it."""
-
-    name: str
-    shape: Shape
-    texture: Texture
-    colour: tuple[float, float, float]
-    """Hue in turns, saturation and value."""
-    accent: tuple[float, float, float]
-    """The same of the texture's other colour."""
-    timbre: Timbre
-    scale: float = 1.0
-    """How much larger than others it is drawn, since a star fills less of its circle than a disc."""
-
-
-# Neighbours on the colour wheel differ in shape and texture, so that colour alone does not name a class.
-FAMILIES = (
-    Family("heart", vision.heart, vision.plain, (0.98, 0.90, 0.92), (0.98, 0.90, 0.92), sound.hum),
-    Family("cross", vision.cross, vision.halves, (0.01, 0.85, 0.85), (0.06, 0.20, 1.00), sound.whistle, 1.05),
-    Family(
-        "star", vision.star(5, 0.5), vision.shade, (0.13, 0.95, 1.00), (0.08, 0.95, 0.85), sound.siren, 1.15
-    ),
-    Family("disc", vision.disc, vision.stripes, (0.15, 0.90, 0.98), (0.15, 0.40, 0.22), sound.rumble),
-    Family("leaf", vision.leaf, vision.waves, (0.29, 0.85, 0.80), (0.33, 0.90, 0.35), sound.hiss, 1.15),
-    Family("diamond", vision.polygon(4), vision.checks, (0.35, 0.80, 0.75), (0.35, 0.10, 1.00), sound.clicks),
-    Family(
-        "ring",
-        vision.ring,
-        vision.plain,
-        (0.48, 0.90, 0.85),
-        (0.48, 0.90, 0.85),
-        sound.chirps(400, 4000, 4.0),
-    ),
-    Family(
-        "hexagon",
-        vision.polygon(6),
-        vision.dots,
-        (0.57, 0.75, 0.95),
-        (0.57, 0.90, 0.30),
-        sound.chirps(6500, 2200, 2.2),
-    ),
-    Family("arrow", vision.arrow, vision.shade, (0.64, 0.90, 0.95), (0.64, 0.95, 0.55), sound.tremolo, 1.1),
-    Family(
-        "triangle",
-        vision.polygon(3),
-        vision.circles,
-        (0.74, 0.70, 0.90),
-        (0.15, 0.25, 1.00),
-        sound.pluck,
-        1.2,
-    ),
-    Family("flower", vision.flower, vision.spokes, (0.87, 0.65, 1.00), (0.87, 0.90, 0.50), sound.bell),
-    Family(
-        "crescent",
-        vision.crescent,
-        vision.blotches,
-        (0.83, 0.10, 0.98),
-        (0.83, 0.15, 0.55),
-        sound.warble,
-        1.1,
-    ),
-)
-"""The twelve classes."""
+from avslib.data.synthetic_vision import Sprite
 
 OBJECTS = {2: 0.1, 3: 0.3, 4: 0.6}
 """How often a clip shows so many objects."""
@@ -96,31 +32,48 @@ OBJECTS = {2: 0.1, 3: 0.3, 4: 0.6}
 FRAME_TIME = 15 / 16
 """s into each second at which its frame is taken: the last of 16, as in AVSBench."""
 
+PARTS = {"v1s": ("s4", 1), "v1m": ("ms3", 1), "v2": ("ms3", 2)}
+"""Of AVSS, by turns of the index: the setting that has such clips, and how many times as long each is."""
+
+SETTINGS = (*SOUNDING, "avss")
+NEGATIVES = ("silence", "noise", "offscreen")
+CLIPS_PER_SPLIT = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
     """Which synthetic clips to make; a clip is a function of this and its index.
 
     Args:
-        setting: ``"s4"``, one object sounds all the time, or ``"ms3"``, one to three sound, each for the
-            whole clip or for some seconds of it, so that some seconds are silent.
+        setting: ``"s4"``, one object sounds all the time; ``"ms3"``, one to three sound, each for the
+            whole clip or for some seconds of it, so that some seconds are silent; or ``"avss"``, where the
+            ground truth says which class sounds: index by index in turn a clip of S4 (the part ``v1s``), one
+            of MS3 (``v1m``) and one of MS3 that is twice as long (``v2``).
         size: side of a frame, px; the scene does not depend on it.
-        seconds: length of a clip, s.
+        seconds: length of a clip, s; in AVSS of ``v1s`` and ``v1m``.
         seed: another seed, other clips.
+        negative: what is heard in the place of the objects in the picture, which stays as it is, so that the
+            ground truth is empty: ``"silence"``, nothing but the faint noise that is in every clip;
+            ``"noise"``, white noise; ``"offscreen"``, classes that are not in view. The last two come and go
+            as the objects would, and are as loud. None for what is in the picture.
 
     Raises:
-        ValueError: if the setting is unknown, or the frame is smaller than 32 px, or the clip empty.
+        ValueError: if the setting or the kind of negative is unknown, or the frame is smaller than 32 px, or
+            the clip empty.
     """
 
     setting: str = "ms3"
     size: int = 224
     seconds: int = 5
     seed: int = 0
+    negative: str | None = None
     sample_rate: ClassVar[int] = sound.SAMPLE_RATE
     """Hz, fixed by the log-mel front end."""
 
     def __post_init__(self) -> None:
-        check_one_of("setting", self.setting, SOUNDING)
+        check_one_of("setting", self.setting, SETTINGS)
+        if self.negative is not None:
+            check_one_of("negative", self.negative, NEGATIVES)
         check_positive("seconds", self.seconds)
         if self.size < 32:
             raise ValueError(f"size: expected at least 32 px, got {self.size}")
@@ -132,18 +85,18 @@ class SyntheticClip(NamedTuple):
     frames: NDArray[np.uint8]
     """``(T, H, W, 3)``, RGB."""
     masks: NDArray[np.uint8]
-    """``(T, H, W)``, 1 where an object is seen that sounds in this second."""
+    """``(T, H, W)``, 1 where an object is seen that sounds in this second, in AVSS its class's number."""
     objects: NDArray[np.bool_]
     """``(T, n, H, W)``, where each object is seen, sounding or not; the farthest object first."""
     sounding: NDArray[np.bool_]
-    """``(T, n)``, which object sounds."""
+    """``(T, n)``, which object sounds; in a negative clip none."""
     classes: tuple[str, ...]
     """Class of each object."""
     waveform: NDArray[np.float32]
     """``(S,)`` in [-1, 1] at 16 kHz."""
     id: str
     category: str
-    """Class of the sounding object; in MS3 of one of them."""
+    """Class of the sounding object, of one of them, or, in a negative clip, of one that would sound."""
 
 
 class _Stream(IntEnum):
@@ -160,22 +113,72 @@ def _rng(config: SyntheticConfig, index: int, *stream: int) -> Generator:
     return Generator(PCG64(SeedSequence([config.seed, index, *stream])))
 
 
-def _cast(index: int, config: SyntheticConfig) -> list[Family]:
-    """Draw the classes of a clip, the farthest object first."""
+def clip_indices(split: str, count: int) -> range:
+    """Return the indices of a split's clips; no two splits share one.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        count: how many clips.
+
+    Raises:
+        ValueError: if the split is unknown or the count not in 1 to 1,000,000.
+
+    Example:
+        >>> clip_indices("val", 3)
+        range(1000000, 1000003)
+    """
+    check_one_of("split", split, SPLITS)
+    if not 1 <= count <= CLIPS_PER_SPLIT:
+        raise ValueError(f"count: expected 1 to {CLIPS_PER_SPLIT} clips, got {count}")
+    first = SPLITS.index(split) * CLIPS_PER_SPLIT
+    return range(first, first + count)
+
+
+def part_of(index: int) -> str:
+    """Return the part of AVSS that a clip is in, one of ``PARTS``."""
+    return tuple(PARTS)[index % len(PARTS)]
+
+
+def without_classes(index: int, config: SyntheticConfig) -> SyntheticConfig:
+    """Return the configuration of S4 or MS3 that gives the same clip of AVSS, but for its classes.
+
+    Example:
+        >>> clip = without_classes(5, SyntheticConfig(setting="avss"))
+        >>> part_of(5), clip.setting, clip.seconds
+        ('v2', 'ms3', 10)
+    """
+    if config.setting != "avss":
+        return config
+    setting, times = PARTS[part_of(index)]
+    return replace(config, setting=setting, seconds=times * config.seconds)
+
+
+def _cast(index: int, config: SyntheticConfig) -> tuple[list[Family], list[Family]]:
+    """Draw the classes that a clip shows, the farthest object first, and those that it does not."""
     rng = _rng(config, index, _Stream.CAST)
     count = rng.choice(list(OBJECTS), p=list(OBJECTS.values()))
-    return [FAMILIES[i] for i in rng.permutation(len(FAMILIES))[:count]]
+    families = [FAMILIES[i] for i in rng.permutation(len(FAMILIES))]
+    return families[:count], families[count:]
+
+
+def _voices(index: int, config: SyntheticConfig) -> list[Timbre]:
+    """Return what is heard in the place of each object."""
+    seen, unseen = _cast(index, config)
+    if config.negative == "noise":
+        return [sound.white_noise] * len(seen)
+    return [family.timbre for family in (unseen[: len(seen)] if config.negative == "offscreen" else seen)]
 
 
 def _score(index: int, config: SyntheticConfig, count: int) -> NDArray[np.bool_]:
     """Draw who sounds when, from a stream of its own."""
+    config = without_classes(index, config)
     rng = _rng(config, index, _Stream.SCORE)
     return draw_score(rng, count, setting=config.setting, seconds=config.seconds)
 
 
 def name_clip(index: int, config: SyntheticConfig) -> tuple[str, str]:
     """Return a clip's id and category without rendering it."""
-    cast = _cast(index, config)
+    cast, _ = _cast(index, config)
     first = int(_score(index, config, len(cast)).any(axis=0).argmax())
     return f"synthetic_{index:07d}", cast[first].name
 
@@ -232,12 +235,13 @@ class Scene(NamedTuple):
     cast: list[Family]
     sprites: list[Sprite]
     on: NDArray[np.bool_]
-    """``(T, n)``, which object sounds in which second."""
+    """``(T, n)``, which object sounds, or in a negative clip would, in which second."""
 
 
 def make_scene(index: int, config: SyntheticConfig) -> Scene:
     """Decide who is seen, where, and who is heard in clip ``index``."""
-    cast = _cast(index, config)
+    config = without_classes(index, config)
+    cast, _ = _cast(index, config)
     return Scene(cast, _stage(index, config, cast), _score(index, config, len(cast)))
 
 
@@ -247,8 +251,7 @@ def render_clip(
     """Make one clip; the same index and configuration give the same clip, whatever was made before.
 
     The sound of second t is that of the sources that are on in it and of a faint noise. Log-mel example t
-    starts at 0.96 t s, not at t s, and so hears up to 0.16 s of the second before: the real dataset has that
-    too.
+    starts at 0.96 t s, not at t s, and so hears 0.04 t s of the second before: the real dataset has that too.
 
     Args:
         index: which clip.
@@ -264,19 +267,22 @@ def render_clip(
         True
     """
     scene = make_scene(index, config)
-    times = frame_times(config) if seconds is None else np.asarray(seconds, dtype=np.float64)
-    on = scene.on[np.clip(times.astype(np.int64), 0, config.seconds - 1)]
+    own_times = frame_times(without_classes(index, config))
+    times = own_times if seconds is None else np.asarray(seconds, dtype=np.float64)
+    sounding = scene.on[np.clip(times.astype(np.int64), 0, len(scene.on) - 1)] & (config.negative is None)
     objects, _ = vision.visible_masks(scene.sprites, config.size, times)
+    numbers = [1 + FAMILIES.index(family) if config.setting == "avss" else 1 for family in scene.cast]
+    labels = sounding * np.array(numbers, dtype=np.uint8)
     backdrop = vision.draw_background(_rng(config, index, _Stream.BACKDROP), config.size)
     name, category = name_clip(index, config)
     rngs = [_rng(config, index, _Stream.SOUND, source) for source in range(len(scene.cast) + 1)]
     return SyntheticClip(
         frames=vision.draw_frames(scene.sprites, backdrop, times),
-        masks=np.any(objects & on[:, :, None, None], axis=1).view(np.uint8),
+        masks=np.max(objects * labels[:, :, None, None], axis=1),  # no pixel is of two objects
         objects=objects,
-        sounding=on,
+        sounding=sounding,
         classes=tuple(family.name for family in scene.cast),
-        waveform=sound.mix([family.timbre for family in scene.cast], scene.on, rngs),
+        waveform=sound.mix(_voices(index, config), scene.on & (config.negative != "silence"), rngs),
         id=name,
         category=category,
     )

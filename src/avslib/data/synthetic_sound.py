@@ -50,6 +50,11 @@ def _band_noise(rng: Generator, low: float, high: float, samples: int) -> FloatA
     return np.asarray(sosfilt(sections, noise), dtype=np.float32)
 
 
+def white_noise(rng: Generator, samples: int) -> FloatArray:
+    """Return noise that is no family's timbre."""
+    return rng.standard_normal(samples, dtype=np.float32)
+
+
 def hum(rng: Generator, samples: int) -> FloatArray:
     """Return a steady low tone with many harmonics."""
     cycles = _cycles(rng.uniform(140, 200), samples)
