@@ -1,13 +1,11 @@
-"""The command ``avslib``: parses, calls, prints; decides nothing."""
+"""The commands that deal with weights and models."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from avslib._version import __version__
+from avslib.cli._parser import Commands
 
 # Written out, because to ask avslib.models would load every model to print a help text.
 _LAYOUTS = (
@@ -16,24 +14,8 @@ _LAYOUTS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="avslib", description="Audio-visual segmentation.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"avslib {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_convert(commands)
-    _add_models(commands)
-    parsed = parser.parse_args(arguments)
-    try:
-        return parsed.run(parsed)
-    except (OSError, ValueError) as error:
-        print(f"avslib {parsed.command}: {error}", file=sys.stderr)
-        return 1
-
-
-def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_convert(commands: Commands) -> None:
+    """Add ``avslib convert``."""
     parser = commands.add_parser(
         "convert",
         help="weights in a published implementation's layout -> ours",
@@ -81,7 +63,8 @@ def _convert(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_models(commands: Commands) -> None:
+    """Add ``avslib models``."""
     parser = commands.add_parser("models", help="list the models that create_model knows", allow_abbrev=False)
     parser.add_argument("pattern", nargs="?", default="*", help="a shell-style pattern (default: all)")
     parser.set_defaults(run=_models)
@@ -92,7 +75,3 @@ def _models(parsed: argparse.Namespace) -> int:
 
     print("\n".join(list_models(parsed.pattern)))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
