@@ -1,0 +1,29 @@
+"""The command ``avslib``: parses, calls, prints; decides nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from avslib._version import __version__
+from avslib.cli.weights import add_convert, add_models
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="avslib", description="Audio-visual segmentation.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"avslib {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (add_convert, add_models):
+        add(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"avslib {parsed.command}: {error}", file=sys.stderr)
+        return 1

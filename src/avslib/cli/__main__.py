@@ -1,0 +1,7 @@
+"""``python -m avslib.cli``."""
+
+import sys
+
+from avslib.cli import main
+
+sys.exit(main())

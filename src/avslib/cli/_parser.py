@@ -1,0 +1,7 @@
+"""What every command's parser is made from."""
+
+import argparse
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a command is added; each sets ``run``, a function of the parsed arguments that returns a status."""
