@@ -10,49 +10,63 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from avslib.metrics import FScore, MaskIoU
+from avslib.metrics import BoundaryF, FalsePositiveRate, FScore, JAndF, MaskIoU, NullScore, f_curves
+from tests.metrics.test_protocols import CASES, clips
+from tests.metrics.test_semantic import CASES as SEMANTIC
+from tests.metrics.test_semantic import clips as semantic_clips
 
 KINDS = [(kind, n) for kind in (MaskIoU, FScore) for n in (1, 4)]
 
-# Each process takes its share of the clips; the last scenario leaves the second process without a clip.
+# Each process takes its share of the clips: every other one, and then all but none.
 PROCESS = """
 import sys
 import torch
 from torch import distributed as dist
-from avslib.metrics import FScore, MaskIoU
+from tests.metrics.test_batches import BINARY, SEMANTIC, clips, semantic_clips
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-logits, masks = torch.load(f"{folder}/clips.pt")
 found = []
-for share in ([0, 5, 7], [0, 7, 7]):
-    mine = slice(share[rank], share[rank + 1])
-    for kind in (MaskIoU, FScore):
-        for n in (1, 4):
-            metric = kind(clips_per_batch=n)
-            for clip in zip(logits[mine].split(2), masks[mine].split(2)):
-                if len(clip[0]):
-                    metric.update(*clip)
+for shares in ([range(0, 7, 2), range(1, 7, 2)], [range(7), range(0)]):
+    for cases, given, known in ((BINARY, clips(7), True), (SEMANTIC, semantic_clips(7), False)):
+        for kind, protocol, options in cases:
+            metric = kind(protocol, **options)
+            for i in shares[rank]:
+                place = {"index": torch.tensor([i])} if known else {}
+                metric.update(*(tensor[i : i + 1] for tensor in given), **place)
             found.append(metric.compute())
-            metric.reset()
+    metric = BINARY[-1][0]()
+    for i in shares[rank]:
+        metric.update(*(tensor[i : i + 1] for tensor in clips(7)))
+    found += [curve.mean() for curve in metric.curves()]
 torch.save(torch.stack(found), f"{folder}/found{rank}.pt")
 dist.destroy_process_group()
 """
+BINARY = [
+    *CASES,
+    (BoundaryF, "davis", {}),
+    (JAndF, "davis", {}),
+    (FalsePositiveRate, "robust", {"clips_per_batch": 2}),
+    (NullScore, "refavs", {"clips_per_batch": 4}),
+    (FScore, "avsbench", {}),
+]
 
 
 @pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    logits, masks = torch.randn(7, 3, 1, 6, 6), torch.randint(0, 2, (7, 3, 6, 6))
-    torch.save((logits, masks), tmp_path / "clips.pt")
     command = [sys.executable, "-W", "ignore", "-c", PROCESS]
-    processes = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in (0, 1)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    root = Path(__file__).parents[2]
+    processes = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=root) for rank in (0, 1)]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
     expected = []
-    for kind, clips_per_batch in KINDS:
-        metric = kind(clips_per_batch=clips_per_batch)
-        metric.update(logits, masks)
-        expected.append(metric.compute())
+    for cases, given in ((BINARY, clips(7)), (SEMANTIC, semantic_clips(7))):
+        for kind, protocol, options in cases:
+            metric = kind(protocol, **options)
+            metric.update(*given)
+            expected.append(metric.compute())
+    metric = FScore()
+    metric.update(*clips(7))
+    expected += [curve.mean() for curve in metric.curves()]
     for rank in (0, 1):
         found = torch.load(tmp_path / f"found{rank}.pt")
         torch.testing.assert_close(found, torch.stack(expected * 2), rtol=0, atol=1e-9)
@@ -95,18 +109,42 @@ def test_what_is_kept_is_small_and_float64(kind: type[MaskIoU | FScore], clips_p
         for tensor in (state if isinstance(state, list) else [state])
     ]
     assert {tensor.dtype for tensor in kept} == {torch.float64, torch.int64}
+    curves = 3 * 255 if kind is FScore else 50
     clips_kept = 0 if clips_per_batch == 1 else 6
-    assert sum(tensor.numel() for tensor in kept) <= 5 + clips_kept * 257
+    assert sum(tensor.numel() for tensor in kept) <= 5 + curves + clips_kept * 257
     assert metric.compute().dtype == torch.float64
 
 
-def test_plots_run_from_0_to_1() -> None:
+def test_plots() -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
-    metric = FScore()
-    metric.update(torch.zeros(1, 1, 1, 2, 2), torch.ones(1, 1, 2, 2))
-    figure, axes = metric.plot()
-    low, high = axes.get_ylim()
-    assert low <= 0
-    assert high >= 1
-    matplotlib.pyplot.close(figure)
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    j, f = MaskIoU(), FScore()
+    logits, masks, valid = clips(7)
+    for metric in (j, f):
+        metric.update(logits, masks, valid)
+        _, axes = metric.plot()
+        low, high = axes.get_ylim()
+        assert low <= 0
+        assert high >= 1
+    _, axes = j.plot_histogram()
+    assert sum(bar.get_height() for bar in axes.patches) == valid.sum()
+    figure, axes = pyplot.subplots()
+    assert f.plot_curve(axes) == (figure, axes)
+    precision, recall, best = f.curves()
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx(precision.tolist(), abs=1e-6)
+    assert axes.lines[0].get_xdata().tolist() == pytest.approx(recall.tolist(), abs=1e-6)
+    assert best.max() > 0
+    with pytest.raises(ValueError, match=r"^protocol: 'dataset' has one threshold and no curves"):
+        FScore("dataset").plot_curve()
+    pyplot.close("all")
+
+
+def test_curves_are_means_over_frames_with_ground_truth() -> None:
+    logits, masks, valid = clips(7)
+    metric = FScore(clips_per_batch=4)
+    metric.update(logits, masks, valid)
+    kept = valid & masks.flatten(2).any(-1)
+    curves = f_curves(logits, masks)[kept].mean(dim=0)
+    torch.testing.assert_close(metric.curves()[2], curves, rtol=0, atol=1e-12)
+    assert metric.curves()[1][0] == 1  # everything reaches the threshold 0

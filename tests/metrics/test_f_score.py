@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from avslib.metrics import FScore, f_curves, f_score
 from avslib.metrics.f_score import threshold_counts
-from tests._golden import arrays
+from tests._golden import arrays, case
 
 # C_bin_gt_1_over_255 is left out: its ground truth is 1/255, which we refuse (see the errors below).
 GOLDEN = (
@@ -191,6 +193,17 @@ def test_published_test_loop(name: str, clips_per_batch: int) -> None:
     assert metric.compute().item() == pytest.approx(stored["out.F_score"].item(), abs=2e-6)
 
 
+def test_published_sensitivity_to_the_batch() -> None:
+    stored, others = arrays("C_loop_batches_2_2_1"), case("C_loop_batches_2_2_1")["sensitivity"]
+    logits, masks = (
+        torch.from_numpy(stored[key]).unflatten(0, (-1, 5)) for key in ("in.pred_logits", "in.gt")
+    )
+    for clips_per_batch, name in ((1, "F_batch_size_1"), (5, "F_one_batch"), (math.inf, "F_one_batch")):
+        metric = FScore(clips_per_batch=clips_per_batch)
+        metric.update(logits.unsqueeze(2), masks)
+        assert metric.compute().item() == pytest.approx(others[name], abs=2e-6)
+
+
 def test_errors_name_the_argument() -> None:
     logits, masks = torch.zeros(2, 3, 1, 4, 4), torch.zeros(2, 3, 4, 4)
     metric = FScore()
@@ -199,7 +212,7 @@ def test_errors_name_the_argument() -> None:
             refuses(logits.expand(2, 3, 2, 4, 4), masks)
         with pytest.raises(ValueError, match=r"^masks: expected the values 0 and 1"):
             refuses(logits, masks + 1 / 255)
-    with pytest.raises(ValueError, match=r"^protocol: expected one of 'avsbench', got 'sama'"):
-        FScore("sama")
+    with pytest.raises(ValueError, match=r"^protocol: expected one of 'avsbench', 'sama', .*, got 'davis'"):
+        FScore("davis")
     with pytest.raises(ValueError, match=r"^clips_per_batch: expected a number above 0, got -1"):
         FScore(clips_per_batch=-1)

@@ -168,8 +168,12 @@ def test_errors_name_the_argument() -> None:
         metric.update(logits, torch.zeros(2, 3, 8, 8))
     with pytest.raises(ValueError, match=r"^valid: expected shape \(b, t\) with b=2, t=3, got \(2,\)"):
         metric.update(logits, masks, torch.ones(2, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"^protocol: expected one of 'avsbench', got 'dataset'"):
-        MaskIoU("dataset")
+    with pytest.raises(ValueError, match=r"^protocol: expected one of 'avsbench', 'sama', .*, got 'avss'"):
+        MaskIoU("avss")
+    with pytest.raises(
+        ValueError, match=r"^empty: expected one of 'tn_ratio', 'skip', 'zero_one', got 'one'"
+    ):
+        frame_iou(logits, masks, empty="one")
     with pytest.raises(ValueError, match=r"^clips_per_batch: expected a number above 0, got 0"):
         MaskIoU(clips_per_batch=0)
     with pytest.raises(ValueError, match=r"^threshold: expected a probability in \[0, 1\), got 1.5"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,12 +15,15 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from avslib._checks import check_one_of, check_positive, check_shape
+from avslib._checks import check_positive, check_shape
 
 
-def check_frames(logits: Tensor, masks: Tensor, valid: Tensor | None = None) -> None:
+def check_frames(
+    logits: Tensor, masks: Tensor, valid: Tensor | None = None, *, two_logits: bool = False
+) -> None:
     """Raise ``ValueError`` unless the shapes are ``(B, T, 1, H, W)``, ``(B, T, H, W)`` and ``(B, T)``."""
-    size = check_shape("logits", logits, "b t 1 h w")
+    channels = 2 if two_logits and logits.dim() == 5 and logits.shape[2] == 2 else 1
+    size = check_shape("logits", logits, f"b t {channels} h w")
     check_shape("masks", masks, "b t h w", **size)
     if valid is not None:
         check_shape("valid", valid, "b t", b=size["b"], t=size["t"])
@@ -36,18 +42,58 @@ def check_binary(wrong: Tensor) -> None:
         )
 
 
+def mean_over_batches(
+    sums: Tensor, score: Callable[[Tensor], Tensor], *, clips_per_batch: float = 1, ranks: int = 1
+) -> Tensor:
+    """Return the mean score of batches of consecutive clips.
+
+    Args:
+        sums: what every clip adds to its batch, ``(n, sums)``.
+        score: sums of batches ``(..., sums)`` to their scores ``(...)``; a NaN is no batch.
+        clips_per_batch: clips in a batch, the last one perhaps short; ``math.inf`` for all of them in one.
+        ranks: processes that the batches were dealt to, in blocks as even as possible, the first ones longer;
+            the mean is over the means of those that got any.
+
+    Returns:
+        A scalar; NaN without a clip.
+    """
+    if len(sums) == 0:
+        return sums.new_full((), math.nan)
+    k = len(sums) if clips_per_batch == math.inf else int(clips_per_batch)
+    missing = -len(sums) % k  # of the last batch; an empty row changes no sum
+    scores = score(reduce(F.pad(sums, (0, 0, 0, missing)), "(n k) s -> n s", "sum", k=k))
+    return torch.stack([part.nanmean() for part in scores.tensor_split(ranks)]).nanmean()
+
+
+def clip_sums(frame_sums: Tensor, clip: Tensor) -> Tensor:
+    """Return the sums of every clip.
+
+    Args:
+        frame_sums: what every frame adds to its clip, ``(n, sums)``.
+        clip: the number of the clip that each frame belongs to, ``(n,)``, int64.
+
+    Returns:
+        Sums of the clips that have a frame, by number, ``(clips, sums)``.
+    """
+    check_shape("clip", clip, "n")
+    check_shape("statistics", frame_sums, "n s", n=len(clip))
+    numbers, place = clip.unique(return_inverse=True)
+    return frame_sums.new_zeros(len(numbers), frame_sums.shape[1]).index_add_(0, place, frame_sums)
+
+
 class ClipBatchMean(Metric):
     """Mean over batches of ``clips_per_batch`` consecutive clips of a score made of sums over frames.
 
     With one clip a batch the score of a clip is added as soon as it is seen: two numbers, the same in any
-    order and over any number of processes. With more, the sums of every clip are kept until ``compute``
-    groups them. A clip without a valid frame is no clip.
+    order and over any number of processes. With all clips in one batch their sums are added. In between, the
+    sums of every clip are kept until ``compute`` groups them. A clip without a valid frame is no clip.
 
     Args:
-        protocol: name of the protocol.
-        clips_per_batch: clips in a batch of the protocol.
+        settings: the arguments of the metric, which tell it from others.
         sums: how many sums a clip keeps.
-        settings: numbers in which the sums of two metrics may differ.
+        clips_per_batch: clips in a batch of the protocol, ``math.inf`` for all.
+        ranks: processes of the protocol, see :func:`mean_over_batches`.
+        two_logits: whether two logits may come.
     """
 
     is_differentiable = False
@@ -59,86 +105,121 @@ class ClipBatchMean(Metric):
     settings: Tensor
     total: Tensor
     batches: Tensor
+    set_sums: Tensor
     wrong_frames: Tensor
     clip_sums: list[Tensor]
-    clip_frames: list[Tensor]
+    clip_index: list[Tensor]
 
     def __init__(
-        self, protocol: str, *, clips_per_batch: int, sums: int, settings: tuple[float, ...]
+        self,
+        settings: tuple[object, ...],
+        *,
+        sums: int,
+        clips_per_batch: float = 1,
+        ranks: int = 1,
+        two_logits: bool = False,
     ) -> None:
         super().__init__()
-        check_one_of("protocol", protocol, ("avsbench",))
         check_positive("clips_per_batch", clips_per_batch)
-        self.protocol = protocol
+        if clips_per_batch != math.inf and clips_per_batch % 1:
+            raise ValueError(f"clips_per_batch: expected a whole number or infinity, got {clips_per_batch}")
+        check_positive("ranks", ranks)
         self.clips_per_batch = clips_per_batch
+        self.ranks = ranks
+        self.two_logits = two_logits
         self.sums = sums
         self.add_state("wrong_frames", torch.zeros((), dtype=torch.int64), "sum")
-        # torchmetrics' MetricCollection lets metrics whose states agree after the first batch share one state
-        # from then on: a perfect first batch would make F read the sums of J.
-        self.add_state("settings", torch.tensor(settings, dtype=torch.float64), "max")
-        if clips_per_batch == 1:
-            self.add_state("total", torch.zeros((), dtype=torch.float64), "sum")
-            self.add_state("batches", torch.zeros((), dtype=torch.int64), "sum")
-        else:
+        add_settings(self, settings)
+        self.add_state("batches", torch.zeros((), dtype=torch.int64), "sum")
+        if self._keeps_clips:
             self.add_state("clip_sums", [], "cat")
-            self.add_state("clip_frames", [], "cat")
+            self.add_state("clip_index", [], "cat")
+        elif clips_per_batch == math.inf:
+            self.add_state("set_sums", torch.zeros(sums, dtype=torch.float64), "sum")
+        else:
+            self.add_state("total", torch.zeros((), dtype=torch.float64), "sum")
+
+    @property
+    def _keeps_clips(self) -> bool:
+        return self.ranks > 1 or self.clips_per_batch not in (1, math.inf)
 
     @abstractmethod
-    def _frame_sums(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Return what each frame adds to the sums of its batch, ``(B, T, sums)``, float64."""
+    def _frame_sums(self, logits: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        """Return what each frame adds to the sums of its batch, ``(B, T, sums)``, float64.
+
+        What it may keep besides must be of frames that are ``counted``, ``(B, T)``.
+        """
 
     @abstractmethod
-    def _score(self, sums: Tensor, frames: Tensor) -> Tensor:
-        """Return the scores ``(n,)`` of batches from sums ``(n, sums)`` and numbers of frames ``(n,)``."""
+    def _score(self, sums: Tensor) -> Tensor:
+        """Return the scores ``(...)`` of batches from their sums ``(..., sums)``; NaN where there is none."""
 
-    def update(self, logits: Tensor, masks: Tensor, valid: Tensor | None = None) -> None:
+    def update(
+        self, logits: Tensor, masks: Tensor, valid: Tensor | None = None, *, index: Tensor | None = None
+    ) -> None:
         """Add clips; nothing here waits for an accelerator.
 
         Args:
             logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+                Protocols that know two logits also take ``(B, T, 2, H, W)``.
             masks: ground truth, ``(B, T, H, W)``, 0 and 1.
             valid: False where a frame is padding and does not count, ``(B, T)``, bool.
+            index: the place of each clip in the order of the protocol, ``(B,)``, int64, or None for the order
+                in which clips come. With it, batches of several clips are the same whatever the order and
+                however many processes.
 
         Raises:
             ValueError: if a shape differs, or if a mask of a valid frame holds anything but 0 and 1. On an
                 accelerator, where looking at values would stall, ``compute`` says the latter.
         """
-        check_frames(logits, masks, valid)
-        counted = torch.ones_like(masks[..., 0, 0], dtype=torch.bool) if valid is None else valid
+        check_frames(logits, masks, valid, two_logits=self.two_logits)
+        if index is not None:
+            check_shape("index", index, "b", b=len(masks))
+        counted = torch.ones_like(masks[..., 0, 0], dtype=torch.bool) if valid is None else valid.bool()
         wrong = not_binary(masks) & counted
         if wrong.device.type == "cpu":
             check_binary(wrong)
         self.wrong_frames += wrong.sum()
-        sums = torch.where(counted[..., None], self._frame_sums(logits, masks), 0.0).sum(dim=1)
-        frames = counted.sum(dim=1)
-        if self.clips_per_batch == 1:
-            self.total += torch.where(frames > 0, self._score(sums, frames), 0.0).sum()
-            self.batches += (frames > 0).sum()
-        else:
+        frames = self._frame_sums(logits, masks, counted)
+        sums = torch.where(counted[..., None], frames, 0.0).sum(dim=1)
+        is_clip = counted.any(dim=1)
+        if self._keeps_clips:
+            place = torch.full_like(is_clip, -1, dtype=torch.int64) if index is None else index.long()
+            # not sums[is_clip], which waits for an accelerator to learn its own length
+            self.clip_index.append(torch.where(is_clip, place, _NO_CLIP))
             self.clip_sums.append(sums)
-            self.clip_frames.append(frames)
+        elif self.clips_per_batch == math.inf:
+            self.set_sums += sums.sum(dim=0)
+            self.batches += is_clip.any()
+        else:
+            score = self._score(sums)
+            is_batch = is_clip & ~score.isnan()
+            self.total += torch.where(is_batch, score, 0.0).sum()
+            self.batches += is_batch.sum()
 
     def compute(self) -> Tensor:
         """Return the mean over batches, a float64 scalar in ``[0, 1]``; NaN without a clip.
 
         Raises:
-            ValueError: if a mask seen on an accelerator held anything but 0 and 1.
+            ValueError: if a mask seen on an accelerator held anything but 0 and 1, or ``index`` was given for
+                some clips only, or twice for one.
         """
         check_binary(self.wrong_frames)
-        if self.clips_per_batch == 1:
+        if self.clips_per_batch == math.inf:
+            return torch.where(self.batches > 0, self._score(self.set_sums), math.nan)
+        if not self._keeps_clips:
             return self.total / self.batches
-        sums, frames = dim_zero_cat(self.clip_sums), dim_zero_cat(self.clip_frames)
-        sums, frames = sums[frames > 0], frames[frames > 0]
-        missing = -len(frames) % self.clips_per_batch  # of the last batch; an empty row changes no sum
-        sums = reduce(F.pad(sums, (0, 0, 0, missing)), "(n k) s -> n s", "sum", k=self.clips_per_batch)
-        frames = reduce(F.pad(frames, (0, missing)), "(n k) -> n", "sum", k=self.clips_per_batch)
-        return self._score(sums, frames).mean()
+        index, sums = dim_zero_cat(self.clip_index), dim_zero_cat(self.clip_sums)
+        index, sums = index[index > _NO_CLIP], sums[index > _NO_CLIP]
+        return mean_over_batches(
+            sums[_order(index)], self._score, clips_per_batch=self.clips_per_batch, ranks=self.ranks
+        )
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states of all processes; one that has seen no clip brings sums of the right shape."""
-        if self.clips_per_batch > 1 and not self.clip_sums:
+        if self._keeps_clips and len(self.clip_sums) == 0:
             self.clip_sums.append(self.settings.new_zeros(0, self.sums))
-            self.clip_frames.append(self.wrong_frames.new_zeros(0))
+            self.clip_index.append(self.wrong_frames.new_zeros(0))
         super().sync(*args, **kwargs)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -152,3 +233,28 @@ class ClipBatchMean(Metric):
             The figure and its axes.
         """
         return self._plot(val, ax)
+
+
+_NO_CLIP = -2
+
+
+def _order(index: Tensor) -> Tensor:
+    """Return the order in which clips go into batches."""
+    if (index < 0).all():
+        return torch.arange(len(index), device=index.device)
+    if (index < 0).any():
+        raise ValueError("index: expected the place of every clip, got it for some only")
+    order = index.argsort()
+    if (index[order].diff() == 0).any():
+        raise ValueError("index: expected another place for every clip, got one twice")
+    return order
+
+
+def add_settings(metric: Metric, settings: tuple[object, ...]) -> None:
+    """Give a metric a state that differs between metrics whose states mean different things.
+
+    torchmetrics' ``MetricCollection`` lets metrics whose states agree after the first batch share one state
+    from then on: a perfect first batch would make F read the sums of J.
+    """
+    mark = zlib.crc32(repr(settings).encode())
+    metric.add_state("settings", torch.tensor(mark, dtype=torch.float64), "max")

@@ -1,44 +1,38 @@
-"""F with beta^2 = 0.3, at the best of 255 thresholds."""
+"""F with beta^2 = 0.3, at the best of 255 thresholds or of the areas of a whole set."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from avslib.metrics._batches import ClipBatchMean, check_binary, check_frames, not_binary
+from avslib._checks import check_shape
+from avslib.metrics._batches import (
+    ClipBatchMean,
+    check_binary,
+    check_frames,
+    clip_sums,
+    mean_over_batches,
+    not_binary,
+)
+from avslib.metrics._plots import new_axes
+from avslib.metrics.classes import BETA_SQUARED, class_f, mean_over_classes, two_classes
+from avslib.metrics.protocols import READING, TWO_LOGITS, WHOLE_SET, check_arguments
+from avslib.metrics.statistics import THRESHOLDS, FrameStatistics, frame_statistics
+from avslib.metrics.statistics import threshold_counts as threshold_counts
 
-BETA_SQUARED = 0.3
-THRESHOLDS = 255
-
-
-def threshold_counts(probabilities: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the pixels whose probability reaches each threshold.
-
-    The thresholds are ``linspace(0, 1 - 1e-10, 255)`` in float32: the first is 0, the last exactly 1. One
-    histogram a frame, of how many thresholds a pixel reaches, replaces 255 comparisons; it is exact where a
-    probability is a threshold, and a NaN reaches none.
-
-    Args:
-        probabilities: ``(B, T, H, W)``, float32, in ``[0, 1]``.
-        masks: ground truth, ``(B, T, H, W)``, 0 and 1.
-
-    Returns:
-        How many pixels reach each threshold and how many of them are foreground, ``(B, T, 255)``, int64.
-    """
-    b, t, _, _ = masks.shape
-    device = masks.device
-    # made on the CPU everywhere, since another device may round otherwise
-    thresholds = torch.linspace(0, 1 - 1e-10, THRESHOLDS, device="cpu").to(device, non_blocking=True)
-    # a probability reaches all thresholds below the nearest one, and none above it
-    nearest = (probabilities * (THRESHOLDS - 1)).round_().nan_to_num_(nan=0.0).long()
-    reached = nearest + (probabilities >= thresholds.take(nearest)).long()  # long: mixed types add slowly
-    frame = torch.arange(b * t, device=device).view(b, t, 1, 1)
-    cell = ((frame * 2 + masks.bool().long()) * (THRESHOLDS + 1) + reached).flatten()
-    # not bincount, which waits for an accelerator to learn its own length
-    counts = cell.new_zeros(b * t * 2 * (THRESHOLDS + 1))
-    counts.scatter_add_(0, cell, cell.new_ones(1).expand_as(cell))
-    at_least = counts.view(b, t, 2, THRESHOLDS + 1).flip(-1).cumsum(-1).flip(-1)[..., 1:]
-    return at_least.sum(dim=2), at_least[:, :, 1]
+EMPTY = ("zero", "skip")
+_OPTIONS = {
+    "avsbench": ("clips_per_batch", "empty"),
+    "sama": ("clips_per_batch", "empty"),
+    "combo": ("ranks", "empty"),
+    "stepping_stones": ("empty",),
+    "dataset": ("threshold", "background"),
+    "cavp": (),
+    "ddeseg": (),
+}
 
 
 def f_curves(logits: Tensor, masks: Tensor) -> Tensor:
@@ -65,7 +59,7 @@ def f_curves(logits: Tensor, masks: Tensor) -> Tensor:
     """
     check_frames(logits, masks)
     check_binary(not_binary(masks))
-    return _f_curves(logits, masks)
+    return _curves(frame_statistics(logits, masks))[..., 2, :]
 
 
 def f_score(logits: Tensor, masks: Tensor) -> Tensor:
@@ -91,29 +85,104 @@ def f_score(logits: Tensor, masks: Tensor) -> Tensor:
     """
     check_frames(logits, masks)
     check_binary(not_binary(masks))
-    return _best_f(_frame_sums(logits, masks).sum(dim=(0, 1)))
+    sums = _frame_sums(frame_statistics(logits, masks), "avsbench").sum(dim=(0, 1))
+    return _score(sums, "avsbench", "zero", "drop")
+
+
+def f_measure(
+    statistics: FrameStatistics,
+    clip: Tensor,
+    protocol: str = "avsbench",
+    *,
+    clips_per_batch: float = 1,
+    ranks: int = 1,
+    empty: str = "zero",
+    background: str = "drop",
+) -> Tensor:
+    """Return what :class:`FScore` returns, from counts that :func:`frame_statistics` has made.
+
+    Args:
+        statistics: counts of frames, with one axis ``(n,)``, by the reading of the protocol.
+        clip: the number of the clip that each frame belongs to, ``(n,)``, int64; batches go by it.
+        protocol: as for :class:`FScore`, and so are the arguments that follow.
+        clips_per_batch: clips in a batch.
+        ranks: processes of ``"combo"``.
+        empty: what a batch without ground truth scores.
+        background: whether the background counts in ``"dataset"``.
+
+    Returns:
+        A scalar, float64, in ``[0, 1]``; NaN without a clip.
+
+    Raises:
+        ValueError: if the protocol is unknown, an argument is not one of its own, or the counts lack curves.
+
+    Example:
+        >>> logits = torch.tensor([-9.0, 0.0, 0.0, 9.0]).view(1, 1, 1, 2, 2)
+        >>> statistics = frame_statistics(logits, torch.tensor([0, 0, 1, 1]).view(1, 1, 2, 2))
+        >>> counts = FrameStatistics(*(field.flatten(0, 1) for field in statistics))
+        >>> for word in ("avsbench", "dataset"):
+        ...     print(round(f_measure(counts, torch.tensor([0]), word).item(), 4))
+        0.8125
+        0.8125
+    """
+    check_arguments(
+        protocol,
+        _OPTIONS,
+        clips_per_batch=clips_per_batch,
+        ranks=ranks,
+        threshold=0.5,
+        empty=empty,
+        empty_words=EMPTY,
+        background=background,
+    )
+    if protocol in WHOLE_SET:
+        clips_per_batch = math.inf
+    else:
+        check_shape("statistics.selected", statistics.selected, f"n {THRESHOLDS}", n=len(clip))
+    sums = clip_sums(_frame_sums(statistics, protocol), clip)
+    return mean_over_batches(
+        sums,
+        lambda sums: _score(sums, protocol, empty, background),
+        clips_per_batch=clips_per_batch,
+        ranks=ranks,
+    )
 
 
 class FScore(ClipBatchMean):
     """F with beta^2 = 0.3, by a named protocol.
 
-    ``"avsbench"`` (Zhou et al., ECCV 2022, and their test script): `f_score` of every batch, then the plain
-    mean over batches; a batch without ground truth scores 0 and counts. The best threshold is chosen anew for
-    every batch, with the ground truth in hand, so the number depends on the size of the batch. Batches are
-    the protocol's, not the user's: ``clips_per_batch`` consecutive clips in the order in which they were
-    seen, the last batch perhaps short and of the same weight.
+    - ``"avsbench"`` (Zhou et al., ECCV 2022, and their test script): `f_score` of every batch, then the plain
+      mean over batches; a batch without ground truth scores 0 and counts. The best threshold is chosen anew
+      for every batch, with the ground truth in hand, so the number depends on the size of the batch. Batches
+      are the protocol's, not the user's: ``clips_per_batch`` consecutive clips, the last batch perhaps short
+      and of the same weight.
+    - ``"sama"`` (SAMA-AVS, Liu et al., WACV 2024): the same, but the published code compares the thresholds
+      with the logits: it has commented out the sigmoid.
+    - ``"combo"`` (COMBO, Yang et al., CVPR 2024): one clip a batch; detectron2's test sampler deals the clips
+      to ``ranks`` GPUs in consecutive blocks, and the score is the mean of the GPUs' means. One logit or two.
+    - ``"stepping_stones"`` (Ma et al., ECCV 2024): one clip a batch; of two logits the published code takes
+      sigmoid(2 l1 - l0) for the probability, which is sigmoid(l1 - l0). One logit counts as the second of a
+      pair whose first is 0.
+    - ``"dataset"``, ``"cavp"``, ``"ddeseg"``: the prediction of :class:`~avslib.metrics.MaskIoU`, and one F
+      for the whole set, see :func:`~avslib.metrics.class_f`; ``"dataset"`` of the foreground alone, or
+      with ``background="keep"`` the mean of background and foreground, which the others always are. One
+      logit or two; of two, ``"cavp"`` and ``"ddeseg"`` predict the larger one.
 
-    Several processes: with one clip a batch, the order of clips is indifferent. With more, the clips of
-    process 0 come first, then those of process 1, and so on; a sampler that deals clips out in turn gives
-    another order than the published script, so take one process to reproduce its number.
+    Several processes: the number is the same, whatever the order of clips. Where batches hold several clips,
+    or ranks are emulated, this needs ``index`` in ``update``; without it the clips of process 0 come first,
+    then those of process 1, and so on.
 
     Args:
-        protocol: ``"avsbench"``.
-        clips_per_batch: clips in a batch of the protocol; the published test script has 4, its argument's
-            default is 1.
+        protocol: one of the words above.
+        clips_per_batch: clips in a batch of ``"avsbench"``; the published test script has 4, its argument's
+            default is 1; ``math.inf`` for one threshold for all.
+        ranks: GPUs of ``"combo"``; its published test scripts have 1.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground in ``"dataset"``.
+        empty: what a batch without ground truth scores: ``"zero"``, or ``"skip"`` for it is no batch.
+        background: ``"drop"`` or ``"keep"``, of ``"dataset"``.
 
     Raises:
-        ValueError: if ``protocol`` is unknown or ``clips_per_batch`` not above 0.
+        ValueError: if a word is unknown, a number out of its range, or an argument not one of the protocol's.
 
     Example:
         >>> metric = FScore(clips_per_batch=4)
@@ -122,32 +191,115 @@ class FScore(ClipBatchMean):
         tensor(1., dtype=torch.float64)
     """
 
-    def __init__(self, protocol: str = "avsbench", *, clips_per_batch: int = 1) -> None:
-        settings = (BETA_SQUARED, THRESHOLDS)
-        super().__init__(protocol, clips_per_batch=clips_per_batch, sums=THRESHOLDS + 1, settings=settings)
+    protocols = tuple(_OPTIONS)
+    curve_sums: Tensor
+    curve_frames: Tensor
 
-    def _frame_sums(self, logits: Tensor, masks: Tensor) -> Tensor:
-        return _frame_sums(logits, masks)
+    def __init__(
+        self,
+        protocol: str = "avsbench",
+        *,
+        clips_per_batch: float = 1,
+        ranks: int = 1,
+        threshold: float = 0.5,
+        empty: str = "zero",
+        background: str = "drop",
+    ) -> None:
+        check_arguments(
+            protocol,
+            _OPTIONS,
+            clips_per_batch=clips_per_batch,
+            ranks=ranks,
+            threshold=threshold,
+            empty=empty,
+            empty_words=EMPTY,
+            background=background,
+        )
+        whole_set = protocol in WHOLE_SET
+        super().__init__(
+            ("F", protocol, clips_per_batch, ranks, threshold, empty, background),
+            sums=4 if whole_set else THRESHOLDS + 1,
+            clips_per_batch=math.inf if whole_set else clips_per_batch,
+            ranks=ranks,
+            two_logits=protocol in TWO_LOGITS,
+        )
+        self.protocol = protocol
+        self.threshold = threshold
+        self.empty = empty
+        self.background = background
+        if not whole_set:
+            self.add_state("curve_sums", torch.zeros(3, THRESHOLDS, dtype=torch.float64), "sum")
+            self.add_state("curve_frames", torch.zeros((), dtype=torch.int64), "sum")
 
-    def _score(self, sums: Tensor, frames: Tensor) -> Tensor:
-        return _best_f(sums)
+    def _frame_sums(self, logits: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        whole_set = self.protocol in WHOLE_SET
+        reading, threshold = READING[self.protocol], self.threshold
+        statistics = frame_statistics(
+            logits, masks, reading=reading, threshold=threshold, curves=not whole_set
+        )
+        if not whole_set:
+            seen = counted & (statistics.truth > 0)
+            self.curve_sums += torch.where(seen[..., None, None], _curves(statistics), 0.0).sum(dim=(0, 1))
+            self.curve_frames += seen.sum()
+        return _frame_sums(statistics, self.protocol)
+
+    def _score(self, sums: Tensor) -> Tensor:
+        return _score(sums, self.protocol, self.empty, self.background)
+
+    def curves(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return precision, recall and F at the 255 thresholds, means over frames with ground truth.
+
+        Raises:
+            ValueError: if the protocol has no thresholds.
+        """
+        if self.protocol in WHOLE_SET:
+            raise ValueError(f"protocol: {self.protocol!r} has one threshold and no curves")
+        with self.sync_context():
+            precision, recall, f = self.curve_sums / self.curve_frames
+        return precision, recall, f
+
+    def plot_curve(self, ax: Any = None) -> Any:
+        """Plot precision over recall at the 255 thresholds, and where F is best; needs matplotlib.
+
+        Args:
+            ax: matplotlib axes to draw on; by default, new ones.
+
+        Returns:
+            The figure and its axes.
+
+        Raises:
+            ValueError: if the protocol has no thresholds.
+        """
+        precision, recall, f = (curve.cpu() for curve in self.curves())
+        best = f.argmax()
+        figure, ax = new_axes(ax)
+        ax.plot(recall, precision)
+        ax.plot(recall[best], precision[best], "o", label=f"F = {f[best]:.3f}")
+        ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
+        ax.legend()
+        return figure, ax
 
 
-def _f_curves(logits: Tensor, masks: Tensor) -> Tensor:
-    selected, hit = threshold_counts(logits.detach().squeeze(2).float().sigmoid(), masks)
-    truth = masks.bool().sum(dim=(-2, -1)).double()
-    precision = hit / (selected.double() + 1e-20)
-    recall = hit / (truth[..., None] + 1e-20)
+def _curves(statistics: FrameStatistics) -> Tensor:
+    """Return precision, recall and F of each frame at each threshold, ``(..., 3, 255)``."""
+    precision = statistics.hit / (statistics.selected.double() + 1e-20)
+    recall = statistics.hit / (statistics.truth.double()[..., None] + 1e-20)
     f = (1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)
-    return f.nan_to_num(nan=0.0)
+    return torch.stack([precision, recall, f.nan_to_num(nan=0.0)], dim=-2)
 
 
-def _frame_sums(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return the curve of every frame, and behind it 1 if the frame has ground truth, ``(B, T, 256)``."""
-    present = masks.bool().flatten(2).any(dim=-1)
-    return torch.cat([_f_curves(logits, masks), present[..., None].double()], dim=-1)
+def _frame_sums(statistics: FrameStatistics, protocol: str) -> Tensor:
+    """Return the areas of each frame, or its F curve and behind it 1 if it has ground truth."""
+    if protocol in WHOLE_SET:
+        return torch.stack(statistics[:4], dim=-1).double()
+    present = (statistics.truth > 0).double()[..., None]
+    return torch.cat([_curves(statistics)[..., 2, :], present], dim=-1)
 
 
-def _best_f(sums: Tensor) -> Tensor:
-    """Return the maximum ``(...)`` of the mean curve from sums ``(..., 256)`` over frames."""
-    return (sums[..., :-1] / sums[..., -1:].clamp(min=1)).amax(dim=-1)
+def _score(sums: Tensor, protocol: str, empty: str, background: str) -> Tensor:
+    if protocol in WHOLE_SET:
+        background = background if protocol == "dataset" else "keep"
+        return mean_over_classes(class_f(two_classes(sums), protocol), background)
+    frames = sums[..., -1]
+    best = (sums[..., :-1] / frames[..., None].clamp(min=1)).amax(dim=-1)  # of the mean curve
+    return torch.where(frames > 0, best, math.nan) if empty == "skip" else best

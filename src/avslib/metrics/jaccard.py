@@ -1,30 +1,60 @@
-"""J: mean intersection over union of masks."""
+"""J: intersection over union of masks."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from avslib.metrics._batches import ClipBatchMean, check_binary, check_frames, not_binary
+from avslib._checks import check_one_of
+from avslib.metrics._batches import (
+    ClipBatchMean,
+    check_binary,
+    check_frames,
+    clip_sums,
+    mean_over_batches,
+    not_binary,
+)
+from avslib.metrics._plots import plot_bars
+from avslib.metrics.classes import class_iou, mean_over_classes, two_classes
+from avslib.metrics.protocols import READING, TWO_LOGITS, WHOLE_SET, check_arguments
+from avslib.metrics.statistics import FrameStatistics, frame_statistics
+
+EMPTY = ("tn_ratio", "skip", "zero_one")
+BINS = 50
+_OPTIONS = {
+    "avsbench": ("clips_per_batch", "threshold", "empty"),
+    "sama": ("clips_per_batch", "threshold", "empty"),
+    "combo": ("ranks", "empty"),
+    "stepping_stones": ("empty",),
+    "davis": (),
+    "dataset": ("threshold", "background"),
+    "cavp": (),
+    "ddeseg": (),
+}
 
 
-def frame_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
+def frame_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5, empty: str = "tn_ratio") -> Tensor:
     """Return the intersection over union of every frame.
 
     The prediction is ``sigmoid(logits) > threshold`` in float32: a logit of 2e-8 has probability 0.5 there
-    and is background. A frame whose ground truth is empty scores the fraction of it that is predicted as
-    background (AVSBench, Zhou et al., ECCV 2022).
+    and is background. What a frame whose ground truth is empty scores is a choice: ``"tn_ratio"``, the
+    fraction of it that is predicted as background (AVSBench, Zhou et al., ECCV 2022); ``"zero_one"``, 1 if
+    nothing is predicted in it and else 0; ``"skip"``, NaN.
 
     Args:
         logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+        empty: what a frame without ground truth scores.
 
     Returns:
         One score a frame, ``(B, T)``, float64, in ``[0, 1]``.
 
     Raises:
-        ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
+        ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, or ``empty`` is unknown.
 
     Example:
         >>> logits = torch.tensor([[-9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(1, 2, 1, 2, 2)
@@ -34,7 +64,8 @@ def frame_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tenso
     """
     check_frames(logits, masks)
     check_binary(not_binary(masks))
-    return _frame_iou(logits, masks, threshold)
+    check_one_of("empty", empty, EMPTY)
+    return _frame_iou(frame_statistics(logits, masks, threshold=threshold, curves=False), empty)
 
 
 def mask_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
@@ -58,26 +89,98 @@ def mask_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor
     return frame_iou(logits, masks, threshold=threshold).mean()
 
 
-class MaskIoU(ClipBatchMean):
-    """Mean intersection over union, "J" or "mIoU", by a named protocol.
-
-    ``"avsbench"`` (Zhou et al., ECCV 2022, and their test script): `frame_iou`, averaged over the frames of a
-    batch, then plainly over batches. Batches are the protocol's, not the user's: ``clips_per_batch``
-    consecutive clips in the order in which they were seen, the last batch perhaps short and of the same
-    weight. Among clips of one length the size of a batch matters only through a short last one.
-
-    Several processes: with one clip a batch, the order of clips is indifferent. With more, the clips of
-    process 0 come first, then those of process 1, and so on; a sampler that deals clips out in turn gives
-    another order than the published script, so take one process to reproduce its number.
+def jaccard(
+    statistics: FrameStatistics,
+    clip: Tensor,
+    protocol: str = "avsbench",
+    *,
+    clips_per_batch: float = 1,
+    ranks: int = 1,
+    empty: str = "tn_ratio",
+    background: str = "drop",
+) -> Tensor:
+    """Return what :class:`MaskIoU` returns, from counts that :func:`frame_statistics` has made.
 
     Args:
-        protocol: ``"avsbench"``.
-        clips_per_batch: clips in a batch of the protocol; the published test script has 4, its argument's
-            default is 1.
-        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+        statistics: counts of frames, with one axis ``(n,)``, by the reading of the protocol.
+        clip: the number of the clip that each frame belongs to, ``(n,)``, int64; batches go by it.
+        protocol: as for :class:`MaskIoU`, and so are the arguments that follow.
+        clips_per_batch: clips in a batch.
+        ranks: processes of ``"combo"``.
+        empty: what a frame without ground truth scores.
+        background: whether the background counts in ``"dataset"``.
+
+    Returns:
+        A scalar, float64, in ``[0, 1]``; NaN without a clip.
 
     Raises:
-        ValueError: if ``protocol`` is unknown or a number is out of its range.
+        ValueError: if the protocol is unknown or an argument is not one of its own.
+
+    Example:
+        >>> logits = torch.tensor([[-9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(1, 2, 1, 2, 2)
+        >>> masks = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]]).view(1, 2, 2, 2)
+        >>> statistics = frame_statistics(logits, masks)
+        >>> counts = FrameStatistics(*(field.flatten(0, 1) for field in statistics))
+        >>> for word in ("avsbench", "dataset"):
+        ...     print(round(jaccard(counts, torch.tensor([0, 0]), word).item(), 4))
+        0.7083
+        0.5
+    """
+    check_arguments(
+        protocol,
+        _OPTIONS,
+        clips_per_batch=clips_per_batch,
+        ranks=ranks,
+        threshold=0.5,
+        empty=empty,
+        empty_words=EMPTY,
+        background=background,
+    )
+    sums = clip_sums(_frame_sums(statistics, protocol, empty), clip)
+    if protocol in WHOLE_SET:
+        clips_per_batch = math.inf
+    return mean_over_batches(
+        sums,
+        lambda sums: _score(sums, protocol, background),
+        clips_per_batch=clips_per_batch,
+        ranks=ranks,
+    )
+
+
+class MaskIoU(ClipBatchMean):
+    """Intersection over union, "J" or "mIoU", by a named protocol.
+
+    - ``"avsbench"`` (Zhou et al., ECCV 2022, and their test script): `frame_iou`, averaged over the frames of
+      a batch, then plainly over batches. Batches are the protocol's, not the user's: ``clips_per_batch``
+      consecutive clips, the last batch perhaps short and of the same weight. Among clips of one length the
+      size of a batch matters only through a short last one. ``"sama"`` is the same.
+    - ``"combo"`` (COMBO, Yang et al., CVPR 2024): one clip a batch; detectron2's test sampler deals the clips
+      to ``ranks`` GPUs in consecutive blocks, and the score is the mean of the GPUs' means. One logit or two.
+    - ``"stepping_stones"`` (Ma et al., ECCV 2024): one clip a batch; the prediction is the larger of two
+      logits. One logit counts as the second of a pair whose first is 0.
+    - ``"davis"`` (Perazzi et al., CVPR 2016): no epsilon, and a frame without ground truth scores 1 if
+      nothing is predicted in it, else 0; mean over the frames of a clip, then over clips.
+    - ``"dataset"``, ``"cavp"``, ``"ddeseg"``: one ratio for the whole set, see
+      :func:`~avslib.metrics.class_iou`; ``"dataset"`` of the foreground alone, or with
+      ``background="keep"`` the mean of background and foreground, which the others always are. One logit or
+      two; of two, ``"cavp"`` and ``"ddeseg"`` predict the larger one.
+
+    Several processes: the number is the same, whatever the order of clips. Where batches hold several clips,
+    or ranks are emulated, this needs ``index`` in ``update``; without it the clips of process 0 come first,
+    then those of process 1, and so on.
+
+    Args:
+        protocol: one of the words above.
+        clips_per_batch: clips in a batch of ``"avsbench"``; the published test script has 4, its argument's
+            default is 1; ``math.inf`` for one batch of all.
+        ranks: GPUs of ``"combo"``; its published test scripts have 1.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground; Ref-AVS has 0.4.
+        empty: what a frame without ground truth scores, see `frame_iou`; with ``"skip"`` it is no frame, and
+            a batch of such frames no batch.
+        background: ``"drop"`` or ``"keep"``, of ``"dataset"``.
+
+    Raises:
+        ValueError: if a word is unknown, a number out of its range, or an argument not one of the protocol's.
 
     Example:
         >>> metric = MaskIoU()
@@ -86,25 +189,101 @@ class MaskIoU(ClipBatchMean):
         tensor(1.0000, dtype=torch.float64)
     """
 
+    protocols = tuple(_OPTIONS)
+    frame_histogram: Tensor
+
     def __init__(
-        self, protocol: str = "avsbench", *, clips_per_batch: int = 1, threshold: float = 0.5
+        self,
+        protocol: str = "avsbench",
+        *,
+        clips_per_batch: float = 1,
+        ranks: int = 1,
+        threshold: float = 0.5,
+        empty: str = "tn_ratio",
+        background: str = "drop",
     ) -> None:
-        super().__init__(protocol, clips_per_batch=clips_per_batch, sums=1, settings=(threshold,))
-        if not 0 <= threshold < 1:
-            raise ValueError(f"threshold: expected a probability in [0, 1), got {threshold}")
+        check_arguments(
+            protocol,
+            _OPTIONS,
+            clips_per_batch=clips_per_batch,
+            ranks=ranks,
+            threshold=threshold,
+            empty=empty,
+            empty_words=EMPTY,
+            background=background,
+        )
+        super().__init__(
+            ("J", protocol, clips_per_batch, ranks, threshold, empty, background),
+            sums=4 if protocol in WHOLE_SET else 2,
+            clips_per_batch=math.inf if protocol in WHOLE_SET else clips_per_batch,
+            ranks=ranks,
+            two_logits=protocol in TWO_LOGITS,
+        )
+        self.protocol = protocol
         self.threshold = threshold
+        self.empty = empty
+        self.background = background
+        self.add_state("frame_histogram", torch.zeros(BINS, dtype=torch.int64), "sum")
 
-    def _frame_sums(self, logits: Tensor, masks: Tensor) -> Tensor:
-        return _frame_iou(logits, masks, self.threshold)[..., None]
+    def _frame_sums(self, logits: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        statistics = frame_statistics(
+            logits, masks, reading=READING[self.protocol], threshold=self.threshold, curves=False
+        )
+        iou = _protocol_iou(statistics, self.protocol, self.empty)
+        place = (iou.nan_to_num() * BINS).long().clamp(max=BINS - 1)
+        self.frame_histogram.scatter_add_(0, place.flatten(), (counted & ~iou.isnan()).flatten().long())
+        return _frame_sums(statistics, self.protocol, self.empty)
 
-    def _score(self, sums: Tensor, frames: Tensor) -> Tensor:
-        return sums[..., 0] / frames
+    def _score(self, sums: Tensor) -> Tensor:
+        return _score(sums, self.protocol, self.background)
+
+    def plot_histogram(self, ax: Any = None) -> Any:
+        """Plot how many frames have which J; needs matplotlib.
+
+        In the protocols of the whole set, the J of a frame with no ground truth is that of AVSBench.
+
+        Args:
+            ax: matplotlib axes to draw on; by default, new ones.
+
+        Returns:
+            The figure and its axes.
+        """
+        with self.sync_context():
+            frames = self.frame_histogram.tolist()
+        return plot_bars(frames, [i / BINS for i in range(BINS)], ax, "J of a frame", "frames")
 
 
-def _frame_iou(logits: Tensor, masks: Tensor, threshold: float) -> Tensor:
-    predicted = (logits.detach().squeeze(2).float().sigmoid() > threshold).flatten(2)
-    truth = masks.bool().flatten(2)
-    union = (predicted | truth).sum(dim=-1).double()
-    iou = (predicted & truth).sum(dim=-1) / (union + 1e-7)
-    pixels = truth.shape[-1]  # the union is what was predicted where there is no truth
-    return torch.where(truth.any(dim=-1), iou, (pixels - union) / (pixels + 1e-7))
+def _frame_iou(statistics: FrameStatistics, empty: str, epsilon: float = 1e-7) -> Tensor:
+    union = (statistics.predicted + statistics.truth - statistics.intersection).double()
+    iou = statistics.intersection / (union + epsilon)
+    if empty == "tn_ratio":  # the union is what was predicted where there is no truth
+        alone = (statistics.pixels - union) / (statistics.pixels.double() + epsilon)
+    elif empty == "zero_one":
+        alone = (union == 0).double()
+    else:
+        alone = torch.full_like(union, math.nan)
+    return torch.where(statistics.truth > 0, iou, alone)
+
+
+def davis_iou(statistics: FrameStatistics) -> Tensor:
+    """Return the region similarity of DAVIS of every frame, ``(...)``."""
+    return _frame_iou(statistics, "zero_one", epsilon=0.0)
+
+
+def _protocol_iou(statistics: FrameStatistics, protocol: str, empty: str) -> Tensor:
+    return davis_iou(statistics) if protocol == "davis" else _frame_iou(statistics, empty)
+
+
+def _frame_sums(statistics: FrameStatistics, protocol: str, empty: str) -> Tensor:
+    """Return the areas of each frame, or its score and behind it 1 if it has one."""
+    if protocol in WHOLE_SET:
+        return torch.stack(statistics[:4], dim=-1).double()
+    iou = _protocol_iou(statistics, protocol, empty)
+    return torch.stack([iou.nan_to_num(nan=0.0), (~iou.isnan()).double()], dim=-1)
+
+
+def _score(sums: Tensor, protocol: str, background: str) -> Tensor:
+    if protocol in WHOLE_SET:
+        background = background if protocol == "dataset" else "keep"
+        return mean_over_classes(class_iou(two_classes(sums), protocol), background)
+    return sums[..., 0] / sums[..., 1]

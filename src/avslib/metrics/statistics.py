@@ -1,0 +1,190 @@
+"""Logits and masks to counts of pixels: all that a score of binary masks has to know of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from avslib._checks import check_one_of, check_shape
+
+THRESHOLDS = 255
+CHUNK = {"cpu": 2**18, "accelerator": 2**22}
+"""Pixels that are looked at together: few enough for a batch of any size, and on a CPU for its cache."""
+
+
+class FrameStatistics(NamedTuple):
+    """Counts of pixels in frames; the scores of all binary protocols follow from them.
+
+    The leading axes are the frames', ``(B, T)`` or ``(n,)``. A few hundred numbers a frame: those of a whole
+    test set fit in memory, and no protocol has to see a pixel again.
+    """
+
+    pixels: Tensor  # (...), int64, of the frame
+    truth: Tensor  # (...), int64, foreground in the ground truth
+    predicted: Tensor  # (...), int64, foreground in the prediction
+    intersection: Tensor  # (...), int64, foreground in both
+    selected: Tensor  # (..., 255), int32, whose score reaches a threshold; (..., 0) without curves
+    hit: Tensor  # (..., 255), int32, the foreground among them
+
+
+def frame_statistics(
+    logits: Tensor,
+    masks: Tensor,
+    *,
+    reading: str = "probability",
+    threshold: float = 0.5,
+    curves: bool = True,
+) -> FrameStatistics:
+    """Count the pixels of every frame.
+
+    How logits become a prediction and a score that thresholds are put on is the reading, and differs between
+    published evaluations; ``avslib.metrics.READING`` says which protocol has which:
+
+    - ``"probability"``: foreground where the probability, the sigmoid of one logit or the softmax of two, is
+      above ``threshold``; the probability is the score.
+    - ``"logit"``: the same prediction, of one logit; the logit itself is the score.
+    - ``"argmax"``: foreground where its logit is the larger one; the probability is the score.
+    - ``"argmax_probability"``: foreground where its probability is the larger one; of one logit, as
+      ``"probability"``.
+    - ``"stepping_stones"``: foreground where its logit is the larger one; sigmoid(2 l1 - l0) is the score.
+
+    Where a reading wants two logits, one logit l stands for the pair (0, l), which has the same probability.
+
+    Args:
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, or of background and foreground before the
+            softmax, ``(B, T, 2, H, W)``; any float type, taken to float32.
+        masks: ground truth, ``(B, T, H, W)``, 0 and 1.
+        reading: one of the words above.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+        curves: whether to count at the 255 thresholds, which takes most of the time.
+
+    Returns:
+        The counts, with axes ``(B, T)``.
+
+    Raises:
+        ValueError: if a shape differs or the reading is unknown.
+
+    Example:
+        >>> logits = torch.tensor([-9.0, 0.0, 0.0, 9.0]).view(1, 1, 1, 2, 2)
+        >>> statistics = frame_statistics(logits, torch.tensor([0, 0, 1, 1]).view(1, 1, 2, 2))
+        >>> statistics.truth.item(), statistics.predicted.item(), statistics.intersection.item()
+        (2, 1, 1)
+        >>> statistics.selected[0, 0, [0, 127, 254]]  # at 0, 1/2 and 1
+        tensor([4, 3, 0], dtype=torch.int32)
+    """
+    check_one_of("reading", reading, READINGS)
+    channels = 1 if reading == "logit" or logits.dim() < 3 or logits.shape[2] != 2 else 2
+    size = check_shape("logits", logits, f"b t {channels} h w")
+    check_shape("masks", masks, "b t h w", **size)
+    b, t, h, w = masks.shape
+    parts = [
+        _count(*READINGS[reading](part.float(), threshold), truth.bool(), curves)
+        for part, truth in _chunks(logits.detach().flatten(0, 1), masks.flatten(0, 1), h * w)
+    ]
+    return FrameStatistics(*(torch.cat(field).unflatten(0, (b, t)) for field in zip(*parts, strict=True)))
+
+
+def threshold_counts(scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the pixels whose score reaches each threshold.
+
+    The thresholds are ``linspace(0, 1 - 1e-10, 255)`` in float32: the first is 0, the last exactly 1. One
+    histogram a frame, of how many thresholds a pixel reaches, replaces 255 comparisons; it is exact where a
+    score is a threshold, and a NaN reaches none.
+
+    Args:
+        scores: ``(B, T, H, W)``, float32; probabilities, or any other number.
+        masks: ground truth, ``(B, T, H, W)``, 0 and 1.
+
+    Returns:
+        How many pixels reach each threshold and how many of them are foreground, ``(B, T, 255)``, int64.
+    """
+    b, t, _, _ = masks.shape
+    selected, hit = _threshold_counts(scores.flatten(0, 1), masks.flatten(0, 1).bool())
+    return selected.unflatten(0, (b, t)), hit.unflatten(0, (b, t))
+
+
+def _chunks(logits: Tensor, masks: Tensor, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
+    chunk = CHUNK["cpu" if masks.device.type == "cpu" else "accelerator"]
+    frames = max(1, chunk // max(1, pixels))
+    return zip(logits.split(frames), masks.split(frames), strict=True)
+
+
+def _count(predicted: Tensor, scores: Tensor, truth: Tensor, curves: bool) -> FrameStatistics:
+    """Return the counts of frames ``(n, H, W)``."""
+    n, h, w = truth.shape
+    if curves:
+        selected, hit = (counts.int() for counts in _threshold_counts(scores, truth))
+    else:
+        selected = hit = torch.zeros(n, 0, dtype=torch.int32, device=truth.device)
+    return FrameStatistics(
+        pixels=torch.full((n,), h * w, device=truth.device),
+        truth=truth.flatten(1).count_nonzero(dim=1),
+        predicted=predicted.flatten(1).count_nonzero(dim=1),
+        intersection=(predicted & truth).flatten(1).count_nonzero(dim=1),
+        selected=selected,
+        hit=hit,
+    )
+
+
+def _threshold_counts(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    n, device = len(truth), truth.device
+    # made on the CPU everywhere, since another device may round otherwise
+    thresholds = torch.linspace(0, 1 - 1e-10, THRESHOLDS, device="cpu").to(device, non_blocking=True)
+    # a score reaches all thresholds below the nearest one, and none above it
+    nearest = (scores * (THRESHOLDS - 1)).round_().nan_to_num_(nan=0.0).clamp_(0, THRESHOLDS - 1).long()
+    reached = nearest.add_((scores >= thresholds.take(nearest)).long())  # long: mixed types add slowly
+    first = torch.arange(0, 2 * n, 2, device=device).view(n, 1, 1)
+    cell = truth.long().add_(first).mul_(THRESHOLDS + 1).add_(reached).flatten()
+    # not bincount, which waits for an accelerator to learn its own length
+    counts = cell.new_zeros(n * 2 * (THRESHOLDS + 1))
+    counts.scatter_add_(0, cell, cell.new_ones(1).expand_as(cell))
+    at_least = counts.view(n, 2, THRESHOLDS + 1).flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    return at_least.sum(dim=1), at_least[:, 1]
+
+
+def _probability(logits: Tensor) -> Tensor:
+    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, 1]
+
+
+def _pair(logits: Tensor) -> tuple[Tensor, Tensor]:
+    background = torch.zeros_like(logits[:, 0]) if logits.shape[1] == 1 else logits[:, 0]
+    return background, logits[:, -1]
+
+
+def _read_probability(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    probability = _probability(logits)
+    return probability > threshold, probability
+
+
+def _read_logit(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    return _probability(logits) > threshold, logits[:, 0]
+
+
+def _read_argmax(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    background, foreground = _pair(logits)
+    return foreground > background, _probability(logits)
+
+
+def _read_argmax_probability(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    if logits.shape[1] == 1:
+        return _read_probability(logits, threshold)
+    background, foreground = logits.softmax(dim=1).unbind(1)
+    return foreground > background, foreground
+
+
+def _read_stepping_stones(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    background, foreground = _pair(logits)
+    return foreground > background, (2 * foreground - background).sigmoid()
+
+
+READINGS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {
+    "probability": _read_probability,
+    "logit": _read_logit,
+    "argmax": _read_argmax,
+    "argmax_probability": _read_argmax_probability,
+    "stepping_stones": _read_stepping_stones,
+}
+"""Logits ``(n, 1 or 2, H, W)``, float32, and a threshold to a prediction and a score, ``(n, H, W)``."""
