@@ -11,8 +11,10 @@ ROOT = Path(avslib.__file__).parent
 GROUPS = (  # top to bottom
     {"cli"},
     {"training"},
-    {"models", "data"},
+    {"models", "curation", "storage"},
+    {"data"},
     {"encoders", "fusion", "latent", "decoders", "losses", "metrics", "media"},
+    {"_jobs"},
     {"clip", "_checks", "_version"},
 )
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -13,8 +13,30 @@ from avslib._version import __version__
 from avslib.clip import Clip
 
 if TYPE_CHECKING:
-    from avslib import data, decoders, encoders, fusion, latent, losses, media, metrics, models, training
-    from avslib.data import AVSBenchMS3, AVSBenchS4, SyntheticAVS
+    from avslib import (
+        curation,
+        data,
+        decoders,
+        encoders,
+        fusion,
+        latent,
+        losses,
+        media,
+        metrics,
+        models,
+        storage,
+        training,
+    )
+    from avslib.data import (
+        VPO,
+        AVSBenchMS3,
+        AVSBenchS4,
+        AVSBenchSemantic,
+        ClipFolder,
+        ClipTransform,
+        MixedClips,
+        SyntheticAVS,
+    )
     from avslib.decoders import FPNHead, LatentInjection, TopDownDecoder
     from avslib.encoders import (
         ASPPNeck,
@@ -53,15 +75,18 @@ if TYPE_CHECKING:
         create_model,
         list_models,
     )
+    from avslib.storage import ShardedClips
 
 __all__ = [
     "C3N",
     "ECMVAE",
     "TPAVI",
+    "VPO",
     "ASPPNeck",
     "AVSBenchBaseline",
     "AVSBenchMS3",
     "AVSBenchS4",
+    "AVSBenchSemantic",
     "AVSModel",
     "AudioBlind",
     "AudioEncoder",
@@ -69,6 +94,8 @@ __all__ = [
     "AudioVisualMatching",
     "CVAESegmenter",
     "Clip",
+    "ClipFolder",
+    "ClipTransform",
     "ConditionEncoder",
     "ConsensusAttention",
     "DiagonalGaussian",
@@ -84,12 +111,14 @@ __all__ = [
     "LogMel",
     "MaskIoU",
     "MelCNN",
+    "MixedClips",
     "Neck",
     "NoiseEstimator",
     "PCAQuantizer",
     "PyramidFusion",
     "ReductionNeck",
     "Segmentation",
+    "ShardedClips",
     "SyntheticAVS",
     "TopDownDecoder",
     "VGGish",
@@ -97,6 +126,7 @@ __all__ = [
     "VisualEncoder",
     "__version__",
     "create_model",
+    "curation",
     "data",
     "decoders",
     "encoders",
@@ -107,13 +137,20 @@ __all__ = [
     "media",
     "metrics",
     "models",
+    "storage",
     "training",
 ]
 
 _FOLDER = {
     "AVSBenchMS3": "data",
     "AVSBenchS4": "data",
+    "AVSBenchSemantic": "data",
+    "ClipFolder": "data",
+    "ClipTransform": "data",
+    "MixedClips": "data",
+    "ShardedClips": "storage",
     "SyntheticAVS": "data",
+    "VPO": "data",
     "FPNHead": "decoders",
     "LatentInjection": "decoders",
     "TopDownDecoder": "decoders",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avslib.media.video import read_audio, read_frames, write_video
+from avslib.media.video import iter_frames, probe_video, read_audio, read_frames, write_video
 
 
 def numbered_frames(count: int, h: int = 64, w: int = 80) -> Tensor:
@@ -82,6 +82,45 @@ def test_broken_rates_keep_time(tmp_path: Path, fps: float) -> None:
     assert [number_of(frame) for frame in frames] == list(range(9))
 
 
+@pytest.mark.parametrize(("fps", "count"), [(8, 40), (29.97, 31), (0.5, 1)])
+def test_a_probe_tells_when_each_frame_is_shown(tmp_path: Path, fps: float, count: int) -> None:
+    write_video(tmp_path / "a.mp4", numbered_frames(count), fps=fps)
+    video = probe_video(tmp_path / "a.mp4")
+    assert video.times == pytest.approx([index / fps for index in range(count)], abs=1e-3)
+    assert video.end == pytest.approx(count / fps, abs=1e-3)
+    assert video.fps == pytest.approx(fps, rel=1e-4)
+    assert not video.has_sound
+
+
+def test_a_probe_hears_whether_there_is_sound(film: Path) -> None:
+    assert probe_video(film).has_sound
+
+
+def test_frames_come_one_by_one_as_they_come_together(film: Path) -> None:
+    seconds = [0.0, 0.3, 0.3, 2.9, 4.0, 50.0, 60.0]
+    one_by_one = list(iter_frames(film, seconds))
+    assert torch.equal(torch.stack(one_by_one), read_frames(film, seconds))
+    frames = iter_frames(film, seconds)
+    assert torch.equal(next(frames), one_by_one[0])
+    frames.close()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"seconds: expected times in order, got \[1, 0\]"):
+        next(iter_frames(film, [1, 0]))
+
+
+def test_a_playlist_is_not_followed(film: Path) -> None:
+    playlist = film.with_name("list.mp4")
+    playlist.write_text(f"ffconcat version 1.0\nfile {film.name}\n")
+    for read in (lambda path: read_frames(path, [0]), read_audio, probe_video):
+        with pytest.raises(ValueError, match=r"list\.mp4: cannot be read .* as a video"):
+            read(playlist)
+
+
+def test_a_name_is_not_taken_for_a_protocol(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(film.parent)
+    Path("subfile:a.mp4").write_bytes(film.read_bytes())
+    assert torch.equal(read_frames("subfile:a.mp4", [1]), read_frames(film, [1]))
+
+
 def test_sound_keeps_its_time_and_loudness(film: Path) -> None:
     waveform, rate = read_audio(film)
     assert rate == 16_000
@@ -146,7 +185,7 @@ def test_files_that_are_no_video_are_named(film: Path, tmp_path: Path) -> None:
 def test_a_film_that_was_cut_off_is_refused(film: Path, tmp_path: Path, kept: float) -> None:
     content = film.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(content[: int(kept * len(content))])
-    for read in (lambda path: read_frames(path, [4.9]), read_audio):
+    for read in (lambda path: read_frames(path, [4.9]), read_audio, probe_video):
         with pytest.raises(ValueError, match=r"cut\.mp4: (ends after \d\.\d s of|cannot be read)"):
             read(tmp_path / "cut.mp4")
 
@@ -158,6 +197,8 @@ def test_a_missing_stream_is_named(tmp_path: Path) -> None:
     write_video(tmp_path / "silent.mp4", numbered_frames(2), fps=2)
     with pytest.raises(ValueError, match=r"sound\.wav: expected a video, found no stream of pictures"):
         read_frames(tmp_path / "sound.wav", [0])
+    with pytest.raises(ValueError, match=r"sound\.wav: expected a video, found no stream of pictures"):
+        probe_video(tmp_path / "sound.wav")
     with pytest.raises(
         ValueError, match=r"silent\.mp4: expected a video with sound, found no stream of sound"
     ):
@@ -185,6 +226,7 @@ def test_without_pyav_the_error_says_how_to_get_it(film: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "av", None)
     for call in (
         lambda: read_frames(film, [0]),
+        lambda: probe_video(film),
         lambda: read_audio(film),
         lambda: write_video(film, numbered_frames(1), fps=1),
     ):

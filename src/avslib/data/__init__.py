@@ -5,6 +5,7 @@ from avslib.data.avss import AVSBenchSemantic
 from avslib.data.folder import ClipFolder
 from avslib.data.mixing import ClipsWithWaveforms, MixedClips, paste_sounding
 from avslib.data.reader import ClipReader
+from avslib.data.readers import READERS
 from avslib.data.sound import ClipDataset, SilentSound, SwappedSound
 from avslib.data.sound_transforms import AddNoise, RandomGain, RandomLogMelGain, add_noise, log_mel_gain
 from avslib.data.synthetic import (
@@ -18,6 +19,7 @@ from avslib.data.transforms import ClipTransform, train_transform
 from avslib.data.vpo import VPO
 
 __all__ = [
+    "READERS",
     "VPO",
     "AVSBenchMS3",
     "AVSBenchS4",

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 from avslib._checks import check_one_of, check_positive
 from avslib.clip import Clip
 from avslib.data.layout import SPLITS, ClipFiles, links_out
+from avslib.data.stored_log_mel import load_examples, log_mel_path
 from avslib.media._image import MAX_PIXELS
 from avslib.media.audio import read_wav, resample
 from avslib.media.frame import normalize_frames, read_frame
 from avslib.media.mask import read_mask
 from avslib.media.mel import fit_examples, log_mel_examples
-from avslib.media.tensor_pickle import load_tensor_pickle
 
 SAMPLE_RATE = 16_000
 """Hz, of every waveform that goes into a log-mel."""
@@ -136,10 +136,7 @@ class ClipReader(Dataset[Clip], ABC):
         return read_mask(path, self.size, fit=self.fit, max_pixels=self.max_pixels)
 
     def _sound_file(self, files: ClipFiles) -> Path:
-        if self.sound == "wav":
-            return files.wav
-        converted = files.log_mel.with_suffix(".safetensors")
-        return converted if converted.is_file() else files.log_mel
+        return files.wav if self.sound == "wav" else log_mel_path(files)
 
     def _sound_root(self) -> Path:
         """Give the folder that the sounds may not leave."""
@@ -256,12 +253,7 @@ class ClipReader(Dataset[Clip], ABC):
                     f"{path}: expected at least 0.975 s of sound, got {len(waveform) / SAMPLE_RATE:.3f} s"
                 )
             return fit_examples(examples, seconds, padding=self._padding)
-        examples = _load_log_mel(path)
-        if examples.shape != (seconds, 1, 96, 64):
-            raise ValueError(
-                f"{path}: expected a log-mel ({seconds}, 1, 96, 64), got {tuple(examples.shape)}"
-            )
-        return examples.float()
+        return load_examples(path, seconds)
 
     def _read_sound(self, files: ClipFiles) -> Tensor:
         return self._read_waveform(files.wav)
@@ -278,15 +270,3 @@ def _fit_length(tensor: Tensor, seconds: int) -> Tensor:
     """Cut a field of a clip, or pad it with zeros, along its first axis."""
     lacking = max(0, seconds - len(tensor))
     return F.pad(tensor[:seconds], (0, 0) * (tensor.ndim - 1) + (0, lacking))
-
-
-def _load_log_mel(path: Path) -> Tensor:
-    if path.suffix != ".safetensors":
-        return load_tensor_pickle(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)["log_mel"]
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: expected a safetensors file with a tensor 'log_mel' ({error})") from error

@@ -5,11 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -21,6 +18,7 @@ import torch
 from PIL import Image
 
 from avslib._checks import check_positive
+from avslib._jobs import UNFINISHED, run_jobs, write_whole
 from avslib.data.layout import ClipFiles, avss_files, ms3_files, s4_files
 from avslib.data.synthetic_families import CLASS_NAMES
 from avslib.data.synthetic_scene import SyntheticConfig, clip_indices, name_clip, part_of, render_clip
@@ -95,13 +93,12 @@ def write_avsbench(
     root.mkdir(parents=True, exist_ok=True)
     manifest = _agree_on_manifest(root, config, clips, videos)
     write = partial(_write_clip, root=root, config=config, videos=bool(manifest["videos"]))
-    with _mapper(workers) as run:
-        for _ in run(write, jobs):
-            if progress is not None:
-                progress(1)
+    for (split, index), _, error in run_jobs(write, jobs, workers=workers, progress=progress):
+        if error:
+            raise RuntimeError(f"clip {index} of {split!r} could not be written: {error}")
     if setting == "avss":
         numbers = {name: number for number, name in enumerate(CLASS_NAMES)}
-        _replace_text(root / "label2idx.json", json.dumps(numbers, indent=2) + "\n")
+        _write_text(root / "label2idx.json", json.dumps(numbers, indent=2) + "\n")
     _write_table(root, config, jobs)
 
 
@@ -124,7 +121,7 @@ def _agree_on_manifest(
             f"expected {asked.get(key)!r}; take another folder, or delete this one"
         )
     if known is None:
-        _replace_text(path, json.dumps({**settings, config.setting: asked}, indent=2) + "\n")
+        _write_text(path, json.dumps({**settings, config.setting: asked}, indent=2) + "\n")
     return asked
 
 
@@ -149,7 +146,7 @@ def _write_clip(job: tuple[str, int], *, root: Path, config: SyntheticConfig, vi
     places = _places(_files(root, config, split, index))
     if places[-1].exists():
         return
-    with TemporaryDirectory(prefix=".unfinished-", dir=root) as folder:
+    with TemporaryDirectory(prefix=UNFINISHED, dir=root) as folder:
         aside = _files(Path(folder), config, split, index)
         _render_files(aside, index, config, videos=videos)
         for made, place in zip(_places(aside), places, strict=True):
@@ -202,24 +199,9 @@ def _write_table(root: Path, config: SyntheticConfig, jobs: Sequence[tuple[str, 
         lines.append([known[column] for column in header])
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
-    _replace_text(root / place, text.getvalue())
+    _write_text(root / place, text.getvalue())
 
 
-def _replace_text(path: Path, text: str) -> None:
-    """Write a file in one step, so that a reader finds the old one or the new one."""
-    aside = path.with_name(f".{path.name}.unfinished")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Iterator[None]]]:
-    """Give ``map``, or one over several processes; they are spawned, since a forked torch may hang."""
-    if workers == 1:
-        yield map
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        yield partial(pool.map, chunksize=4)
+def _write_text(path: Path, text: str) -> None:
+    with write_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

@@ -14,20 +14,23 @@ from avslib.media.mask import read_mask, read_numbers, write_mask
 from avslib.media.mel import LogMel, fit_examples, log_mel_examples, mel_matrix
 from avslib.media.palette import class_palette, read_classes, write_classes
 from avslib.media.tensor_pickle import load_tensor_pickle, save_tensor_pickle
-from avslib.media.video import read_audio, read_frames, write_video
+from avslib.media.video import VideoInfo, iter_frames, probe_video, read_audio, read_frames, write_video
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "MAX_PIXELS",
     "LogMel",
+    "VideoInfo",
     "class_palette",
     "denormalize_frames",
     "fit_examples",
+    "iter_frames",
     "load_tensor_pickle",
     "log_mel_examples",
     "mel_matrix",
     "normalize_frames",
+    "probe_video",
     "read_audio",
     "read_classes",
     "read_frame",

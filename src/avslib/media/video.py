@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,23 @@ from avslib._checks import check_positive, check_shape
 
 _CLOCK_TOLERANCE = 1e-3
 """s; Matroska rounds presentation times to milliseconds."""
+_FORMATS = (
+    "3gp,aac,aiff,amr,asf,avi,dv,flac,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp3,mpeg,mpegts,mpegvideo,"
+    "mxf,nut,obu,ogg,rm,vob,w64,wav,yuv4mpegpipe"
+)
+"""That hold pictures and sound themselves; a playlist, which FFmpeg knows too, would open other files."""
+
+
+class VideoInfo(NamedTuple):
+    """What a video file says about itself, without its pictures."""
+
+    times: tuple[float, ...]
+    """When each frame is shown, s from the beginning of the file, ascending."""
+    end: float
+    """When the last frame leaves the screen, s."""
+    fps: float
+    """Frames a second as the file says, on average; 0 where it does not say."""
+    has_sound: bool
 
 
 def write_video(
@@ -74,6 +92,35 @@ def write_video(
             container.mux(sound.encode())
 
 
+def probe_video(path: str | Path) -> VideoInfo:
+    """Read when each frame of a video is shown; nothing is decoded.
+
+    Raises:
+        ImportError: if PyAV is missing.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no video, holds no pictures or ends too early.
+    """
+    shown: list[tuple[float, float]] = []
+    has_sound = False
+    with _opened(path) as container:
+        stream, start = _pictures(path, container), _start(container)
+        for packet in container.demux(stream, *container.streams.audio[:1]):
+            if packet.pts is None or packet.is_discard:
+                continue
+            if packet.stream.type == "audio":
+                has_sound = True
+            else:
+                time, duration = (value * packet.time_base for value in (packet.pts, packet.duration or 0))
+                shown.append((float(time) - start, float(duration)))
+        if not shown:
+            raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
+        fps = float(stream.average_rate or 0)
+        last, duration = max(shown)
+        end = last + (duration or (1 / fps if fps else 0.0))
+        _check_whole(path, stream, end)
+    return VideoInfo(tuple(sorted(time for time, _ in shown)), end, fps, has_sound)
+
+
 def read_frames(path: str | Path, seconds: Sequence[float]) -> Tensor:
     """Read the frames that are on the screen at given times.
 
@@ -91,32 +138,47 @@ def read_frames(path: str | Path, seconds: Sequence[float]) -> Tensor:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be decoded or holds no pictures, or ``seconds`` is empty or negative.
     """
+    order = sorted(range(len(seconds)), key=lambda index: seconds[index])
+    pictures = dict(zip(order, iter_frames(path, [seconds[index] for index in order]), strict=True))
+    return torch.stack([pictures[index] for index in range(len(order))])
+
+
+def iter_frames(path: str | Path, seconds: Sequence[float]) -> Iterator[Tensor]:
+    """Read the frames of :func:`read_frames` one by one, for a film that is too long to hold.
+
+    Args:
+        path: a video file.
+        seconds: presentation times, s from the beginning of the file, none before the one in front of it.
+
+    Yields:
+        ``(3, H, W)``, uint8, RGB, turned as the file says it is to be shown.
+
+    Raises:
+        ImportError: if PyAV is missing.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be decoded or holds no pictures, or ``seconds`` is empty, negative or not in
+            order.
+    """
     if not len(seconds) or not min(seconds) >= 0:
         raise ValueError(f"seconds: expected at least one time of 0 s or later, got {list(seconds)}")
-    order = sorted(range(len(seconds)), key=lambda index: seconds[index])
-    pictures: dict[int, Tensor] = {}
-
-    def show(frame: Any, until: float) -> None:
-        due = [i for i in order[len(pictures) :] if seconds[i] < until]
-        if due:
-            upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-            pictures.update(dict.fromkeys(due, torch.from_numpy(upright.copy()).permute(2, 0, 1)))
-
+    if list(seconds) != sorted(seconds):
+        raise ValueError(f"seconds: expected times in order, got {list(seconds)}")
+    due = 0
     shown = None
     with _opened(path) as container:
-        if not container.streams.video:
-            raise ValueError(f"{path}: expected a video, found no stream of pictures")
-        for time, frame in _frames_from(container, seconds[order[0]]):
-            show(shown or frame, until=time - _CLOCK_TOLERANCE)
+        stream = _pictures(path, container)
+        for time, frame in _frames_from(container, seconds[0]):
+            ended = bisect.bisect_left(seconds, time - _CLOCK_TOLERANCE, lo=due)
+            if ended > due:
+                yield from [_upright(shown or frame)] * (ended - due)
+                due = ended
             shown = frame
-            if len(pictures) == len(order):
-                break
+            if due == len(seconds):
+                return
         if shown is None:
             raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
-        if len(pictures) < len(order):
-            _check_whole(path, container.streams.video[0], time + float(shown.duration * shown.time_base))
-        show(shown, until=float("inf"))
-    return torch.stack([pictures[index] for index in range(len(order))])
+        _check_whole(path, stream, time + float(shown.duration * shown.time_base))
+        yield from [_upright(shown)] * (len(seconds) - due)
 
 
 def read_audio(path: str | Path) -> tuple[Tensor, int]:
@@ -148,6 +210,17 @@ def read_audio(path: str | Path) -> tuple[Tensor, int]:
         waveform = torch.from_numpy(np.concatenate(blocks))
         _check_whole(path, stream, len(waveform) / stream.rate)
         return waveform, int(stream.rate)
+
+
+def _pictures(path: str | Path, container: Any) -> Any:
+    if not container.streams.video:
+        raise ValueError(f"{path}: expected a video, found no stream of pictures")
+    return container.streams.video[0]
+
+
+def _upright(frame: Any) -> Tensor:
+    turned = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    return torch.from_numpy(turned.copy()).permute(2, 0, 1)
 
 
 def _frames_from(container: Any, second: float) -> Iterator[tuple[float, Any]]:
@@ -191,7 +264,8 @@ def _opened(path: str | Path) -> Iterator[Any]:
     av = _import_av()
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such video file")
-    with _explained(path), av.open(str(path)) as container:
+    source = str(Path(path).absolute())  # one that no protocol of FFmpeg's can be taken for
+    with _explained(path), av.open(source, options={"format_whitelist": _FORMATS}) as container:
         yield container
 
 

@@ -1,0 +1,187 @@
+"""Long work over many files: in several processes, and no half-written file under its right name."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+
+from avslib._checks import check_positive
+
+UNFINISHED = ".unfinished-"
+"""How the names of files begin that are not whole yet; whoever lists a folder passes over them."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def write_whole(path: str | Path) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    The content is on the disk before the name is: after a kill or a power cut there is the old file or the
+    new one, or none. What a kill leaves is a file whose name begins with ``UNFINISHED``.
+
+    Args:
+        path: the file; its folder is made if it is missing. If it is a link, the link is replaced.
+
+    Yields:
+        Another name in the same folder, with the same suffix, to write to, plainly: ``save_file`` of
+        safetensors would make a temporary file of its own, which a kill leaves under its own name.
+
+    Example:
+        >>> path = getfixture("tmp_path") / "folder" / "note.txt"
+        >>> with write_whole(path) as unfinished:
+        ...     _ = unfinished.write_text("done")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('done', 1)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield unfinished
+        with unfinished.open("r+b") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(root: str | Path) -> None:
+    """Remove what killed runs left anywhere in a folder; links are not followed.
+
+    A run that is still at work there loses the files that it is writing, and reports them as failed.
+    """
+    for folder, folders, files in os.walk(root):
+        for name in files:
+            if name.startswith(UNFINISHED):
+                Path(folder, name).unlink(missing_ok=True)
+        for name in [name for name in folders if name.startswith(UNFINISHED)]:
+            folders.remove(name)
+            if Path(folder, name).is_symlink():
+                Path(folder, name).unlink()
+            else:
+                shutil.rmtree(Path(folder, name), ignore_errors=True)
+
+
+class Outcome(NamedTuple, Generic[Job, Result]):
+    """What became of a job."""
+
+    job: Job
+    result: Result | None
+    error: str
+    """Why there is no result; empty if there is one."""
+
+
+def run_jobs(
+    function: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    *,
+    workers: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[Outcome[Job, Result]]:
+    """Call a function on every job, in several processes, and yield what became of each, in order.
+
+    An exception ends its job and not the others, and so does a process that dies, killed for its memory or by
+    a file that crashes a decoder. Torch gets one thread, so that the results do not depend on ``workers``.
+    If this process is interrupted or killed, the others end with it, at once.
+
+    Args:
+        function: what to do with one job; with several workers it must be picklable, like the jobs and the
+            results.
+        jobs: its arguments.
+        workers: processes; 1 stays in this one. More than one needs a script with
+            ``if __name__ == "__main__"``, since they are spawned: a forked torch may hang.
+        progress: called with 1 after every job, as tqdm's ``update`` likes it.
+
+    Raises:
+        ValueError: if there is no worker.
+        RuntimeError: if a process ends before its first job.
+
+    Example:
+        >>> fine, failed = run_jobs(int, ["7", "seven"])
+        >>> fine.result, failed.error
+        (7, "invalid literal for int() with base 10: 'seven'")
+    """
+    check_positive("workers", workers)
+    outcomes = _run_here(function, jobs) if workers == 1 else _run_apart(function, jobs, workers)
+    for outcome in outcomes:
+        if progress is not None:
+            progress(1)
+        yield outcome
+
+
+def _attempt(function: Callable[[Job], Result], job: Job) -> Outcome[Job, Result]:
+    try:
+        return Outcome(job, function(job), "")
+    except (ValueError, OSError, ImportError) as error:  # their messages are written to be read
+        return Outcome(job, None, str(error) or type(error).__name__)
+    except Exception as error:
+        return Outcome(job, None, f"{type(error).__name__}: {error}")
+
+
+def _run_here(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Outcome[Job, Result]]:
+    for job in jobs:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            outcome = _attempt(function, job)
+        finally:
+            torch.set_num_threads(threads)
+        yield outcome
+
+
+def _run_apart(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+) -> Iterator[Outcome[Job, Result]]:
+    from pebble import ProcessExpired, ProcessPool
+
+    jobs = list(jobs)
+    pool = ProcessPool(workers, initializer=_begin, context=multiprocessing.get_context("spawn"))
+    try:
+        outcomes = pool.map(partial(_attempt, function), jobs).result()
+        for job in jobs:
+            try:
+                yield next(outcomes)
+            except BrokenProcessPool:
+                raise RuntimeError(
+                    "workers: the processes ended before their first job; a script that takes more than one "
+                    'needs `if __name__ == "__main__":` around what it runs'
+                ) from None
+            except ProcessExpired as error:
+                yield Outcome(job, None, f"its process was ended {_end(error.exitcode)}")
+            except Exception as error:  # what it made cannot be sent back
+                yield Outcome(job, None, f"{type(error).__name__}: {error}")
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _end(exit_code: int) -> str:
+    return f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
+
+
+def _begin() -> None:
+    """Prepare a process for its jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # in the midst of a job, as if it had been killed itself

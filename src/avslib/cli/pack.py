@@ -1,0 +1,60 @@
+"""The command that puts clips away as tar files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from avslib.cli._parser import Commands
+
+
+def add_pack(commands: Commands) -> None:
+    """Add ``avslib pack``."""
+    parser = commands.add_parser(
+        "pack",
+        help="a dataset -> tar shards in WebDataset's layout",
+        description="Decode the clips of a split once and write them as tar files, which ShardedClips and "
+        "WebDataset read one after the other. A call that was killed is taken up by a second one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("setting", choices=("s4", "ms3", "avss", "folder"), help="what lies there")
+    parser.add_argument("root", type=Path, help="the folder into which it was unpacked")
+    parser.add_argument("target", type=Path, help="folder of the shards, one for each split")
+    parser.add_argument("--split", help="train, val or test; of a folder one of its own, by default all")
+    parser.add_argument("--size", type=int, default=224, help="side of frames and masks, px (default: 224)")
+    parser.add_argument(
+        "--sound", choices=("log_mel", "wav"), help="read log-mels, or compute them (default: the reader's)"
+    )
+    parser.add_argument(
+        "--encoding",
+        choices=("npy", "png"),
+        default="npy",
+        help="arrays, read fastest, or pictures, less than half as large; both keep every bit (default: npy)",
+    )
+    parser.add_argument("--clips-per-shard", type=int, default=256, metavar="N", help="(default: 256)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.set_defaults(run=_pack)
+
+
+def _pack(parsed: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from avslib.data.reader import ReaderOptions
+    from avslib.data.readers import READERS
+    from avslib.storage import pack
+
+    options = ReaderOptions(size=(parsed.size, parsed.size), normalize=False)
+    if parsed.sound is not None:
+        options["sound"] = parsed.sound
+    clips = READERS[parsed.setting](parsed.root, parsed.split, **options)
+    with tqdm(total=len(clips), unit="clip") as bar:
+        pack(
+            clips,
+            parsed.target,
+            clips_per_shard=parsed.clips_per_shard,
+            encoding=parsed.encoding,
+            workers=parsed.workers,
+            progress=bar.update,
+        )
+    print(f"{parsed.target}: {len(clips)} clips")
+    return 0

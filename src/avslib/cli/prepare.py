@@ -1,0 +1,110 @@
+"""The command that makes what readers need out of raw videos."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from avslib.cli._parser import Commands
+
+
+def add_prepare(commands: Commands) -> None:
+    """Add ``avslib prepare``."""
+    parser = commands.add_parser(
+        "prepare",
+        help="raw videos -> the frames, WAV files and log-mels that readers want",
+        description="`avslib prepare s4 ROOT` makes in an unpacked AVSBench what it lacks; `avslib prepare "
+        "folder VIDEOS OUT` makes clips of any videos, which ClipFolder reads. Files that are there and "
+        "whole are left alone, so after a kill the same command makes the rest.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("setting", choices=("s4", "ms3", "avss", "folder"), help="what there is")
+    parser.add_argument("source", type=Path, help="folder of the unpacked dataset, or of the videos")
+    parser.add_argument("out", type=Path, nargs="?", help="folder to write; only after `folder VIDEOS`")
+    parser.add_argument(
+        "--frame-rule",
+        choices=("avsbench", "end", "middle", "start"),
+        help="which frame stands for a second: AVSBench's own rule (default for its settings), or the one on "
+        "the screen at 15/16 s (default for a folder), at 1/2 s or at 0 s of it",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(224, 224),
+        metavar=("H", "W"),
+        help="of frames (default: 224 224)",
+    )
+    parser.add_argument("--own-size", action="store_true", help="leave frames as large as the video")
+    parser.add_argument("--split", default="test", help="of the clips of a folder (default: test)")
+    parser.add_argument(
+        "--max-seconds", type=int, help="of the clips of a folder (default: all that there are)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="make anew what is there")
+    parser.add_argument(
+        "--from-pickles", action="store_true", help="only convert pickled log-mels to safetensors"
+    )
+    parser.add_argument("--delete-pickles", action="store_true", help="with it: and then remove them")
+    parser.add_argument(
+        "--follow-links", action="store_true", help="take files that lie elsewhere behind links"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument(
+        "--report", type=Path, metavar="CSV", help="table to write of all that failed, and why"
+    )
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(parsed: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from avslib.curation.prepare import convert_pickles, prepare
+    from avslib.curation.prepare_folder import prepare_folder
+    from avslib.curation.video_files import find_videos
+    from avslib.data.layout import LISTERS
+
+    is_folder = parsed.setting == "folder"
+    if is_folder != (parsed.out is not None):
+        raise ValueError("out: expected a folder to write after `folder VIDEOS`, and only there")
+    if is_folder and parsed.from_pickles:
+        raise ValueError("--from-pickles: expected s4, ms3 or avss, got folder")
+    total = len(find_videos(parsed.source) if is_folder else LISTERS[parsed.setting](parsed.source))
+    size = None if parsed.own_size else (parsed.size[0], parsed.size[1])
+    with tqdm(total=total, desc="preparing", unit="clip") as bar:
+        if parsed.from_pickles:
+            report = convert_pickles(
+                parsed.setting,
+                parsed.source,
+                delete=parsed.delete_pickles,
+                follow_links=parsed.follow_links,
+                workers=parsed.workers,
+                progress=bar.update,
+            )
+        elif is_folder:
+            report = prepare_folder(
+                parsed.source,
+                parsed.out,
+                split=parsed.split,
+                frame_rule=parsed.frame_rule or "end",
+                size=size,
+                max_seconds=parsed.max_seconds,
+                overwrite=parsed.overwrite,
+                follow_links=parsed.follow_links,
+                workers=parsed.workers,
+                progress=bar.update,
+            )
+        else:
+            report = prepare(
+                parsed.setting,
+                parsed.source,
+                frame_rule=parsed.frame_rule or "avsbench",
+                size=size,
+                overwrite=parsed.overwrite,
+                follow_links=parsed.follow_links,
+                workers=parsed.workers,
+                progress=bar.update,
+            )
+    print(report.summary())
+    if parsed.report is not None:
+        report.write(parsed.report)
+    return 1 if report.failures else 0

@@ -1,0 +1,21 @@
+"""Videos and downloads -> a whole data folder."""
+
+from avslib.curation.doctor import examine
+from avslib.curation.doctor_fix import fix
+from avslib.curation.doctor_report import Diagnosis, Finding
+from avslib.curation.frame_rule import frame_moments
+from avslib.curation.prepare import convert_pickles, prepare
+from avslib.curation.prepare_folder import prepare_folder
+from avslib.curation.report import Report
+
+__all__ = [
+    "Diagnosis",
+    "Finding",
+    "Report",
+    "convert_pickles",
+    "examine",
+    "fix",
+    "frame_moments",
+    "prepare",
+    "prepare_folder",
+]

@@ -1,0 +1,268 @@
+"""What is wrong with the files of one clip."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from avslib.data.layout import ClipFiles, is_semantic
+from avslib.data.reader import SAMPLE_RATE
+from avslib.data.stored_log_mel import load_log_mel
+from avslib.media.audio import read_wav, resample
+from avslib.media.frame import read_frame
+from avslib.media.mel import fit_examples, log_mel_examples
+from avslib.media.palette import read_classes
+
+BLACKEST = 10
+"""Of 255: a frame without a brighter pixel shows nothing; a video's black is not always 0."""
+FLOOR = math.log(0.01)
+"""Silence: no value of a log-mel lies below."""
+ALIKE = 0.1
+"""Mean distance below which two log-mels are of one sound; 16 bits in the WAV file make less than 0.001."""
+
+Sound = tuple[Tensor, int]
+"""Waveform and its rate, Hz."""
+
+
+class Expectation(NamedTuple):
+    """What holds for every clip of a setting."""
+
+    has_classes: bool
+    """Whether masks hold classes as colours, not two values."""
+    always_sounds: bool
+    """Whether no clip can have all of its masks empty."""
+    reads_wav: bool
+    """Whether readers take the WAV file unless told otherwise, not the log-mel."""
+    padding: str
+    """What follows in a log-mel where the sound is too short."""
+    hop_steps: int
+    """Distance of two log-mel examples, steps of 10 ms."""
+
+    def log_mel(self, sound: Sound, seconds: int) -> Tensor:
+        """Compute what the log-mel of a clip should be, ``(T, 1, 96, 64)``.
+
+        Raises:
+            ValueError: if the sound is too short for an example, and none may be left out.
+        """
+        waveform, rate = sound
+        examples = log_mel_examples(resample(waveform, rate, SAMPLE_RATE), example_hop_steps=self.hop_steps)
+        return fit_examples(examples, seconds, padding=self.padding)
+
+
+def holds_classes(root: Path, setting: str) -> bool:
+    """Tell whether the masks of a setting are those of AVSBench-semantic."""
+    own_folder = {"s4": "Single-source", "ms3": "Multi-sources"}.get(setting)
+    return setting == "avss" or (own_folder is not None and is_semantic(root, own_folder))
+
+
+def expectation(root: Path, setting: str) -> Expectation:
+    """Tell what holds for every clip of a setting."""
+    semantic = holds_classes(root, setting)
+    return Expectation(
+        has_classes=semantic,
+        always_sounds=setting == "s4",
+        reads_wav=setting == "avss",
+        padding="zero" if semantic else "repeat",
+        hop_steps=100 if setting == "folder" else 96,
+    )
+
+
+class Problem(NamedTuple):
+    """What is wrong with a file."""
+
+    kind: str
+    path: Path
+    text: str
+    is_unused: bool = False
+    """Whether readers do without the file unless told otherwise."""
+
+
+class Examined(NamedTuple):
+    """What there is to say about one clip."""
+
+    problems: tuple[Problem, ...]
+    frame_sizes: dict[Path, tuple[int, int]]
+    mask_sizes: dict[Path, tuple[int, int]]
+    fingerprint: str
+    """Of its frames as stored, to find copies; empty unless all of them are there and show something."""
+    has_video: bool
+
+
+def examine_clip(clip: ClipFiles, *, expected: Expectation, deep: bool) -> Examined:
+    """Look at every file of a clip.
+
+    Args:
+        clip: where its files are.
+        expected: what holds for its setting.
+        deep: whether to compute its log-mel from the WAV file, to compare.
+    """
+    frame_sizes: dict[Path, tuple[int, int]] = {}
+    mask_sizes: dict[Path, tuple[int, int]] = {}
+    frames = list(_check_frames(clip, frame_sizes))
+    masks = list(_check_masks(clip, expected, mask_sizes))
+    sound, in_wav = _check_wav(clip, expected)
+    log_mel, in_log_mel = _check_log_mel(clip, expected)
+    if deep and log_mel is not None and sound is not None:
+        in_log_mel += _check_same_sound(clip, expected, log_mel, sound)
+    return Examined(
+        problems=(*frames, *masks, *in_wav, *in_log_mel),
+        frame_sizes=frame_sizes,
+        mask_sizes=mask_sizes,
+        fingerprint="" if frames else _fingerprint(clip.frames),
+        has_video=clip.video.is_file(),
+    )
+
+
+def _check_frames(clip: ClipFiles, sizes: dict[Path, tuple[int, int]]) -> Iterator[Problem]:
+    for path in clip.frames:
+        if not path.is_file():
+            yield Problem("missing-frame", path, "not there")
+            continue
+        try:
+            frame = read_frame(path)
+        except (OSError, ValueError) as error:
+            yield Problem("damaged-frame", path, _reason(error, path))
+            continue
+        sizes[path] = (frame.shape[1], frame.shape[2])
+        if frame.max() <= BLACKEST:
+            yield Problem("black-frame", path, f"no pixel is brighter than {BLACKEST} of 255")
+
+
+def _check_masks(
+    clip: ClipFiles, expected: Expectation, sizes: dict[Path, tuple[int, int]]
+) -> Iterator[Problem]:
+    read = _read_classes if expected.has_classes else _read_binary
+    masks = [path for path in clip.masks if path is not None]
+    shows_something = []
+    for path in masks:
+        if not path.is_file():
+            yield Problem("missing-mask", path, "not there")
+            continue
+        try:
+            mask, problems = read(path)
+        except (OSError, ValueError) as error:
+            yield Problem("damaged-mask", path, _reason(error, path))
+            continue
+        yield from problems
+        sizes[path] = (mask.shape[-2], mask.shape[-1])
+        shows_something.append(bool(mask.any()))
+    if expected.always_sounds and len(shows_something) == len(masks) > 0 and not any(shows_something):
+        yield Problem("empty-mask", masks[0], f"black, like all masks of the clip ({len(masks)})")
+
+
+def _read_binary(path: Path) -> tuple[Tensor, list[Problem]]:
+    brightness = read_frame(path).amax(dim=0)
+    dark, light = int(brightness.min()), int(brightness.max())
+    between = int(((brightness != dark) & (brightness != light)).sum())
+    if not between and (dark == light or 2 * dark < light):
+        return brightness, []
+    text = f"expected black and one brightness, got {dark} to {light}, {between} pixels in between"
+    return brightness, [Problem("mask-not-binary", path, text)]
+
+
+def _read_classes(path: Path) -> tuple[Tensor, list[Problem]]:
+    try:
+        return read_classes(path, unknown="raise"), []
+    except ValueError as error:
+        return read_frame(path), [Problem("foreign-colour", path, _reason(error, path))]
+
+
+def _check_wav(clip: ClipFiles, expected: Expectation) -> tuple[Sound | None, list[Problem]]:
+    path, is_unused = clip.wav, not expected.reads_wav
+    if not path.is_file():
+        return None, [Problem("missing-wav", path, "not there", is_unused)]
+    try:
+        waveform, rate = read_wav(path)
+    except (OSError, ValueError) as error:
+        return None, [Problem("damaged-wav", path, _reason(error, path), is_unused)]
+    seconds = len(clip.frames)
+    needed = ((seconds - 1) * expected.hop_steps + 97.5) / 100
+    problems = []
+    if len(waveform) < needed * rate:
+        text = f"{len(waveform) / rate:.3f} s of sound, and {seconds} examples take {needed:g} s"
+        problems.append(Problem("short-sound", path, text))
+    if not waveform.any():
+        problems.append(Problem("silent-sound", path, "every sample is zero"))
+    if odd := _odd_rate(rate):
+        return None, [*problems, Problem("odd-rate", path, odd, is_unused)]
+    return (waveform, rate), problems
+
+
+@functools.lru_cache
+def _odd_rate(rate: int) -> str:
+    try:
+        resample(torch.zeros(1), rate, SAMPLE_RATE)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _check_log_mel(clip: ClipFiles, expected: Expectation) -> tuple[Tensor | None, list[Problem]]:
+    converted = clip.log_mel.with_suffix(".safetensors")
+    path = converted if converted.is_file() else clip.log_mel
+    problems = []
+    if path != clip.log_mel and clip.log_mel.is_file():
+        problems = [
+            problem._replace(text=f"{problem.text}; readers take {converted.name}", is_unused=True)
+            for problem in _load(clip.log_mel, True)[1]
+            if problem.kind == "hostile-log-mel"
+        ]
+    if not path.is_file():
+        missing = Problem("missing-log-mel", path, "not there")
+        return None, [] if expected.reads_wav else [missing]
+    log_mel, loading = _load(path, expected.reads_wav)
+    problems += loading
+    if log_mel is None:
+        return None, problems
+    shape = (len(clip.frames), 1, 96, 64)
+    if log_mel.shape != shape:
+        text = f"expected {shape}, got {tuple(log_mel.shape)}"
+        return None, [*problems, Problem("log-mel-shape", path, text, expected.reads_wav)]
+    lowest = float(log_mel.float().amin())
+    if not log_mel.isfinite().all():
+        text = f"{int((~log_mel.isfinite()).sum())} values are infinite or no number"
+    elif lowest < FLOOR - 1e-3:
+        text = f"the lowest value is {lowest:.1f}, below log 0.01 = -4.6: another front end made it"
+    else:
+        return log_mel, problems
+    return None, [*problems, Problem("log-mel-values", path, text, expected.reads_wav)]
+
+
+def _load(path: Path, is_unused: bool) -> tuple[Tensor | None, list[Problem]]:
+    try:
+        return load_log_mel(path), []
+    except (OSError, ValueError) as error:
+        is_hostile = "found the name" in str(error)  # of something that it wants to call
+        kind = "hostile-log-mel" if is_hostile else "damaged-log-mel"
+        return None, [Problem(kind, path, _reason(error, path), is_unused)]
+
+
+def _check_same_sound(clip: ClipFiles, expected: Expectation, log_mel: Tensor, sound: Sound) -> list[Problem]:
+    try:
+        computed = expected.log_mel(sound, len(clip.frames))
+    except ValueError:  # shorter than one example, which has been said
+        return []
+    distance = float((log_mel - computed).abs().mean())
+    if distance <= ALIKE:
+        return []
+    text = f"differs from that of {clip.wav.name} by {distance:.2f} in the mean"
+    return [Problem("other-sound", clip.log_mel, text)]
+
+
+def _fingerprint(paths: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Give what is wrong out of a message, without the file and what to do about it."""
+    return str(error).removeprefix(f"{path}: ").partition("; ")[0]

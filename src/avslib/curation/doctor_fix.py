@@ -1,0 +1,120 @@
+"""Make anew what is missing or damaged in a data folder and can be derived."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from avslib._jobs import remove_unfinished, run_jobs, write_whole
+from avslib.curation.doctor_clip import Expectation, expectation, holds_classes
+from avslib.curation.doctor_report import Diagnosis
+from avslib.curation.prepare import check_links, prepare_clip
+from avslib.curation.report import Report, report_of
+from avslib.data.layout import LISTERS, ClipFiles
+from avslib.data.stored_log_mel import save_log_mel
+from avslib.media.audio import read_wav
+from avslib.media.frame import read_frame
+
+FROM_VIDEO = ("missing-frame", "damaged-frame", "frame-size", "missing-wav", "damaged-wav", "odd-rate")
+FROM_WAV = ("missing-log-mel", "damaged-log-mel", "hostile-log-mel", "log-mel-shape", "log-mel-values")
+
+
+class _Repair(NamedTuple):
+    clip: ClipFiles
+    bad: frozenset[Path]
+    size: tuple[int, int] | None
+    """Of the frames, px; None for that of the video."""
+
+
+def fix(diagnosis: Diagnosis, *, workers: int = 1, progress: Callable[[int], object] | None = None) -> Report:
+    """Make anew what is missing or damaged and can be derived; masks and tables are never touched.
+
+    Log-mels come from WAV files; frames and WAV files from the videos of AVSBench, in the size of the other
+    frames. A new log-mel is a ``.safetensors`` file, which readers take in the place of the pickle, so that
+    may stay. What killed runs left is removed: let no other run write there. Then examine the folder again.
+
+    Args:
+        diagnosis: what :func:`~avslib.curation.doctor.examine` found.
+        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+
+    Returns:
+        Of how many clips all was made that lacked, and why it was not for others.
+    """
+    root = diagnosis.root
+    remove_unfinished(root)
+    outcomes: list[tuple[str, bool, str]] = []
+    for setting in dict.fromkeys(split.setting for split in diagnosis.splits):
+        bad = {
+            finding.path
+            for finding in diagnosis.findings
+            if finding.setting == setting and finding.kind in FROM_VIDEO + FROM_WAV
+        }
+        repair = partial(_repair, root=root, expected=expectation(root, setting))
+        jobs = list(_repairs(root, setting, bad))
+        for job, made, error in run_jobs(repair, jobs, workers=workers, progress=progress):
+            outcomes.append((job.clip.id, bool(made), error))
+    return report_of(outcomes)
+
+
+def _repairs(root: Path, setting: str, bad: set[Path]) -> Iterator[_Repair]:
+    """Find what is to be made of which clips, and in which size frames are."""
+    clips = list(dict.fromkeys(LISTERS[setting](root)))
+    one_size = setting in ("s4", "ms3") and not holds_classes(root, setting)
+    of_set = _size_of((path for clip in clips for path in clip.frames), bad) if one_size else None
+    for clip in clips:
+        converted = clip.log_mel.with_suffix(".safetensors")
+        own = bad & {*clip.frames, clip.wav, converted, *(() if converted.is_file() else (clip.log_mel,))}
+        if own:
+            size = (of_set or (224, 224)) if one_size else _size_of(clip.frames, bad)
+            yield _Repair(clip, frozenset(own), size)
+
+
+def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
+    """Make the bad files of a clip, first what no video is needed for; what is there stays until then."""
+    clip, bad, size = job
+    converted = clip.log_mel.with_suffix(".safetensors")
+    check_links((*bad, converted), root)
+    lacks_log_mel = bool(bad & {clip.log_mel, converted})
+    if lacks_log_mel and clip.wav not in bad:
+        save_log_mel(clip, expected.log_mel(read_wav(clip.wav), len(clip.frames)))
+        lacks_log_mel = False
+    from_video = sorted(bad & {*clip.frames, clip.wav})
+    if not from_video:
+        return True
+    if not clip.video.is_file():
+        raise FileNotFoundError(
+            f"{from_video[0]}: cannot be made, since there is no {clip.video}; a folder of your own is "
+            "mended by `avslib prepare folder`, where the videos are"
+        )
+    with TemporaryDirectory() as folder:
+        aside = {path: Path(folder, f"{i}{path.suffix}") for i, path in enumerate(from_video)}
+        made = clip._replace(
+            frames=tuple(aside.get(path, path) for path in clip.frames),
+            wav=aside.get(clip.wav, clip.wav),
+            log_mel=Path(folder, "log_mel.safetensors"),
+        )
+        prepare_clip(
+            made, size=size, frame_rule="avsbench", padding=expected.padding, hop_steps=expected.hop_steps
+        )
+        if lacks_log_mel:
+            aside[converted] = made.log_mel
+        for path, new in aside.items():
+            with write_whole(path) as unfinished:
+                shutil.copyfile(new, unfinished)
+    return True
+
+
+def _size_of(paths: Iterable[Path], bad: set[Path]) -> tuple[int, int] | None:
+    """Give the size of the first frame that is not bad, nor was left out of a sample and is."""
+    for path in paths:
+        if path not in bad:
+            with contextlib.suppress(OSError, ValueError):
+                _, height, width = read_frame(path).shape
+                return height, width
+    return None

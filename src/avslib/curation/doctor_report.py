@@ -1,0 +1,232 @@
+"""What is wrong with a data folder: kinds of findings, what to do about each, and all of them as a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from avslib.data.layout import ClipFiles
+
+LEVELS = ("error", "warning", "note")
+_LINES, _ROWS = 40, 16
+"""That a summary has at most, and the table of splits in it."""
+
+
+class Kind(NamedTuple):
+    """A kind of finding."""
+
+    level: str
+    """``"error"``: a reader fails, or what is learned or measured is wrong; ``"warning"``: it may be;
+    ``"note"``: good to know."""
+    remedy: str
+
+
+_AGAIN = "unpack the set again, or take the clip out of the table"
+_FROM_VIDEO = f"`avslib doctor ROOT --fix` makes it from the video; or {_AGAIN}"
+_FROM_WAV = "`avslib doctor ROOT --fix` makes it from the WAV file; or read with sound='wav'"
+_FROM_EITHER = "`avslib doctor ROOT --fix` makes it from the video; only sound='wav' and AVSS read it"
+KINDS = {
+    "missing-table": Kind("error", "unpack it to where it is looked for: nothing is read without it"),
+    "damaged-table": Kind("error", "fetch or mend it: until then the clips of the setting are not examined"),
+    "hostile-log-mel": Kind("error", "delete it: it is no log-mel, and other programs may run what it holds"),
+    "leak": Kind("error", "keep the clip in one split: else a model is tested on what it has learned"),
+    "copy-across-splits": Kind("error", "keep the clip in one split, as if both had one name"),
+    "link-out": Kind("error", "if you made the link yourself, read with follow_links=True; else delete it"),
+    "missing-frame": Kind("error", _FROM_VIDEO),
+    "damaged-frame": Kind("error", _FROM_VIDEO),
+    "missing-mask": Kind("error", f"{_AGAIN}: nothing else gives a mask"),
+    "damaged-mask": Kind("error", f"{_AGAIN}: nothing else gives a mask"),
+    "mask-size": Kind("error", "see whether mask and frame show the same: each is scaled by itself"),
+    "missing-log-mel": Kind("error", _FROM_WAV),
+    "damaged-log-mel": Kind("error", _FROM_WAV),
+    "log-mel-shape": Kind("error", _FROM_WAV),
+    "log-mel-values": Kind("error", _FROM_WAV),
+    "missing-wav": Kind("error", _FROM_EITHER),
+    "damaged-wav": Kind("error", _FROM_EITHER),
+    "odd-rate": Kind("error", _FROM_EITHER),
+    "check-failed": Kind("error", "see whether the file can be opened; if it can, please report this"),
+    "unknown-split": Kind(
+        "warning", "write train, val or test into the table: else no reader gives the clip"
+    ),
+    "duplicate-clip": Kind("warning", "take all of its rows but one out of the table: it counts twice"),
+    "frame-size": Kind("warning", "`avslib doctor ROOT --fix` makes it from the video; else it is stretched"),
+    "mask-not-binary": Kind(
+        "warning", "nothing, if you agree that half brightness is the edge, as it is read"
+    ),
+    "foreign-colour": Kind(
+        "warning", "store the mask as PNG in the colours of the set: others are background"
+    ),
+    "other-sound": Kind(
+        "warning", "listen which is right; if the WAV file is, delete the log-mel, then --fix"
+    ),
+    "short-sound": Kind(
+        "warning", "if the video is longer, delete the WAV file, then --fix; else it is padded"
+    ),
+    "class-names": Kind("warning", "fetch it again: without it classes have numbers, and no names"),
+    "unfinished": Kind("warning", "`avslib doctor ROOT --fix` removes it, once no other run is at work"),
+    "counts": Kind("note", "nothing, if you mean to use a part; scores then compare with no published ones"),
+    "extra-file": Kind("note", "nothing: no reader sees it"),
+    "black-frame": Kind("note", "look at the video: there may be nothing to see in that second"),
+    "empty-mask": Kind("note", "look at the clip: in this setting something in the picture always sounds"),
+    "silent-sound": Kind("note", "listen to the clip: there is nothing to hear"),
+}
+"""By name, the worst first. What is an error is a warning where readers do without the file."""
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong."""
+
+    level: str
+    kind: str
+    setting: str
+    split: str
+    """Empty if it is the matter of no split."""
+    clip: str
+    """The clip's id; empty if it is the matter of no clip."""
+    path: Path
+    problem: str
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return KINDS[self.kind].remedy
+
+
+def find(
+    kind: str,
+    setting: str,
+    path: Path,
+    problem: str,
+    *,
+    clip: ClipFiles | None = None,
+    is_unused: bool = False,
+) -> Finding:
+    """Make a finding, of the level of its kind; of a file that readers do without, no error."""
+    level = KINDS[kind].level
+    return Finding(
+        level="warning" if is_unused and level == "error" else level,
+        kind=kind,
+        setting=setting,
+        split="" if clip is None else clip.split,
+        clip="" if clip is None else clip.id,
+        path=path,
+        problem=problem,
+    )
+
+
+class SplitCount(NamedTuple):
+    """What a split of a setting comes to."""
+
+    setting: str
+    split: str
+    clips: int
+    examined: int
+    usable: int
+    """Clips that were examined and have no error."""
+    videos: int
+    """Clips that were examined and whose video is there; readers do without."""
+
+
+class Diagnosis(NamedTuple):
+    """What an examination found."""
+
+    root: Path
+    splits: tuple[SplitCount, ...]
+    findings: tuple[Finding, ...]
+    """The worst first."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether there is neither an error nor a warning."""
+        return all(finding.level == "note" for finding in self.findings)
+
+    def summary(self) -> str:
+        """Give a table of splits, and by kind what to do and a few examples; never more than a screen."""
+        by_kind: dict[tuple[str, str], list[Finding]] = {}
+        for finding in self.findings:
+            by_kind.setdefault((finding.level, finding.kind), []).append(finding)
+        groups, table = list(by_kind.values()), self._table()
+        room = _LINES - len(table) - len(LEVELS) - 2
+        shown = groups[: max(1, room // 2)]
+        examples = max(1, min(3, room // max(1, len(shown)) - 1))
+        width = max((len(str(len(found))) for found in shown), default=0)
+        level, lines = "", [*table, ""]
+        for found in shown:
+            first = found[0]
+            if first.level != level:
+                level = first.level
+                lines.append(f"{level}s")
+            lines.append(f"  {len(found):{width}} {first.kind}: {first.remedy}")
+            lines += [f"{'':{width}}     {self._example(finding)}" for finding in found[:examples]]
+        if left := groups[len(shown) :]:
+            words = ", ".join(f"{len(found)} {found[0].kind}" for found in left)
+            lines.append(f"and {words}; --csv FILE lists all")
+        return "\n".join([*lines, self._verdict()])
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write all findings as a table."""
+        with Path(path).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow((*Finding._fields, "remedy"))
+            writer.writerows((*finding, finding.remedy) for finding in self.findings)
+
+    def write_json(self, path: str | Path) -> None:
+        """Write all findings and the table of splits."""
+        record = {
+            "root": str(self.root),
+            "splits": [split._asdict() for split in self.splits],
+            "findings": [
+                finding._asdict() | {"path": str(finding.path), "remedy": finding.remedy}
+                for finding in self.findings
+            ],
+        }
+        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def _table(self) -> list[str]:
+        counts = Counter((finding.setting, finding.split, finding.level) for finding in self.findings)
+        numbers = {split[:2]: tuple(map(str, split[2:])) for split in self.splits}
+        for setting, split, _ in counts:
+            numbers.setdefault((setting, split), ("",) * 4)
+        order = [*dict.fromkeys(setting for setting, _ in numbers if setting), ""]
+        keys = sorted(numbers, key=lambda key: (order.index(key[0]), not key[1]))
+        rows = [SplitCount._fields + tuple(f"{level}s" for level in LEVELS)]
+        rows += [
+            (key[0] or "-", key[1] or "-", *numbers[key], *(str(counts[*key, level]) for level in LEVELS))
+            for key in keys[:_ROWS]
+        ]
+        if all(split.examined == split.clips for split in self.splits):
+            rows = [row[:3] + row[4:] for row in rows]
+        left = len(keys) - _ROWS
+        return _align(rows, left=2) + ([f"and {left} more splits"] if left > 0 else [])
+
+    def _example(self, finding: Finding) -> str:
+        path = finding.path
+        place = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        return f"{_printable(str(place))}: {_printable(finding.problem)}"
+
+    def _verdict(self) -> str:
+        counts = Counter(finding.level for finding in self.findings)
+        words = [f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in LEVELS]
+        return ", ".join(words) if self.findings else "nothing wrong"
+
+
+def _printable(text: str, most: int = 160) -> str:
+    """Keep what a name could say to a terminal from it, and cut the middle out of what is long."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
+def _align(rows: Iterable[tuple[str, ...]], *, left: int) -> list[str]:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

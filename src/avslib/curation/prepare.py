@@ -1,0 +1,249 @@
+"""Raw videos and the table of a dataset -> the frames, sounds and log-mels that its readers want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from avslib._checks import check_one_of, check_positive
+from avslib._jobs import remove_unfinished, run_jobs, write_whole
+from avslib.curation.frame_rule import FRAME_RULES, frame_moments
+from avslib.curation.report import Report, report_of
+from avslib.data.layout import LISTERS, ClipFiles, is_semantic, links_out
+from avslib.data.reader import SAMPLE_RATE
+from avslib.data.stored_log_mel import converted_path, load_examples, log_mel_path, save_log_mel
+from avslib.media.audio import read_wav, resample, write_wav
+from avslib.media.frame import read_frame, write_frame
+from avslib.media.mel import fit_examples, log_mel_examples
+from avslib.media.video import VideoInfo, iter_frames, probe_video, read_audio
+
+_SETTINGS = ("s4", "ms3", "avss")
+_OBJECT_FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
+_SHORTEST = 15_600
+"""Samples of one log-mel example at 16 kHz."""
+
+
+def prepare(
+    setting: str,
+    root: str | Path,
+    *,
+    frame_rule: str = "avsbench",
+    size: tuple[int, int] | None = (224, 224),
+    overwrite: bool = False,
+    follow_links: bool = False,
+    workers: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> Report:
+    """Make what a reader needs and an unpacked AVSBench lacks: frames, WAV files, log-mels.
+
+    Frames and WAV files come from the raw videos; log-mels from the WAV files, as safetensors: pickles are
+    read and never written. Masks are never touched. Every file is written whole or not at all, and one that
+    is there and whole is left alone; so after a kill a second call makes the rest, and the result is the same
+    to the byte. What a changed ``frame_rule`` or ``size`` would make anew needs ``overwrite``.
+
+    Pictures are resized as the published code does it: bilinearly between the four nearest pixels, without
+    keeping the aspect ratio. AVSBench-semantic comes with frames and WAV files, of which only log-mels are
+    made; where its frames lack and there is a video, they keep the size of the video, as its masks do.
+
+    Args:
+        setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
+        root: the folder into which the dataset was unpacked.
+        frame_rule: which frame stands for a second, see :func:`~avslib.data.frame_moments`.
+        size: ``(H, W)`` of the frames, px; None for the size of the video.
+        overwrite: make frames and WAV files anew where there is a video, and every log-mel.
+        follow_links: whether files may lie outside ``root`` behind symbolic links.
+        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+
+    Returns:
+        How many clips were made or whole already, and why the others failed.
+
+    Raises:
+        FileNotFoundError: if there is no table.
+        ValueError: if the table is damaged or names a file outside of ``root``, or an argument is wrong.
+    """
+    check_one_of("setting", setting, _SETTINGS)
+    check_one_of("frame_rule", frame_rule, FRAME_RULES)
+    if size is not None:
+        check_positive("size", min(size))
+    root = Path(root)
+    clips = LISTERS[setting](root)
+    semantic = setting == "avss" or is_semantic(root, _OBJECT_FOLDERS[setting])
+    job = partial(
+        prepare_clip,
+        size=None if semantic else size,
+        frame_rule=frame_rule,
+        padding="zero" if semantic else "repeat",
+        overwrite=overwrite,
+    )
+    return _run(job, clips, root, follow_links, workers, progress)
+
+
+def convert_pickles(
+    setting: str,
+    root: str | Path,
+    *,
+    delete: bool = False,
+    follow_links: bool = False,
+    workers: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> Report:
+    """Convert the pickled log-mels of a set to safetensors beside them, which readers then take instead.
+
+    Nothing that a pickle holds is run, see :func:`~avslib.media.load_tensor_pickle`.
+
+    Args:
+        setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
+        root: the folder into which the dataset was unpacked.
+        delete: remove each pickle once its tensor has been read back from the new file.
+        follow_links: whether files may lie outside ``root`` behind symbolic links.
+        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+
+    Returns:
+        How many clips were converted or had been already, and why the others failed.
+
+    Raises:
+        FileNotFoundError: if there is no table.
+        ValueError: if the table is damaged or names a file outside of ``root``.
+    """
+    check_one_of("setting", setting, _SETTINGS)
+    root = Path(root)
+    job = partial(_convert_pickle, delete=delete)
+    return _run(job, LISTERS[setting](root), root, follow_links, workers, progress)
+
+
+def _run(
+    job: Callable[[ClipFiles], bool],
+    clips: Sequence[ClipFiles],
+    root: Path,
+    follow_links: bool,
+    workers: int,
+    progress: Callable[[int], object] | None,
+) -> Report:
+    if not follow_links:
+        touched = ((*clip.frames, clip.wav, clip.log_mel, converted_path(clip), clip.video) for clip in clips)
+        check_links(chain.from_iterable(touched), root)
+    remove_unfinished(root)
+    outcomes = run_jobs(job, clips, workers=workers, progress=progress)
+    return report_of((files.id, bool(made), error) for files, made, error in outcomes)
+
+
+def check_links(paths: Iterable[Path], root: Path) -> None:
+    """Raise ``ValueError`` if a path leads out of ``root`` through a symbolic link."""
+    for path in links_out(paths, root):
+        raise ValueError(
+            f"{path}: leads out of {root} through a link, to {path.resolve()}; if you made that link "
+            "yourself, prepare with follow_links=True"
+        )
+
+
+def prepare_clip(
+    files: ClipFiles,
+    *,
+    size: tuple[int, int] | None,
+    frame_rule: str,
+    padding: str = "repeat",
+    hop_steps: int = 96,
+    fill_sound: bool = False,
+    overwrite: bool = False,
+) -> bool:
+    """Make the frames, the WAV file and the log-mel of a clip, as far as they are not there and whole.
+
+    Args:
+        files: where they go, and the video from which they are made.
+        size: ``(H, W)`` of the frames, px; None for the size of the video.
+        frame_rule: which frame stands for a second.
+        padding: what follows in the log-mel where the sound is too short: ``"repeat"`` or ``"zero"``.
+        hop_steps: distance of two log-mel examples, steps of 10 ms.
+        fill_sound: whether the sound gets the length of the pictures.
+        overwrite: make frames and WAV file anew if there is a video, and the log-mel.
+
+    Returns:
+        Whether anything was made.
+
+    Raises:
+        FileNotFoundError: if a file lacks and there is no video.
+        ValueError: if the video is damaged; the message names it.
+    """
+    seconds = len(files.frames)
+    is_there = files.video.is_file()
+    anew = overwrite and is_there
+    lacking = [i for i, path in enumerate(files.frames) if anew or not _is_whole(read_frame, path)]
+    lacks_sound = anew or not _is_whole(read_wav, files.wav)
+    if lacking or lacks_sound:
+        if not is_there:
+            target = files.frames[lacking[0]] if lacking else files.wav
+            raise FileNotFoundError(
+                f"{target}: not there, or damaged, and there is no {files.video} to make it from"
+            )
+        video = probe_video(files.video)
+    if lacking:
+        moments = frame_moments(video, seconds, rule=frame_rule)
+        for i, picture in enumerate(iter_frames(files.video, moments)):  # all: where one seeks could matter
+            if i in lacking:
+                with write_whole(files.frames[i]) as path:
+                    write_frame(path, picture if size is None else _resize(picture, size))
+    if lacks_sound:
+        waveform = _sound_of(files.video, video)
+        if fill_sound or len(waveform) < _SHORTEST:
+            waveform = F.pad(waveform, (0, seconds * SAMPLE_RATE - len(waveform)))
+        with write_whole(files.wav) as path:
+            write_wav(path, waveform, SAMPLE_RATE)
+    lacks_log_mel = overwrite or not _has_log_mel(files)
+    if lacks_log_mel:
+        waveform, rate = read_wav(files.wav)
+        examples = log_mel_examples(resample(waveform, rate, SAMPLE_RATE), example_hop_steps=hop_steps)
+        if not len(examples) and padding == "repeat":
+            raise ValueError(
+                f"{files.wav}: expected at least 0.975 s of sound, got {len(waveform) / rate:.3f} s"
+            )
+        save_log_mel(files, fit_examples(examples, seconds, padding=padding))
+    return bool(lacking or lacks_sound or lacks_log_mel)
+
+
+def _sound_of(path: Path, video: VideoInfo) -> Tensor:
+    if not video.has_sound:
+        return torch.zeros(0)
+    waveform, rate = read_audio(path)
+    return resample(waveform, rate, SAMPLE_RATE)
+
+
+def _resize(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize as OpenCV does by default: from four pixels, however much smaller the picture becomes."""
+    resized = F.interpolate(picture[None].float(), size, mode="bilinear", align_corners=False)[0]
+    return resized.round().to(torch.uint8)
+
+
+def _is_whole(read: Callable[[Path], object], path: Path) -> bool:
+    try:
+        read(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _has_log_mel(files: ClipFiles) -> bool:
+    """Tell whether the log-mel that a reader would take is there and whole."""
+    return _is_whole(partial(load_examples, seconds=len(files.frames)), log_mel_path(files))
+
+
+def _convert_pickle(files: ClipFiles, *, delete: bool) -> bool:
+    check = partial(load_examples, seconds=len(files.frames))
+    lacks = not _is_whole(check, converted_path(files))
+    if lacks:
+        save_log_mel(files, check(files.log_mel))
+    if not delete or not files.log_mel.is_file():
+        return lacks
+    if not torch.equal(check(converted_path(files)), check(files.log_mel)):
+        raise ValueError(
+            f"{files.log_mel}: not deleted, since {converted_path(files).name} holds other numbers"
+        )
+    files.log_mel.unlink()
+    return True

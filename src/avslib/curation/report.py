@@ -1,0 +1,73 @@
+"""What a run over many clips made, left as it was, and failed to make, and why."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from avslib._jobs import write_whole
+
+
+class Report(NamedTuple):
+    """What became of the clips of a run."""
+
+    made: int
+    """Clips of which something was written."""
+    kept: int
+    """Clips that were whole already."""
+    failures: Mapping[str, str]
+    """Why, by clip."""
+
+    def summary(self, *, reasons: int = 10) -> str:
+        """Say it in a few lines: the counts, and the most frequent reasons with an example of each.
+
+        Args:
+            reasons: how many at most.
+
+        Example:
+            >>> failures = {"a": "a.mp4: ends after 3.2 s", "b": "b.mp4: ends after 4.1 s", "c": "disk full"}
+            >>> print(Report(made=7, kept=0, failures=failures).summary(reasons=1))
+                 7 made
+                 0 were whole already
+                 3 failed
+            2 such as 'a': a.mp4: ends after 3.2 s
+            and 1 for other reasons
+        """
+        counts = ((self.made, "made"), (self.kept, "were whole already"), (len(self.failures), "failed"))
+        lines = [f"{count:6d} {what}" for count, what in counts]
+        groups = _alike(self.failures)
+        for names in groups[:reasons]:
+            example = f"{names[0]!r}: {self.failures[names[0]]}"
+            lines.append(example if len(names) == 1 else f"{len(names)} such as {example}")
+        if rest := sum(len(names) for names in groups[reasons:]):
+            lines.append(f"and {rest} for other reasons")
+        return "\n".join(lines)
+
+    def write(self, path: str | Path) -> None:
+        """Write every failure to a CSV file with the columns ``id`` and ``reason``."""
+        with write_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("id", "reason"), *self.failures.items()])
+
+
+def _alike(failures: Mapping[str, str]) -> list[list[str]]:
+    """Put clips together that failed for one reason but for names and numbers in it; most frequent first."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in failures.items():
+        kind = re.sub(r"\S*[/\\.]\S*|\d+", "", reason)
+        groups.setdefault(kind, []).append(name)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def report_of(outcomes: Iterable[tuple[str, bool, str]]) -> Report:
+    """Count outcomes: the name of each clip, whether something was written, and why it failed, if it did."""
+    made = kept = 0
+    failures: dict[str, str] = {}
+    for name, was_made, reason in outcomes:
+        if reason:
+            failures[name] = reason
+        else:
+            made, kept = made + was_made, kept + (not was_made)
+    return Report(made, kept, dict(sorted(failures.items())))

@@ -1,0 +1,78 @@
+"""The videos below a folder, and a plain name for each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+_ENDINGS = "3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
+_LONGEST_NAME = 100  # bytes; a file's may have 255
+
+
+class VideoFile(NamedTuple):
+    """A video in a folder that was searched."""
+
+    id: str
+    """A name of its own that suits any file system."""
+    path: Path
+    source: str
+    """Where it lies below the folder, with slashes."""
+
+    @property
+    def category(self) -> str:
+        """The folder that holds it, below the one that was searched; empty for that one itself."""
+        folder = self.source.rpartition("/")[0]
+        return folder.encode(errors="replace").decode()  # a name on disk need not be Unicode
+
+
+def find_videos(root: str | Path) -> list[VideoFile]:
+    """Find the videos in a folder and in the folders in it, by the end of their names.
+
+    Hidden files and folders are passed over, and so are folders behind links. The name of a video is its
+    path, plain; two that would have the same name, on any system, get a few digits of their path's hash, so
+    that a name never passes from one video to another.
+
+    Raises:
+        FileNotFoundError: if there is no video.
+
+    Example:
+        >>> root = getfixture("tmp_path")
+        >>> for name in ("my dog.MP4", "cat.mkv", "cat.mp4", "notes.txt", ".trash.mp4"):
+        ...     root.joinpath(name).touch()
+        >>> [video.id for video in find_videos(root)]
+        ['cat-e97dc431', 'cat-43c765b8', 'my_dog']
+    """
+    root, endings = Path(root), _ENDINGS.split()
+    sources = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        sources += [
+            Path(folder, name).relative_to(root).as_posix()
+            for name in files
+            if Path(name).suffix.lower()[1:] in endings and not name.startswith(".")
+        ]
+    if not sources:
+        raise FileNotFoundError(f"{root}: expected a folder with videos ({', '.join(endings)}), found none")
+    sources.sort()
+    names = [_plain(source) for source in sources]
+    times = Counter(name.casefold() for name in names)
+    return [
+        VideoFile(name if times[name.casefold()] == 1 else _marked(name, source), root / source, source)
+        for name, source in zip(names, sources, strict=True)
+    ]
+
+
+def _plain(source: str) -> str:
+    stem = unicodedata.normalize("NFC", source.rpartition(".")[0])
+    name = re.sub(r"[^\w.-]+", "_", stem).rstrip(".")
+    return name if len(name.encode()) <= _LONGEST_NAME else _marked(name, source)
+
+
+def _marked(name: str, source: str) -> str:
+    cut = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return f"{cut}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"

@@ -1,0 +1,7 @@
+"""Clips decoded once, put away, and read back fast."""
+
+from avslib.storage.cache import CachedClips
+from avslib.storage.pack import pack
+from avslib.storage.shard_reader import ShardedClips
+
+__all__ = ["CachedClips", "ShardedClips", "pack"]

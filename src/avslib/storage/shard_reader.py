@@ -1,0 +1,264 @@
+"""Tar files of clips -> Clip, in an order that does not depend on who reads."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
+
+from avslib._checks import check_one_of, check_positive
+from avslib.clip import Clip
+from avslib.storage.shard_format import decode_clip, list_members
+from avslib.storage.shard_index import read_index
+from avslib.storage.stored import finish_clip
+
+_UNEVEN = ("keep", "drop", "repeat")
+Numbers = npt.NDArray[np.int64]
+
+
+class ShardedClips(IterableDataset[Clip]):
+    """Clips out of tar files that :func:`~avslib.storage.pack` wrote, shared out over ranks and workers.
+
+    The order of an epoch is drawn from ``seed`` and the epoch alone: the shards are shuffled, then the clips
+    within windows. The ranks deal it out clip by clip, and the workers of a rank batch by batch. So every
+    clip is given exactly once an epoch, and what a rank trains on does not depend on its number of workers.
+
+    Batches are made here, and the loader is told so with ``batch_size=None``. The order is known beforehand,
+    hence an epoch can be taken up at any batch without reading those before it::
+
+        clips = ShardedClips(folder, batch_size=8, shuffle=1024)
+        loader = DataLoader(clips, batch_size=None, num_workers=4, persistent_workers=True)
+        for epoch in range(20):
+            clips.set_epoch(epoch)
+            for clip in loader: ...
+
+    Under several processes every rank must call backward equally often, else DistributedDataParallel waits
+    for ever: train with ``uneven="drop"`` or ``"repeat"``. To score, keep the default: no clip is lost and
+    none counts twice. Do not hand the loader to Accelerate's ``prepare`` then, which would deal out what has
+    been dealt out.
+
+    The draws of a random ``transform`` come from the worker that makes the batch, as in any loader, so they
+    do depend on the number of workers.
+
+    Args:
+        folder: holds ``index.json`` and the tar files. Without the index the headers in ``*.tar`` are read.
+        batch_size: clips a batch; None to yield single clips.
+        shuffle: how many clips are shuffled together, after the shards; larger is more random, smaller reads
+            fewer shards at a time; 0 for the order in which they were packed.
+        seed: of the order.
+        rank: which share of the clips is given; None for that of ``torch.distributed``.
+        world: number of shares; None for that of ``torch.distributed``, 1 without it.
+        uneven: what happens to clips that cannot be dealt out evenly. ``"keep"`` gives them all: ranks differ
+            by at most one clip, hence by at most one batch. ``"drop"`` leaves out the last of the order, so
+            that all ranks get equally many full batches; ``"repeat"`` gives some of the first again instead.
+        transform: changes a clip before its frames, uint8 RGB, are normalised.
+        normalize: False leaves ``frames`` as uint8 RGB.
+        on_error: ``"raise"``, or ``"skip"`` to give a black clip, of which no frame is ``valid`` or
+            ``labelled``, in the place of one that cannot be read, with a warning.
+
+    Raises:
+        FileNotFoundError: if there are no shards, or one that the index lists is not there.
+        ValueError: if a shard or the index is damaged; the message names it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        batch_size: int | None = None,
+        shuffle: int = 0,
+        seed: int = 0,
+        rank: int | None = None,
+        world: int | None = None,
+        uneven: str = "keep",
+        transform: Callable[[Clip], Clip] | None = None,
+        normalize: bool = True,
+        on_error: str = "raise",
+    ) -> None:
+        check_one_of("uneven", uneven, _UNEVEN)
+        check_one_of("on_error", on_error, ("raise", "skip"))
+        if batch_size is not None:
+            check_positive("batch_size", batch_size)
+        if shuffle < 0:
+            raise ValueError(f"shuffle: expected 0 or more, got {shuffle}")
+        if (rank is None) != (world is None):
+            raise ValueError(f"rank: expected both or neither of rank and world, got {rank} and {world}")
+        if rank is not None and world is not None and not 0 <= rank < world:
+            raise ValueError(f"rank: expected 0 to {world - 1}, got {rank}")
+        self.folder = Path(folder)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.uneven = uneven
+        self.transform = transform
+        self.normalize = normalize
+        self.on_error = on_error
+        self._share = None if rank is None or world is None else (rank, world)
+        # Epoch, and batches to skip: shared, so that workers that persist see them change.
+        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
+        shards = read_index(self.folder)
+        self._files = [shard.file for shard in shards]
+        self._lengths = [len(shard.begins) - 1 for shard in shards]
+        self._shard_of = np.repeat(np.arange(len(shards)), self._lengths)
+        self._begin = np.concatenate([shard.begins[:-1] for shard in shards])
+        self._end = np.concatenate([shard.begins[1:] for shard in shards])
+        for shard in shards:
+            self._check_file(self.folder / shard.file, shard.bytes)
+        self._blank: Clip | None = None
+        if on_error == "skip":
+            self._blank = self._make_blank()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Settle the rank, which a worker in a process of its own cannot ask for."""
+        return {**self.__dict__, "_share": self._rank_and_world()}
+
+    def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
+        """Choose the epoch that the next iteration gives, and where in it to begin.
+
+        Without a call every epoch has the same order. Workers that persist hear of it too.
+
+        Args:
+            epoch: counted from 0.
+            skip_batches: how many batches (clips, if ``batch_size`` is None) this rank has had of it already.
+        """
+        if epoch < 0 or skip_batches < 0:
+            raise ValueError(f"epoch, skip_batches: expected 0 or more, got {epoch} and {skip_batches}")
+        self._position[0], self._position[1] = epoch, skip_batches
+
+    def __len__(self) -> int:
+        """Return how many batches (clips, if ``batch_size`` is None) this rank gets in a whole epoch."""
+        return -(-len(self._deal(np.arange(len(self._begin)))) // (self.batch_size or 1))
+
+    def __iter__(self) -> Iterator[Clip]:
+        """Give what this rank, and in a loader this worker, gets of the epoch that was set."""
+        epoch, skipped = self._position.tolist()
+        numbers = self._deal(epoch_order(self._lengths, window=self.shuffle, seed=self.seed, epoch=epoch))
+        size = self.batch_size or 1
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        starts = range((skipped + first) * size, len(numbers), step * size)
+        return (self._batch(numbers[start : start + size].tolist()) for start in starts)
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        if self._share is not None:
+            return self._share
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+
+    def _deal(self, order: Numbers) -> Numbers:
+        rank, world = self._rank_and_world()
+        return deal_out(order, rank=rank, world=world, batch_size=self.batch_size or 1, uneven=self.uneven)
+
+    def _batch(self, numbers: list[int]) -> Clip:
+        clips = [
+            finish_clip(self._read(number), transform=self.transform, normalize=self.normalize)
+            for number in numbers
+        ]
+        return clips[0] if self.batch_size is None else default_collate(clips)
+
+    def _read(self, number: int) -> Clip:
+        shard = self._shard_of[number]
+        path, begin, end = self.folder / self._files[shard], self._begin[number], self._end[number]
+        try:
+            data = np.fromfile(path, np.uint8, end - begin, offset=begin).data
+            if len(data) < end - begin:
+                raise ValueError(f"expected {end - begin} bytes, got {len(data)}")
+            members = list_members(data, whole=False)
+            return decode_clip(
+                {file.extension: data[file.start : file.start + file.size] for file in members}
+            )
+        except (OSError, ValueError) as error:
+            sample = number - sum(self._lengths[:shard])
+            message = f"{path}, sample {sample} from byte {begin}: {error}"
+            if self._blank is None:
+                raise ValueError(message) from error
+        warnings.warn(f"a clip is left out: {message}", stacklevel=2)
+        return self._blank._replace(id=f"{path.name}:{sample}")
+
+    def _check_file(self, path: Path, size: int) -> None:
+        found = path.stat().st_size if path.is_file() else None
+        if found == size:
+            return
+        message = f"{path}: expected {size} bytes, got {'no file' if found is None else found}"
+        if self.on_error == "raise":
+            raise (FileNotFoundError if found is None else ValueError)(f"{message}; copy it again")
+        warnings.warn(f"{message}; what is lost is read as black clips without ground truth", stacklevel=3)
+
+    def _make_blank(self) -> Clip:
+        """Make a black clip of the shape of the first one that can be read."""
+        for number in range(len(self._begin)):
+            with contextlib.suppress(ValueError):
+                clip = self._read(number)
+                return clip._replace(
+                    frames=torch.zeros_like(clip.frames),
+                    log_mel=torch.zeros_like(clip.log_mel),
+                    masks=torch.zeros_like(clip.masks),
+                    labelled=torch.zeros_like(clip.labelled),
+                    valid=torch.zeros_like(clip.valid),
+                )
+        raise ValueError(f"{self.folder}: expected a clip that can be read, there is none")
+
+
+def epoch_order(lengths: Sequence[int], *, window: int, seed: int, epoch: int) -> Numbers:
+    """Return the order in which the clips of all shards are given.
+
+    Args:
+        lengths: how many clips each shard holds; they are numbered through.
+        window: the shards are shuffled, then every ``window`` clips that follow one another; 0 for neither.
+        seed: draws another order.
+        epoch: draws another order.
+
+    Example:
+        >>> epoch_order([3, 3, 3], window=3, seed=0, epoch=0)
+        array([7, 6, 8, 1, 2, 0, 3, 5, 4])
+    """
+    total = sum(lengths)
+    if not window:
+        return np.arange(total)
+    generator = np.random.default_rng((seed, epoch))
+    shards = np.split(np.arange(total), np.cumsum(lengths)[:-1])
+    order = np.concatenate([shards[number] for number in generator.permutation(len(shards))])
+    return order[np.lexsort((generator.random(total), np.arange(total) // window))]
+
+
+def deal_out(order: Numbers, *, rank: int, world: int, batch_size: int, uneven: str) -> Numbers:
+    """Return what one rank gets of an order: every ``world``-th, from ``rank`` on.
+
+    Args:
+        order: the numbers of all clips.
+        rank: 0 to ``world - 1``.
+        world: number of ranks.
+        batch_size: of all ranks.
+        uneven: ``"drop"`` and ``"repeat"`` make it full batches, as many for every rank, the one with fewer
+            clips, the other with some of the first once more; ``"keep"`` does neither.
+
+    Raises:
+        ValueError: if there are too few clips for a full batch a rank, and ``uneven`` is ``"drop"``.
+
+    Example:
+        >>> order = np.arange(7)
+        >>> for uneven in ("keep", "drop", "repeat"):
+        ...     shares = [deal_out(order, rank=i, world=2, batch_size=2, uneven=uneven) for i in (0, 1)]
+        ...     print(uneven, *shares)
+        keep [0 2 4 6] [1 3 5]
+        drop [0 2] [1 3]
+        repeat [0 2 4 6] [1 3 5 0]
+    """
+    whole = world * batch_size
+    if uneven == "drop":
+        if len(order) < whole:
+            raise ValueError(
+                f"uneven: 'drop' needs {whole} clips, for {world} ranks with batches of {batch_size}, "
+                f"got {len(order)}"
+            )
+        order = order[: len(order) // whole * whole]
+    elif uneven == "repeat":
+        order = np.resize(order, -(-len(order) // whole) * whole)
+    return order[rank::world]
