@@ -1,10 +1,16 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avslib.clip import Clip
-from avslib.data import SilentSound, SwappedSound
+from avslib.data.avsbench import AVSBenchMS3, AVSBenchS4
+from avslib.data.sound import NoiseSound, ShiftedSound, SilentSound, SwappedSound, categories_of
+from avslib.data.synthetic import write_avsbench
+from avslib.media.mel import log_mel_examples
 
 
 class Numbered:
@@ -48,3 +54,116 @@ def test_a_clips_own_sound_is_no_other_sound() -> None:
         SwappedSound(Numbered(4), shift=4)
     with pytest.raises(ValueError, match="its own sound"):
         SwappedSound(Numbered(1))
+
+
+class Seconds:
+    """Clips of five seconds, the first ``lengths[i]`` of them valid; second t of clip i sounds 10 i + t."""
+
+    def __init__(self, *lengths: int) -> None:
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Clip:
+        valid = torch.arange(5) < self.lengths[index]
+        heard = (10.0 * index + torch.arange(5)) * valid
+        return Clip(
+            frames=torch.zeros(5, 3, 8, 8),
+            log_mel=heard.view(5, 1, 1, 1).expand(5, 1, 96, 64),
+            masks=torch.ones(5, 8, 8, dtype=torch.int64),
+            labelled=valid,
+            valid=valid,
+            id=str(index),
+        )
+
+
+def heard(clip: Clip) -> list[float]:
+    return clip.log_mel[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("kind", [SilentSound, NoiseSound, SwappedSound, ShiftedSound])
+def test_only_the_sound_of_valid_seconds_differs(kind: type) -> None:
+    clips = Seconds(3, 5, 0)
+    other = kind(clips)
+    assert len(other) == 3
+    for i in range(3):
+        before, after = clips[i], other[i]
+        for field in ("frames", "masks", "labelled", "valid"):
+            assert torch.equal(getattr(after, field), getattr(before, field))
+        assert after.id == before.id
+        assert (after.log_mel != before.log_mel).flatten(1).any(dim=1).tolist() == before.valid.tolist()
+
+
+def test_a_sound_is_shifted_by_whole_seconds_and_comes_round() -> None:
+    clips = Seconds(5, 3, 0)
+    assert heard(ShiftedSound(clips)[0]) == [4, 0, 1, 2, 3]
+    assert heard(ShiftedSound(clips)[1]) == [12, 10, 11, 0, 0]
+    assert heard(ShiftedSound(clips, seconds=-2)[0]) == [2, 3, 4, 0, 1]
+    assert heard(ShiftedSound(clips)[2]) == [0] * 5
+    for seconds in (0, 5, -10):
+        with pytest.raises(ValueError, match=f"seconds: {seconds} gives clip '0', of 5 s, its own sound"):
+            ShiftedSound(clips, seconds=seconds)
+    with pytest.raises(ValueError, match="seconds: 3 gives clip '1', of 3 s"):
+        ShiftedSound(clips, seconds=3)[1]
+
+
+def test_a_shorter_sound_starts_anew_and_an_unreadable_one_is_silent() -> None:
+    clips = Seconds(5, 2, 0)
+    assert heard(SwappedSound(clips, shift=1)[0]) == [10, 11, 10, 11, 10]
+    assert heard(SwappedSound(clips, shift=1)[1]) == pytest.approx([math.log(0.01)] * 2 + [0] * 3)
+
+
+def test_noise_is_that_of_the_seed_and_the_clip_at_the_level_asked_for() -> None:
+    clips = Numbered(3)
+    noise = NoiseSound(clips, rms=0.05)
+    assert torch.equal(noise[1].log_mel, NoiseSound(clips, rms=0.05)[1].log_mel)
+    assert not torch.equal(noise[1].log_mel, noise[2].log_mel)
+    assert not torch.equal(noise[1].log_mel, NoiseSound(clips, rms=0.05, seed=1)[1].log_mel)
+    generator = torch.Generator().manual_seed(9)
+    expected = log_mel_examples(0.05 * torch.randn(32_000, generator=generator))
+    assert noise[1].log_mel.shape == expected.shape
+    assert noise[1].log_mel.mean().item() == pytest.approx(expected.mean().item(), abs=0.02)
+    with pytest.raises(ValueError, match="rms: expected a number above 0, got 0"):
+        NoiseSound(clips, rms=0)
+
+
+@given(names=st.lists(st.sampled_from("abcd"), min_size=2, max_size=12))
+def test_categories_are_the_same_or_others_and_every_sound_is_used_once(names: list[str]) -> None:
+    clips = Numbered(len(names))
+    most, least = max(map(names.count, names)), min(map(names.count, names))
+    for category, possible in (("same", least > 1), ("other", 2 * most <= len(names))):
+        if not possible:
+            with pytest.raises(ValueError, match=r"^category: '[abcd]' has"):
+                SwappedSound(clips, category=category, categories=names)
+            continue
+        others = SwappedSound(clips, category=category, categories=names).others
+        assert sorted(others) == list(range(len(names)))
+        for own, other in enumerate(others):
+            assert own != other
+            assert (names[own] == names[other]) == (category == "same")
+
+
+def test_readers_say_what_sounds_where_the_dataset_does(tmp_path: Path) -> None:
+    write_avsbench(tmp_path / "s4", setting="s4", clips={"test": 6}, size=32, videos=False)
+    clips = AVSBenchS4(tmp_path / "s4", "test", size=(32, 32), sound="wav")
+    names = categories_of(clips)
+    assert names == [files.category for files in clips.clips]
+    swapped = SwappedSound(clips, category="other")
+    assert all(names[i] != names[other] for i, other in enumerate(swapped.others))
+    assert torch.equal(swapped[0].log_mel, clips[swapped.others[0]].log_mel)
+
+    write_avsbench(tmp_path / "ms3", setting="ms3", clips={"test": 2}, size=32, videos=False)
+    without = AVSBenchMS3(tmp_path / "ms3", "test", size=(32, 32), sound="wav")
+    for dataset, name in ((without, "AVSBenchMS3"), (Numbered(2), "Numbered")):
+        with pytest.raises(ValueError, match=f"^categories: {name} does not say what sounds in each clip"):
+            SwappedSound(dataset, category="same")
+
+
+def test_errors_name_the_argument() -> None:
+    with pytest.raises(ValueError, match="category: expected one of 'any', 'same', 'other', got 'else'"):
+        SwappedSound(Numbered(2), category="else")
+    with pytest.raises(ValueError, match="categories: expected one of each of 2 clips, got 3"):
+        SwappedSound(Numbered(2), category="same", categories="aaa")
+    with pytest.raises(ValueError, match="shift: expected None with category='other', got 1"):
+        SwappedSound(Numbered(2), shift=1, category="other", categories="ab")

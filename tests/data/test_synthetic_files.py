@@ -213,7 +213,7 @@ def test_an_interrupted_clip_leaves_nothing(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(synthetic_files, "write_wav", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-        with pytest.raises(RuntimeError, match="clip 0 of .train. could not be written: disk full"):
+        with pytest.raises(RuntimeError, match=r"clip 0 of .train. could not be written: disk full"):
             write(tmp_path, setting)
     assert files_of(tmp_path) == {"synthetic.json"}
     assert list(tmp_path.iterdir()) == [tmp_path / "synthetic.json"]

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, distributed
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, write_avsbench
@@ -616,7 +616,7 @@ def one_of_two(rank: int, shards: Path, folder: Path) -> None:
         seen["early"].append(ids(DataLoader(early, batch_size=None, num_workers=2)))
         seen["late"].append(ids(DataLoader(late, batch_size=None, num_workers=2)))
         seen["map"].append(ids(DataLoader(cached, batch_size=4, sampler=sampler, num_workers=2)))
-        seen["evaluated"].append(ids(evaluation._loader(cached, batch_size=4, num_workers=2)))
+        seen["evaluated"].append(ids(DataLoader(Subset(cached, evaluation._share(COUNT)), 4, num_workers=2)))
     spawned = DataLoader(early, batch_size=None, num_workers=1, multiprocessing_context="spawn")
     seen["spawned"].append(ids(spawned))
     (folder / f"{rank}.json").write_text(json.dumps(seen))

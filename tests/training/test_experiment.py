@@ -211,7 +211,7 @@ def test_the_real_set_has_no_ceiling() -> None:
 
 
 def test_a_wrong_root_ends_with_what_to_do_and_leaves_no_folder() -> None:
-    with pytest.raises(FileNotFoundError, match="no such table; root must be the folder .* holds Multi-"):
+    with pytest.raises(FileNotFoundError, match=r"no such table; root must be the folder .* holds Multi-"):
         run_stub("--data-root", "nowhere", "--out", "never")
     assert not Path("never").exists()
 

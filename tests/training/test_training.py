@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader
 from avslib.clip import Clip
 from avslib.data import SyntheticAVS, SyntheticConfig
 from avslib.losses import binary_cross_entropy, info_nce
+from avslib.metrics import FScore
 from avslib.models import DiffusionAVS, LatentTerms, Segmentation
-from avslib.training import DiffusionAVSObjective, evaluate, fit, latent_std, warmup_cosine
+from avslib.training import DiffusionAVSObjective, evaluate, evaluation, fit, latent_std, warmup_cosine
 from avslib.training.figures import plot_history, plot_predictions
 
 
@@ -154,6 +155,18 @@ def test_evaluation_is_the_metric_over_all_clips_whatever_the_batch(clips: Synth
     assert scores[0]["miou"] == pytest.approx(
         silent.item(), abs=1e-4
     )  # nothing predicted: right where silent
+
+
+def test_emulated_batches_are_those_of_the_dataset_even_where_processes_share_it(
+    clips: SyntheticAVS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = evaluate(Constant(0.5), clips, metrics={"f": FScore(clips_per_batch=4)}, batch_size=1)["f"]
+    shared = FScore(clips_per_batch=4)
+    monkeypatch.setattr(shared, "reset", lambda: None)
+    for rank in (1, 0):  # the shares of two processes, one after the other into one metric
+        monkeypatch.setattr(evaluation, "_share", lambda count, rank=rank: range(rank, count, 2))
+        result = evaluate(Constant(0.5), clips, metrics={"f": shared}, batch_size=2)["f"]
+    assert result == pytest.approx(expected, abs=1e-12)
 
 
 def test_replacing_the_latent_changes_the_scores_and_only_where_asked(clips: SyntheticAVS) -> None:

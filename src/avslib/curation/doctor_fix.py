@@ -39,7 +39,7 @@ def fix(diagnosis: Diagnosis, *, workers: int = 1, progress: Callable[[int], obj
     may stay. What killed runs left is removed: let no other run write there. Then examine the folder again.
 
     Args:
-        diagnosis: what :func:`~avslib.curation.doctor.examine` found.
+        diagnosis: what :func:`~avslib.curation.examine` found.
         workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
         progress: called with 1 after every clip, as tqdm's ``update`` likes it.
 

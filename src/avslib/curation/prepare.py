@@ -54,7 +54,7 @@ def prepare(
     Args:
         setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
         root: the folder into which the dataset was unpacked.
-        frame_rule: which frame stands for a second, see :func:`~avslib.data.frame_moments`.
+        frame_rule: which frame stands for a second, see :func:`~avslib.curation.frame_moments`.
         size: ``(H, W)`` of the frames, px; None for the size of the video.
         overwrite: make frames and WAV files anew where there is a video, and every log-mel.
         follow_links: whether files may lie outside ``root`` behind symbolic links.

@@ -53,7 +53,7 @@ def prepare_folder(
             a video, below this one, becomes the category of the clip.
         out: folder that is to hold ``clips.csv`` and ``clips``.
         split: what the table says of these clips.
-        frame_rule: which frame stands for a second, see :func:`~avslib.data.frame_moments`.
+        frame_rule: which frame stands for a second, see :func:`~avslib.curation.frame_moments`.
         size: ``(H, W)`` of the frames, px, without keeping the aspect ratio; None for the size of the video.
         max_seconds: take no more of each video than its beginning.
         overwrite: make every clip of these videos anew.

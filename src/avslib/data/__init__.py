@@ -4,9 +4,10 @@ from avslib.data.avsbench import AVSBenchMS3, AVSBenchS4
 from avslib.data.avss import AVSBenchSemantic
 from avslib.data.folder import ClipFolder
 from avslib.data.mixing import ClipsWithWaveforms, MixedClips, paste_sounding
-from avslib.data.reader import ClipReader
+from avslib.data.off_screen import OffScreenSound
+from avslib.data.reader import ClipReader, ReaderOptions
 from avslib.data.readers import READERS
-from avslib.data.sound import ClipDataset, SilentSound, SwappedSound
+from avslib.data.sound import ClipDataset, NoiseSound, OtherSound, ShiftedSound, SilentSound, SwappedSound
 from avslib.data.sound_transforms import AddNoise, RandomGain, RandomLogMelGain, add_noise, log_mel_gain
 from avslib.data.synthetic import (
     SyntheticAVS,
@@ -31,8 +32,13 @@ __all__ = [
     "ClipTransform",
     "ClipsWithWaveforms",
     "MixedClips",
+    "NoiseSound",
+    "OffScreenSound",
+    "OtherSound",
     "RandomGain",
     "RandomLogMelGain",
+    "ReaderOptions",
+    "ShiftedSound",
     "SilentSound",
     "SwappedSound",
     "SyntheticAVS",

@@ -1,14 +1,28 @@
-"""A dataset with another sound: what a model does with it tells whether it listens."""
+"""A dataset with another sound: what a model does with it tells whether it listens.
+
+The frames stay, and so do the masks, which are those of the true sound. What a model that listens finds under
+the other sound is said by each class. Every sound goes through the front end of the true one, since a model
+could tell another front end from it without listening.
+"""
 
 from __future__ import annotations
 
 import math
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from avslib._checks import check_one_of, check_positive
 from avslib.clip import Clip
+from avslib.data.reader import SAMPLE_RATE, ClipReader
+from avslib.media.mel import fit_examples, log_mel_examples
+
+CATEGORIES = ("any", "same", "other")
 
 
 class ClipDataset(Protocol):
@@ -21,8 +35,8 @@ class ClipDataset(Protocol):
         """Return one clip."""
 
 
-class SilentSound(Dataset[Clip]):
-    """The clips of a dataset without their sound: every log-mel value is log 0.01, as VGGish hears silence.
+class OtherSound(Dataset[Clip], ABC):
+    """The clips of a dataset with another sound in every second that is no padding.
 
     Args:
         clips: a map-style dataset of clips.
@@ -36,33 +50,211 @@ class SilentSound(Dataset[Clip]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        """Return the clip with its sound taken away."""
+        """Return the clip with the other sound; one without a valid second as it is."""
         clip = self.clips[index]
-        return clip._replace(log_mel=torch.full_like(clip.log_mel, math.log(0.01)))
+        if not clip.valid.any():
+            return clip
+        log_mel = torch.where(clip.valid.view(-1, 1, 1, 1), self._log_mel(index, clip), clip.log_mel)
+        return clip._replace(log_mel=log_mel)
+
+    @abstractmethod
+    def _log_mel(self, index: int, clip: Clip) -> Tensor:
+        """Return what is heard instead, ``(T, 1, 96, 64)``; what padding hears does not matter."""
 
 
-class SwappedSound(Dataset[Clip]):
-    """The clips of a dataset, each with the sound of another one.
+class SilentSound(OtherSound):
+    """The clips of a dataset without their sound: every log-mel value is log 0.01, as VGGish hears silence.
+
+    A model that listens finds nothing.
+
+    Args:
+        clips: a map-style dataset of clips.
+    """
+
+    def _log_mel(self, index: int, clip: Clip) -> Tensor:
+        return _silence(clip)
+
+
+class NoiseSound(OtherSound):
+    """The clips of a dataset with white noise in the place of their sound.
+
+    A model that listens finds nothing, unless something in the picture hisses. The noise of a clip follows
+    from the seed and the clip's ``id``, so it is the same in any order and in any process.
+
+    Args:
+        clips: a map-style dataset of clips.
+        rms: root mean square of the waveform, whose full scale is 1.
+        seed: another seed, another noise.
+
+    Raises:
+        ValueError: if ``rms`` is not above 0.
+    """
+
+    def __init__(self, clips: ClipDataset, *, rms: float = 0.1, seed: int = 0) -> None:
+        super().__init__(clips)
+        check_positive("rms", rms)
+        self.rms = rms
+        self.seed = seed
+
+    def _log_mel(self, index: int, clip: Clip) -> Tensor:
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {clip.id}".encode()))
+        seconds = len(clip.frames)
+        waveform = self.rms * torch.randn(seconds * SAMPLE_RATE, generator=generator)
+        return fit_examples(log_mel_examples(waveform), seconds)
+
+
+class SwappedSound(OtherSound):
+    """The clips of a dataset, each with the sound of another one, every sound used once.
+
+    What a model that listens finds depends on the category of the other clip:
+
+    - ``"any"``: mostly nothing, but what happens to be in view and makes that sound.
+    - ``"other"``: the same with fewer exceptions. This is what AVSBench-Robust (Li et al., 2025) calls an
+      off-screen sound, but for its choice of categories.
+    - ``"same"``: what it found before, for the same kind of thing sounds. What is lost shows what the model
+      hears beyond the kind of sound.
+
+    Where the other clip is shorter, its sound starts anew; one that could not be read is silent.
 
     Args:
         clips: a map-style dataset of at least two clips.
-        shift: how far away in the dataset the other clip is; None for half of its length.
+        shift: how far away in the dataset the other clip is; None for half of its length. Only with
+            ``"any"``.
+        category: ``"any"``, ``"same"`` or ``"other"``.
+        categories: what sounds in each clip; None to ask the dataset, of which a reader of S4 knows.
 
     Raises:
-        ValueError: if the shift gives a clip its own sound.
+        ValueError: if the shift gives a clip its own sound; or if the categories are not known, or such that
+            a clip is alone in its own, or more than half of all are in one.
     """
 
-    def __init__(self, clips: ClipDataset, *, shift: int | None = None) -> None:
-        self.clips = clips
-        self.shift = len(clips) // 2 if shift is None else shift
-        if self.shift % max(len(clips), 1) == 0:
-            raise ValueError(f"shift: {self.shift} gives each of {len(clips)} clips its own sound")
+    def __init__(
+        self,
+        clips: ClipDataset,
+        *,
+        shift: int | None = None,
+        category: str = "any",
+        categories: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(clips)
+        self.others = other_clips(clips, shift=shift, category=category, categories=categories)
 
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return len(self.clips)
+    def _log_mel(self, index: int, clip: Clip) -> Tensor:
+        other = self.clips[self.others[index]]
+        heard = other.log_mel[other.valid]
+        if not len(heard):
+            return _silence(clip)
+        return heard[torch.arange(len(clip.frames)) % len(heard)]
 
-    def __getitem__(self, index: int) -> Clip:
-        """Return the clip with the other clip's sound."""
-        other = self.clips[(index + self.shift) % len(self.clips)]
-        return self.clips[index]._replace(log_mel=other.log_mel)
+
+class ShiftedSound(OtherSound):
+    """The clips of a dataset whose sound comes late; what falls off the end is heard at the start.
+
+    A model that listens finds what it found before, so much later: where sounds start and stop, the masks
+    are wrong; where one sounds all the time, nothing changes. Whole log-mel examples are moved.
+
+    Args:
+        clips: a map-style dataset of clips of two seconds or more.
+        seconds: how much later, s; negative for sooner.
+
+    Raises:
+        ValueError: if the first clip, or later one that is asked for, gets its own sound.
+    """
+
+    def __init__(self, clips: ClipDataset, *, seconds: int = 1) -> None:
+        super().__init__(clips)
+        self.seconds = seconds
+        self[0]  # to fail here, not in a loader
+
+    def _log_mel(self, index: int, clip: Clip) -> Tensor:
+        length = int(clip.valid.sum())
+        if self.seconds % length == 0:
+            raise ValueError(
+                f"seconds: {self.seconds} gives clip {clip.id!r}, of {length} s, its own sound unshifted"
+            )
+        shifted = clip.log_mel.clone()
+        shifted[clip.valid] = clip.log_mel[clip.valid].roll(self.seconds, dims=0)
+        return shifted
+
+
+def other_clips(
+    clips: ClipDataset,
+    *,
+    shift: int | None = None,
+    category: str = "any",
+    categories: Sequence[str] | None = None,
+) -> list[int]:
+    """Return the index of another clip for each clip, every one once; arguments as of `SwappedSound`.
+
+    Raises:
+        ValueError: as said there.
+    """
+    check_one_of("category", category, CATEGORIES)
+    count = len(clips)
+    if category == "any":
+        shift = count // 2 if shift is None else shift
+        if shift % max(count, 1) == 0:
+            raise ValueError(f"shift: {shift} gives each of {count} clips its own sound")
+        return [(index + shift) % count for index in range(count)]
+    if shift is not None:
+        raise ValueError(f"shift: expected None with category={category!r}, got {shift}")
+    names = categories_of(clips) if categories is None else list(categories)
+    if len(names) != count:
+        raise ValueError(f"categories: expected one of each of {count} clips, got {len(names)}")
+    return _within(names) if category == "same" else _across(names)
+
+
+def categories_of(clips: ClipDataset) -> list[str]:
+    """Return what sounds in each clip of a reader.
+
+    Raises:
+        ValueError: if the dataset does not say.
+    """
+    names = [files.category for files in clips.clips] if isinstance(clips, ClipReader) else []
+    if not names or not all(names):
+        raise ValueError(
+            f"categories: {type(clips).__name__} does not say what sounds in each clip, as AVSBenchS4 does; "
+            "give categories yourself, or take category='any'"
+        )
+    return names
+
+
+def _members(names: Sequence[str]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        members.setdefault(name, []).append(index)
+    return members
+
+
+def _within(names: Sequence[str]) -> list[int]:
+    """Turn every category by half of its length."""
+    others = [0] * len(names)
+    for name, members in _members(names).items():
+        if len(members) == 1:
+            raise ValueError(f"category: {name!r} has one clip only, and no other to take the sound of")
+        half = len(members) // 2
+        for index, other in zip(members, members[half:] + members[:half], strict=True):
+            others[index] = other
+    return others
+
+
+def _across(names: Sequence[str]) -> list[int]:
+    """Put category behind category, and turn the row by the length of the largest: none meets itself."""
+    blocks = _members(names)
+    name, largest = max(
+        ((name, len(members)) for name, members in blocks.items()), key=lambda block: block[1]
+    )
+    if 2 * largest > len(names):
+        raise ValueError(
+            f"category: {name!r} has {largest} of {len(names)} clips, more than half, so that not each finds "
+            "a sound of another category"
+        )
+    row = [index for members in blocks.values() for index in members]
+    others = [0] * len(names)
+    for index, other in zip(row, row[largest:] + row[:largest], strict=True):
+        others[index] = other
+    return others
+
+
+def _silence(clip: Clip) -> Tensor:
+    return torch.full_like(clip.log_mel, math.log(0.01))

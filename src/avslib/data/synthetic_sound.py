@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.signal import butter, sosfilt
 
 SAMPLE_RATE = 16_000
 """Hz, what the log-mel examples of VGGish expect."""
@@ -46,6 +45,8 @@ def _beat(rng: Generator, rate: float, samples: int) -> FloatArray:
 
 def _band_noise(rng: Generator, low: float, high: float, samples: int) -> FloatArray:
     noise = rng.standard_normal(samples, dtype=np.float32)
+    from scipy.signal import butter, sosfilt  # takes a second to load
+
     sections = butter(3, (low, high), btype="bandpass", fs=SAMPLE_RATE, output="sos")
     return np.asarray(sosfilt(sections, noise), dtype=np.float32)
 

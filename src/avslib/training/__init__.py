@@ -3,6 +3,7 @@
 from avslib.training.evaluation import evaluate, latent_std
 from avslib.training.experiment import Result, Splits, format_result, open_data, run
 from avslib.training.figures import plot_history, plot_predictions
+from avslib.training.listening import g_measures, listen, sound_protocols
 from avslib.training.objectives import (
     AVSBenchObjective,
     C3NObjective,
@@ -43,7 +44,9 @@ __all__ = [
     "evaluate",
     "fit",
     "format_result",
+    "g_measures",
     "latent_std",
+    "listen",
     "measure_classifiers",
     "open_data",
     "parse_arguments",
@@ -52,6 +55,7 @@ __all__ = [
     "pretrain_encoders",
     "render_labelled",
     "run",
+    "sound_protocols",
     "train_classifiers",
     "warmup_cosine",
 ]

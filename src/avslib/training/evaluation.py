@@ -15,6 +15,7 @@ from avslib._checks import check_one_of
 from avslib.clip import Clip
 from avslib.data.sound import ClipDataset
 from avslib.metrics import FScore, MaskIoU
+from avslib.metrics._batches import ClipBatchMean
 from avslib.models import AVSModel, DiffusionAVS
 
 LATENTS = ("sampled", "noise", "ground_truth")
@@ -35,13 +36,13 @@ def evaluate(
     """Score a model on a dataset.
 
     Under several processes each takes its share of the clips, none twice, and the metrics add up the shares.
-    Clips that a reader could not read, of which no frame is ``valid``, are in no score; a warning tells which.
+    Clips that a reader could not read, of which no frame is ``valid``, are in no score; a warning names them.
 
     Args:
         model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used.
         clips: the dataset.
-        metrics: updated with ``(logits, masks, valid)``; None for ``"miou"`` and ``"f_score"`` as AVSBench
-            computes them.
+        metrics: updated with ``(logits, masks, valid)``, and those that emulate batches with the place of
+            each clip in the dataset too; None for ``"miou"`` and ``"f_score"`` as AVSBench computes them.
         latent: what a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model itself;
             ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler
             would give.
@@ -67,7 +68,16 @@ def evaluate(
     was_training = model.training
     model.eval()
     unread: list[str] = []
-    for clip in _loader(clips, batch_size, num_workers):
+    share = _share(len(clips))
+    loader = DataLoader(
+        Subset(cast("torch.utils.data.Dataset[Clip]", clips), share),
+        batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    seen = 0
+    for clip in loader:
+        places = torch.tensor(share[seen : seen + len(clip.valid)], device=device)
+        seen += len(places)
         unread += [name for name, valid in zip(clip.id, clip.valid, strict=True) if not valid.any()]
         frames, log_mel, masks, valid = (
             tensor.to(device) for tensor in (clip.frames, clip.log_mel, clip.masks, clip.valid)
@@ -84,7 +94,10 @@ def evaluate(
                 cast(DiffusionAVS, model), frames, log_mel, masks, valid, latent, generator
             )
         for metric in metrics.values():
-            metric.update(logits, masks, valid)
+            if isinstance(metric, ClipBatchMean):
+                metric.update(logits, masks, valid, index=places)
+            else:
+                metric.update(logits, masks, valid)
     model.train(was_training)
     if len(unread) == len(clips):
         raise ValueError(f"clips: not one of {len(clips)} could be read, such as {unread[0]!r}")
@@ -114,12 +127,12 @@ def latent_std(model: DiffusionAVS, clips: ClipDataset, *, batch_size: int = 4) 
     return torch.cat(latents).std(dim=0).mean().item()
 
 
-def _loader(clips: ClipDataset, batch_size: int, num_workers: int) -> DataLoader[Clip]:
+def _share(count: int) -> range:
+    """Return which clips are this process's."""
     rank, world = 0, 1
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    share = Subset(cast("torch.utils.data.Dataset[Clip]", clips), range(rank, len(clips), world))
-    return DataLoader(share, batch_size=batch_size, num_workers=num_workers)
+    return range(rank, count, world)
 
 
 def _decode_instead(

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 
 from avslib._version import __version__
 from avslib.data import (
-    AVSBenchMS3,
-    AVSBenchS4,
+    READERS,
     ClipDataset,
+    ClipReader,
     SilentSound,
     SwappedSound,
     SyntheticConfig,
@@ -41,8 +41,6 @@ from avslib.training.trainer import Objective, fit
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-READERS: dict[str, type[AVSBenchS4] | type[AVSBenchMS3]] = {"s4": AVSBenchS4, "ms3": AVSBenchMS3}
-AVSBench: TypeAlias = AVSBenchS4 | AVSBenchMS3
 Scores: TypeAlias = dict[str, float]
 _Model = TypeVar("_Model", bound=AVSModel)
 
@@ -50,9 +48,9 @@ _Model = TypeVar("_Model", bound=AVSModel)
 class Splits(NamedTuple):
     """The clips of one setting."""
 
-    train: AVSBench
-    val: AVSBench
-    test: AVSBench
+    train: ClipReader
+    val: ClipReader
+    test: ClipReader
 
 
 class Result(NamedTuple):

@@ -1,0 +1,66 @@
+"""A dataset with an off-screen sound beside its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from avslib._checks import check_positive
+from avslib.clip import Clip
+from avslib.data.mixing import ClipsWithWaveforms
+from avslib.data.reader import ClipReader
+from avslib.data.sound import OtherSound, other_clips
+from avslib.media.mel import fit_examples, log_mel_examples
+
+
+class OffScreenSound(OtherSound):
+    """The clips of a dataset, each with the sound of another one added to its own.
+
+    A model that listens finds what it found before: what is added comes from nothing in the picture, but by
+    chance, which ``category="other"`` makes smaller. The same pairs as in
+    :class:`~avslib.data.SwappedSound`, and nothing is drawn; to train with such sounds take
+    :class:`~avslib.data.MixedClips`. AVSBench-Robust (Li et al., 2025) means to do this too, but the
+    published code returns the own sound alone.
+
+    Args:
+        clips: a dataset of at least two clips that gives their waveforms; a reader with ``sound="wav"``, so
+            that the true sound has gone through the same front end.
+        gain_db: how much louder the other sound is made, dB.
+        category: ``"any"``, ``"same"`` or ``"other"``, of the other clip.
+        categories: what sounds in each clip; None to ask the dataset.
+        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`.
+
+    Raises:
+        ValueError: if a reader reads stored log-mels, if there is no other clip, or the categories do not
+            give one, see :class:`~avslib.data.SwappedSound`.
+    """
+
+    clips: ClipsWithWaveforms
+
+    def __init__(
+        self,
+        clips: ClipsWithWaveforms,
+        *,
+        gain_db: float = 0.0,
+        category: str = "any",
+        categories: Sequence[str] | None = None,
+        example_hop_steps: int = 96,
+    ) -> None:
+        if isinstance(clips, ClipReader) and clips.sound != "wav":
+            raise ValueError(f"clips: expected a reader with sound='wav', got sound={clips.sound!r}")
+        check_positive("example_hop_steps", example_hop_steps)
+        super().__init__(clips)
+        self.others = other_clips(clips, category=category, categories=categories)
+        self.gain_db = gain_db
+        self.example_hop_steps = example_hop_steps
+
+    def _log_mel(self, index: int, clip: Clip) -> Tensor:
+        if not self.clips[self.others[index]].valid.any():  # could not be read
+            return clip.log_mel
+        own, other = self.clips.waveform(index), self.clips.waveform(self.others[index])
+        added = torch.zeros_like(own)
+        added[: len(other)] = other[: len(own)] * 10 ** (self.gain_db / 20)
+        examples = log_mel_examples(own + added, example_hop_steps=self.example_hop_steps)
+        return fit_examples(examples, len(clip.frames))

@@ -1,0 +1,176 @@
+"""Are probabilities right? Of pixels that are foreground with probability 0.7, seven in ten should be."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from avslib._checks import check_one_of
+from avslib.metrics._batches import check_binary, check_frames, not_binary
+from avslib.metrics._plots import new_axes
+from avslib.metrics._sums import SumMetric
+
+KINDS = ("foreground", "prediction")
+
+
+class Reliability(NamedTuple):
+    """What pixels of like probability have in common; one entry a bin, NaN where it is empty."""
+
+    pixels: Tensor  # (bins,), int64
+    confidence: Tensor  # (bins,), float64, mean probability
+    accuracy: Tensor  # (bins,), float64, fraction that was so
+
+
+def calibration_error(logits: Tensor, masks: Tensor, *, bins: int = 15, kind: str = "foreground") -> Tensor:
+    """Return the expected calibration error of all pixels, see :class:`CalibrationError`.
+
+    Args:
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+        masks: ground truth, ``(B, T, H, W)``, 0 and 1.
+        bins: number of bins of equal width.
+        kind: ``"foreground"`` or ``"prediction"``.
+
+    Returns:
+        A scalar, float64, in ``[0, 1]``.
+
+    Raises:
+        ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, or an argument is out of range.
+
+    Example:
+        >>> logits = torch.tensor([0.7, 0.7, 0.7, 0.9]).logit().view(1, 1, 1, 2, 2)
+        >>> calibration_error(logits, torch.tensor([1, 1, 0, 1]).view(1, 1, 2, 2), bins=10)
+        tensor(0.0500, dtype=torch.float64)
+    """
+    check_frames(logits, masks)
+    check_binary(not_binary(masks))
+    _check_arguments(bins, kind)
+    return _error(_bin_sums(logits, masks, torch.ones_like(masks, dtype=torch.bool), bins, kind))
+
+
+class CalibrationError(SumMetric):
+    """Expected calibration error of pixels (Guo et al., ICML 2017, equation 3), and the plot it comes from.
+
+    Pixels of valid frames go into bins of [0, 1], those of probability p into bin floor(p * bins), 1 into the
+    last one. Of the n_b pixels of a bin, c_b is the mean probability and a_b the fraction that was so:
+
+        ECE = sum over bins of n_b / n * |a_b - c_b| .
+
+    - ``"foreground"``: p is the probability of foreground, and a_b how often it is.
+    - ``"prediction"``: p is that of what is predicted, p or 1 - p and at least 1/2, and a_b how often the
+      prediction is right, as Guo et al. have it for classes.
+
+    Of several samples, give the logits of the mean probability, ``Segmentation.logits``. Most pixels are
+    background and easy, so the number is small for every model: compare it on one dataset, and look at the
+    plot.
+
+    Args:
+        bins: number of bins.
+        kind: one of the words above.
+
+    Raises:
+        ValueError: if ``bins`` is not a whole number above 0 or the word is unknown.
+
+    Example:
+        >>> metric = CalibrationError(bins=10)
+        >>> logits = torch.tensor([0.7, 0.7, 0.7, 0.9]).logit().view(1, 1, 1, 2, 2)
+        >>> metric.update(logits, torch.tensor([1, 1, 0, 1]).view(1, 1, 2, 2))
+        >>> metric.compute()  # 3/4 |2/3 - 0.7| + 1/4 |1 - 0.9|
+        tensor(0.0500, dtype=torch.float64)
+    """
+
+    higher_is_better = False
+
+    sums: Tensor
+
+    def __init__(self, *, bins: int = 15, kind: str = "foreground") -> None:
+        _check_arguments(bins, kind)
+        super().__init__(("calibration", bins, kind))
+        self.bins = bins
+        self.kind = kind
+        self.add_state("sums", torch.zeros(3, bins, dtype=torch.float64), "sum")
+
+    def update(self, logits: Tensor, masks: Tensor, valid: Tensor | None = None) -> None:
+        """Add clips; nothing here waits for an accelerator.
+
+        Args:
+            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+            masks: ground truth, ``(B, T, H, W)``, 0 and 1.
+            valid: False where a frame is padding and does not count, ``(B, T)``, bool.
+
+        Raises:
+            ValueError: if a shape differs, or if a mask of a valid frame holds anything but 0 and 1. On an
+                accelerator ``compute`` says the latter.
+        """
+        check_frames(logits, masks, valid)
+        counted = self._counted(masks, valid)[..., None, None].expand_as(masks)
+        self.sums += _bin_sums(logits, masks, counted, self.bins, self.kind)
+
+    def compute(self) -> Tensor:
+        """Return the error, a float64 scalar in ``[0, 1]``; NaN without a pixel.
+
+        Raises:
+            ValueError: if a mask seen on an accelerator held anything but 0 and 1.
+        """
+        self._check()
+        return _error(self.sums)
+
+    def reliability(self) -> Reliability:
+        """Return how many pixels each bin has, their mean probability and how often it was so."""
+        with self.sync_context():
+            pixels, confidence, right = self.sums.clone()
+        return Reliability(pixels.long(), confidence / pixels, right / pixels)
+
+    def plot_reliability(self, ax: Any = None) -> Any:
+        """Plot how often it was so over what was said, and the share of pixels; needs matplotlib.
+
+        On the dashed line probabilities are right; a flatter curve is that of a model that is too sure.
+
+        Args:
+            ax: matplotlib axes to draw on; by default, new ones.
+
+        Returns:
+            The figure and its axes.
+        """
+        pixels, confidence, accuracy = (values.cpu() for values in self.reliability())
+        share = pixels / pixels.sum()
+        error = (share * (accuracy - confidence).abs()).nansum().item()
+        figure, ax = new_axes(ax)
+        edges = [i / self.bins for i in range(self.bins)]
+        width = 1 / self.bins
+        ax.bar(edges, share.tolist(), width=width, align="edge", color="0.85", label="share of pixels")
+        ax.plot([0, 1], [0, 1], "--", color="0.5", linewidth=1)
+        seen = pixels > 0
+        ax.plot(confidence[seen], accuracy[seen], "o-", label=f"ECE = {error:.4f}")
+        name = "foreground" if self.kind == "foreground" else "the prediction"
+        outcome = "how often it is" if self.kind == "foreground" else "how often it is right"
+        ax.set(xlabel=f"probability of {name}", ylabel=outcome, xlim=(0, 1), ylim=(0, 1))
+        ax.legend()
+        return figure, ax
+
+
+def _check_arguments(bins: int, kind: str) -> None:
+    check_one_of("kind", kind, KINDS)
+    if bins < 1 or bins % 1:
+        raise ValueError(f"bins: expected a whole number above 0, got {bins}")
+
+
+def _bin_sums(logits: Tensor, masks: Tensor, counted: Tensor, bins: int, kind: str) -> Tensor:
+    """Return pixels, the sum of their p and how many were so in each bin, ``(3, bins)``, float64."""
+    probability = logits.detach().squeeze(2).float().sigmoid()
+    right = masks != 0
+    if kind == "prediction":
+        predicted = probability > 0.5
+        probability = torch.where(predicted, probability, 1 - probability)
+        right = predicted == right
+    place = (probability * bins).long().clamp(max=bins - 1)
+    values = torch.stack([torch.ones_like(probability), probability, right.float()]).double()
+    values = torch.where(counted, values, 0.0).flatten(1)
+    sums = values.new_zeros(3, bins)
+    return sums.scatter_add_(1, place.flatten().expand(3, -1), values)
+
+
+def _error(sums: Tensor) -> Tensor:
+    pixels, confidence, right = sums
+    return (confidence - right).abs().sum() / pixels.sum()

@@ -1,0 +1,264 @@
+"""Several samples of a stochastic model against one ground truth."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from avslib._checks import check_one_of, check_shape
+from avslib.metrics._batches import check_binary, not_binary
+from avslib.metrics._sums import SumMetric
+from avslib.metrics.jaccard import frame_iou
+
+CHOICES = ("mean", "each", "best", "best_frame")
+
+
+def sample_iou(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Return J of every sample in every frame, as `frame_iou` has it.
+
+    Args:
+        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32.
+        masks: ground truth, ``(B, T, H, W)``, 0 and 1.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+
+    Returns:
+        ``(S, B, T)``, float64, in ``[0, 1]``.
+
+    Raises:
+        ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
+    """
+    _check_samples(samples, masks)
+    return torch.stack([frame_iou(sample, masks, threshold=threshold) for sample in samples])
+
+
+def energy_distance(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Return the squared generalised energy distance of the samples and the ground truth of every frame.
+
+    With the distance d(a, b) = 1 - IoU(a, b) of masks, 0 if both are empty,
+
+        GED^2 = 2 E d(S, Y) - E d(S, S') - E d(Y, Y')
+
+    (Kohl et al., A Probabilistic U-Net, NeurIPS 2018, section 3). There is one ground truth Y, so the last
+    term is 0; S and S' are any two of the samples, also the same one twice. It is small if samples are near
+    the ground truth, and of two sets that are equally far, the more diverse one has the smaller distance. Of
+    one sample, or of equal ones, it is twice the distance.
+
+    Args:
+        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32.
+        masks: ground truth, ``(B, T, H, W)``, 0 and 1.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+
+    Returns:
+        One number a frame, ``(B, T)``, float64, in ``[0, 2]``.
+
+    Raises:
+        ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
+
+    Example:
+        >>> samples = torch.tensor([[-9.0, -9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(2, 1, 1, 1, 2, 2)
+        >>> masks = torch.tensor([0, 0, 1, 1]).view(1, 1, 2, 2)
+        >>> energy_distance(samples, masks)  # 2 (0 + 1/2) / 2 - (0 + 1/2 + 1/2 + 0) / 4
+        tensor([[0.2500]], dtype=torch.float64)
+    """
+    _check_samples(samples, masks)
+    check_binary(not_binary(masks))
+    return _energy_distance(samples, masks, threshold)
+
+
+def sample_diversity(samples: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Return how far apart the samples of every frame are: E d(S, S') of `energy_distance`.
+
+    A sample counts with itself too, so that it is what the energy distance loses by diversity. That says
+    nothing about being right.
+
+    Args:
+        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+
+    Returns:
+        One number a frame, ``(B, T)``, float64, at least 0 and less than 1; 0 for one sample.
+
+    Raises:
+        ValueError: if the shape differs.
+    """
+    check_shape("samples", samples, "s b t 1 h w")
+    return _distances(samples.detach().float().sigmoid() > threshold).mean(dim=(-2, -1))
+
+
+class _SampleMean(SumMetric):
+    """Mean over clips of a score that several samples have."""
+
+    total: Tensor
+    clips: Tensor
+
+    def __init__(self, settings: tuple[object, ...], threshold: float) -> None:
+        if not 0 <= threshold < 1:
+            raise ValueError(f"threshold: expected a probability in [0, 1), got {threshold}")
+        super().__init__((*settings, threshold))
+        self.threshold = threshold
+        self.add_state("total", torch.zeros((), dtype=torch.float64), "sum")
+        self.add_state("clips", torch.zeros((), dtype=torch.int64), "sum")
+
+    @abstractmethod
+    def _clip_scores(self, samples: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        """Return the score of each clip, ``(B,)``, over its frames that are ``counted``."""
+
+    def update(self, samples: Tensor, masks: Tensor, valid: Tensor | None = None) -> None:
+        """Add clips.
+
+        Args:
+            samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32. A
+                prediction without samples is ``logits[None]``.
+            masks: ground truth, ``(B, T, H, W)``, 0 and 1.
+            valid: False where a frame is padding and does not count, ``(B, T)``, bool.
+
+        Raises:
+            ValueError: if a shape differs, or if a mask of a valid frame holds anything but 0 and 1.
+        """
+        size = _check_samples(samples, masks)
+        if valid is not None:
+            check_shape("valid", valid, "b t", b=size["b"], t=size["t"])
+        counted = self._counted(masks, valid)
+        masks = masks * counted[..., None, None]  # what padding holds is of no matter
+        is_clip = counted.any(dim=1)
+        scores = self._clip_scores(samples, masks, counted)
+        self.total += torch.where(is_clip, scores, 0.0).sum()
+        self.clips += is_clip.sum()
+
+    def compute(self) -> Tensor:
+        """Return the mean over clips, a float64 scalar; NaN without a clip."""
+        self._check()
+        return self.total / self.clips
+
+
+class SampleIoU(_SampleMean):
+    """J of a model that gives several samples; mean over the frames of a clip, then over clips.
+
+    J of a frame is AVSBench's, see `frame_iou`, so of one sample every choice is :class:`MaskIoU`.
+
+    - ``"mean"``: of the mean of the samples' probabilities, which is what ``Segmentation.logits`` say.
+    - ``"each"``: the mean of the samples' own: what one of them is to be expected to have.
+    - ``"best"``: of the sample that is best over the whole clip, the ground truth in hand.
+    - ``"best_frame"``: of the sample that is best in each frame. Where a code is drawn for every frame, the
+      seconds of a sample have no more in common than those of two, and any mixture is a sample too.
+
+    The best of n grows with n, also for samples that mean nothing; compare equal n, and look at ``"each"``.
+
+    Args:
+        choice: one of the words above.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+
+    Raises:
+        ValueError: if the word is unknown or the threshold not in ``[0, 1)``.
+
+    Example:
+        >>> samples = torch.tensor([[-9.0, -9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(2, 1, 1, 1, 2, 2)
+        >>> for choice in ("mean", "each", "best"):
+        ...     metric = SampleIoU(choice)
+        ...     metric.update(samples, torch.tensor([0, 0, 1, 1]).view(1, 1, 2, 2))
+        ...     print(choice, round(metric.compute().item(), 4))
+        mean 0.5
+        each 0.75
+        best 1.0
+    """
+
+    def __init__(self, choice: str = "best", *, threshold: float = 0.5) -> None:
+        check_one_of("choice", choice, CHOICES)
+        super().__init__(("J of samples", choice), threshold)
+        self.choice = choice
+
+    def _clip_scores(self, samples: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        if self.choice == "mean":
+            samples = samples.detach().float().sigmoid().mean(dim=0, keepdim=True).logit()
+        frames = sample_iou(samples, masks, threshold=self.threshold)
+        if self.choice == "best_frame":
+            return _mean_over_frames(frames.amax(dim=0), counted)
+        clips = _mean_over_frames(frames, counted)
+        return clips.mean(dim=0) if self.choice == "each" else clips.amax(dim=0)
+
+
+class EnergyDistance(_SampleMean):
+    """Squared generalised energy distance, `energy_distance`; mean over frames of a clip, then over clips.
+
+    Less is better. It falls with more samples, since a sample is at distance 0 from itself: compare equal n.
+
+    Args:
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+
+    Raises:
+        ValueError: if the threshold is not in ``[0, 1)``.
+
+    Example:
+        >>> metric = EnergyDistance()
+        >>> metric.update(torch.full((4, 2, 5, 1, 8, 8), 3.0), torch.ones(2, 5, 8, 8))
+        >>> metric.compute()
+        tensor(0., dtype=torch.float64)
+    """
+
+    higher_is_better = False
+    plot_upper_bound = 2.0
+
+    def __init__(self, *, threshold: float = 0.5) -> None:
+        super().__init__(("energy distance",), threshold)
+
+    def _clip_scores(self, samples: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        return _mean_over_frames(_energy_distance(samples, masks, self.threshold), counted)
+
+
+class SampleDiversity(_SampleMean):
+    """How far apart samples are, `sample_diversity`; mean over frames of a clip, then over clips.
+
+    Args:
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground.
+
+    Raises:
+        ValueError: if the threshold is not in ``[0, 1)``.
+    """
+
+    higher_is_better = None
+
+    def __init__(self, *, threshold: float = 0.5) -> None:
+        super().__init__(("diversity",), threshold)
+
+    def _clip_scores(self, samples: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
+        return _mean_over_frames(sample_diversity(samples, threshold=self.threshold), counted)
+
+
+def _check_samples(samples: Tensor, masks: Tensor) -> dict[str, int]:
+    size = check_shape("samples", samples, "s b t 1 h w")
+    if size.pop("s") == 0:
+        raise ValueError("samples: expected at least one, got none")
+    check_shape("masks", masks, "b t h w", **size)
+    return size
+
+
+def _mean_over_frames(scores: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean of scores ``(..., B, T)`` over the frames that count, ``(..., B)``."""
+    return torch.where(counted, scores, 0.0).sum(dim=-1) / counted.sum(dim=-1)
+
+
+def _energy_distance(samples: Tensor, masks: Tensor, threshold: float) -> Tensor:
+    truth = rearrange(masks != 0, "b t h w -> 1 b t 1 h w")
+    distances = _distances(torch.cat([samples.detach().float().sigmoid() > threshold, truth]))
+    to_truth, apart = distances[..., :-1, -1], distances[..., :-1, :-1]
+    return 2 * to_truth.mean(dim=-1) - apart.mean(dim=(-2, -1))
+
+
+def _distances(masks: Tensor) -> Tensor:
+    """Return 1 - IoU of any two masks ``(N, B, T, 1, H, W)`` of a frame, ``(B, T, N, N)``; 0 of empty ones.
+
+    In float64 products of 0 and 1 add up exactly, whatever autocast does to float32.
+    """
+    frames = rearrange(masks, "n b t 1 h w -> b t n (h w)")
+    return torch.stack([torch.stack([_frame_distances(frame) for frame in clip]) for clip in frames])
+
+
+def _frame_distances(masks: Tensor) -> Tensor:
+    pixels = masks.double()
+    both = pixels @ pixels.mT
+    area = both.diagonal()
+    either = area[:, None] + area - both
+    return torch.where(either > 0, 1 - both / either, 0.0)

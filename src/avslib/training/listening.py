@@ -1,0 +1,168 @@
+"""A model under every other sound that a dataset has: does it listen?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import cast
+
+from torch import nn
+from torchmetrics import Metric
+
+from avslib.data.mixing import ClipsWithWaveforms
+from avslib.data.off_screen import OffScreenSound
+from avslib.data.sound import ClipDataset, NoiseSound, ShiftedSound, SilentSound, SwappedSound
+from avslib.metrics import FalsePositiveRate, FScore, MaskIoU
+from avslib.metrics.dependence import OnsetAccuracy, g_measure
+from avslib.training.evaluation import evaluate
+
+TRUE = "true sound"
+OTHER_CATEGORY = "another clip's sound, other category"
+ANOTHER = "another clip's sound"
+
+
+def sound_protocols(clips: ClipDataset, *, categories: Sequence[str] | None = None) -> dict[str, ClipDataset]:
+    """Return a dataset with every other sound that it has.
+
+    ``"silence"`` and ``"white noise"`` always; ``"another clip's sound"`` if there are two clips or more, and
+    ``"..., same category"`` and ``"..., other category"`` if it is known what sounds and every clip then has
+    a partner; ``"shifted by 1 s"`` unless a clip is that short; ``"off-screen sound added"``, of another
+    category where that is known, if the dataset gives its waveforms. What a model that listens finds with
+    each is said by the classes in :mod:`avslib.data`.
+
+    Args:
+        clips: the dataset, with the true sound.
+        categories: what sounds in each clip; None to ask the dataset, of which a reader of S4 knows.
+
+    Returns:
+        Datasets of the same clips, by the name of their row.
+
+    Raises:
+        ValueError: unless there is one category a clip.
+    """
+    if categories is not None and len(categories) != len(clips):
+        raise ValueError(f"categories: expected one of each of {len(clips)} clips, got {len(categories)}")
+    sounds: dict[str, ClipDataset] = {"silence": SilentSound(clips), "white noise": NoiseSound(clips)}
+    with suppress(ValueError):
+        sounds[ANOTHER] = SwappedSound(clips)
+    with suppress(ValueError):
+        sounds[f"{ANOTHER}, same category"] = SwappedSound(clips, category="same", categories=categories)
+    with suppress(ValueError):
+        sounds[OTHER_CATEGORY] = SwappedSound(clips, category="other", categories=categories)
+    with suppress(ValueError):
+        sounds["shifted by 1 s"] = ShiftedSound(clips)
+    if hasattr(clips, "waveform"):
+        category = "other" if OTHER_CATEGORY in sounds else "any"
+        with suppress(ValueError):
+            sounds["off-screen sound added"] = OffScreenSound(
+                cast(ClipsWithWaveforms, clips), category=category, categories=categories
+            )
+    return sounds
+
+
+def listen(
+    model: nn.Module,
+    clips: ClipDataset,
+    *,
+    sounds: Mapping[str, ClipDataset] | None = None,
+    num_samples: int = 1,
+    batch_size: int = 4,
+    num_workers: int = 0,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Score a model with the true sound and with others, against the ground truth of the true one.
+
+    Every row has
+
+    - ``"miou"`` and ``"f_score"`` as :func:`evaluate` gives them;
+    - ``"sounding_miou"``: J of the frames with ground truth alone, since in the others finding nothing, as
+      with no sound at all, is right;
+    - ``"area"``: the fraction of a frame that is predicted. With a sound that nothing in the picture makes,
+      all of it is false;
+    - ``"drop"``, but for the true sound: by how much ``"sounding_miou"`` is below that of the true sound.
+      Where a model that listens finds nothing, one near 0 says that this model does not.
+
+    Where sounds start or stop, the row of the true sound also has ``"onset_accuracy"`` and ``"transitions"``,
+    see :class:`~avslib.metrics.OnsetAccuracy`. F does not fall to 0 under any sound: its best threshold may
+    be the one that takes the whole frame.
+
+    Args:
+        model: as for :func:`evaluate`; one logit a pixel, for datasets of binary masks.
+        clips: the dataset, with the true sound.
+        sounds: other datasets of the same clips, by the name of their row; None for those of
+            `sound_protocols`.
+        num_samples: samples a frame, of a stochastic model.
+        batch_size: clips a batch.
+        num_workers: loader processes.
+        seed: of the noise of a stochastic model, the same for every sound.
+
+    Returns:
+        The table, row by row, the one of the true sound first.
+    """
+
+    def score(sounding: ClipDataset, *, onsets: bool = False) -> dict[str, float]:
+        metrics: dict[str, Metric] = {
+            "miou": MaskIoU(),
+            "f_score": FScore(),
+            "sounding_miou": MaskIoU(empty="skip"),
+            "area": FalsePositiveRate(),
+        }
+        changes: dict[str, Metric] = {
+            "onset_accuracy": OnsetAccuracy(),
+            "transitions": OnsetAccuracy("transitions"),
+        }
+        scores = evaluate(
+            model,
+            sounding,
+            metrics=metrics | changes if onsets else metrics,
+            num_samples=num_samples,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
+        return {name: value for name, value in scores.items() if name not in changes or not math.isnan(value)}
+
+    true = score(clips, onsets=True)
+    table = {TRUE: true}
+    for row, sounding in (sound_protocols(clips) if sounds is None else sounds).items():
+        scores = score(sounding)
+        table[row] = scores | {"drop": true["sounding_miou"] - scores["sounding_miou"]}
+    return table
+
+
+def g_measures(
+    table: Mapping[str, Mapping[str, float]], *, negatives: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Return one number each for finding what sounds and finding nothing else, out of `listen`'s table.
+
+    ``"g_miou"`` and ``"g_f_score"`` are :func:`~avslib.metrics.g_measure` of ``"sounding_miou"`` and
+    ``"f_score"``; ``"g_fpr"`` is the mean of ``"area"`` over the negative sounds. AVSBench-Robust prints
+    numbers of these names and gives no formula; these are ours.
+
+    Args:
+        table: what `listen` returned.
+        negatives: rows in which a model that listens finds nothing; None for silence, white noise and the
+            sound of another clip, of another category if there is that row.
+
+    Returns:
+        The three numbers, in ``[0, 1]``; of the last one, less is better.
+
+    Raises:
+        ValueError: if a row is not in the table.
+    """
+    if negatives is None:
+        negatives = ("silence", "white noise", OTHER_CATEGORY if OTHER_CATEGORY in table else ANOTHER)
+    missing = [row for row in (TRUE, *negatives) if row not in table]
+    if missing:
+        raise ValueError(f"table: expected a row {missing[0]!r}, got {', '.join(map(repr, table))}")
+    rows = [table[row] for row in negatives]
+
+    def combined(name: str) -> float:
+        return g_measure(table[TRUE][name], [row[name] for row in rows])
+
+    return {
+        "g_miou": combined("sounding_miou"),
+        "g_f_score": combined("f_score"),
+        "g_fpr": sum(row["area"] for row in rows) / len(rows),
+    }
