@@ -9,6 +9,7 @@ from avslib.models.diffusion_avs import MOSTLY_SAMPLED, DiffusionAVS, Encoded
 from avslib.models.ecmvae import ECMVAE, Factors
 from avslib.models.output import FactorTerms, LatentTerms, MatchingTerms, Segmentation, VariationalTerms
 from avslib.models.presets import create_model, list_models
+from avslib.models.saved import load_model
 
 __all__ = [
     "C3N",
@@ -28,4 +29,5 @@ __all__ = [
     "VariationalTerms",
     "create_model",
     "list_models",
+    "load_model",
 ]

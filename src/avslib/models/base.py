@@ -2,7 +2,8 @@
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 import json
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -161,6 +162,13 @@ class AVSModel(
             version=__version__,
             **kwargs,
         )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights and configuration; it names the class, which ``load_model`` looks for."""
+        super()._save_pretrained(save_directory)
+        config = cast("dict[str, Any]", self._hub_mixin_config)
+        text = json.dumps({**config, "architectures": [type(self).__name__]}, sort_keys=True, indent=2)
+        (save_directory / "config.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **arguments: Any) -> Self:

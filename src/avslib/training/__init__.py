@@ -1,8 +1,10 @@
 """A model, an objective and a dataset -> weights and scores."""
 
+from avslib.training.contact_sheet import plot_worst
 from avslib.training.evaluation import evaluate, latent_std
 from avslib.training.experiment import Result, Splits, format_result, open_data, run
 from avslib.training.figures import plot_history, plot_predictions
+from avslib.training.folder_predictions import FolderPredictions, read_probability
 from avslib.training.listening import g_measures, listen, sound_protocols
 from avslib.training.objectives import (
     AVSBenchObjective,
@@ -13,6 +15,7 @@ from avslib.training.objectives import (
     SegmentationObjective,
 )
 from avslib.training.optim import warmup_cosine
+from avslib.training.prediction import ModelPredictions, Predictions, save_prediction
 from avslib.training.pretraining import (
     CLASSES,
     LabelledSeconds,
@@ -22,6 +25,7 @@ from avslib.training.pretraining import (
     render_labelled,
     train_classifiers,
 )
+from avslib.training.provenance import describe_data, describe_model, describe_run, weights_sha256
 from avslib.training.recipe import SMALL, SMALL_PRETRAINED, Recipe, add_arguments, parse_arguments
 from avslib.training.trainer import fit
 
@@ -34,13 +38,19 @@ __all__ = [
     "CVAEObjective",
     "DiffusionAVSObjective",
     "ECMVAEObjective",
+    "FolderPredictions",
     "LabelledSeconds",
+    "ModelPredictions",
+    "Predictions",
     "Recipe",
     "Result",
     "Right",
     "SegmentationObjective",
     "Splits",
     "add_arguments",
+    "describe_data",
+    "describe_model",
+    "describe_run",
     "evaluate",
     "fit",
     "format_result",
@@ -52,10 +62,14 @@ __all__ = [
     "parse_arguments",
     "plot_history",
     "plot_predictions",
+    "plot_worst",
     "pretrain_encoders",
+    "read_probability",
     "render_labelled",
     "run",
+    "save_prediction",
     "sound_protocols",
     "train_classifiers",
     "warmup_cosine",
+    "weights_sha256",
 ]

@@ -1,0 +1,176 @@
+"""The command that measures predictions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avslib.cli._parser import Commands
+
+if TYPE_CHECKING:
+    from avslib.data import ClipReader
+    from avslib.metrics.report import Prediction
+    from avslib.metrics.report_record import Report
+    from avslib.training.prediction import Predictions
+
+_SETTINGS = ("s4", "ms3", "folder")
+
+
+def add_evaluate(commands: Commands) -> None:
+    """Add ``avslib evaluate``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a model, or a folder of predicted masks, by every protocol",
+        description="Score predictions by every protocol of the field in one pass, with bootstrap intervals "
+        "over clips. A clip that cannot be read ends it with an error.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("setting", choices=_SETTINGS, help="which reader the clips have")
+    parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", help="folder that save_pretrained wrote, or repository of the hub")
+    source.add_argument(
+        "--predictions", type=Path, metavar="FOLDER", help="pictures ID/0.png, or as AVSBench's scripts write"
+    )
+    parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--size", type=_size, default=(224, 224), help="side in px, or 'own' (default: 224)")
+    parser.add_argument("--sound", choices=("log_mel", "wav"), default="log_mel", help="default: log_mel")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report, tables and pictures there")
+    parser.add_argument("--compare", type=Path, metavar="REPORT", help="test against a report on these clips")
+    parser.add_argument("--worst", type=int, default=8, metavar="N", help="clips in worst.png (default: 8)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of a model's noise, and of what is drawn")
+
+    of_model = parser.add_argument_group("of --model")
+    of_model.add_argument("--model-class", help="the model's class, where its folder does not say")
+    of_model.add_argument(
+        "--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)"
+    )
+    of_model.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
+    of_model.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
+    of_model.add_argument(
+        "--heard",
+        choices=("true", "silence", "other"),
+        default="true",
+        help="the clips' own sound, silence, or another clip's; but for 'true', the protocols of false "
+        "positives are measured too",
+    )
+    of_model.add_argument("--save-predictions", type=Path, metavar="FOLDER", help="write pictures ID/0.png")
+
+    of_folder = parser.add_argument_group("of --predictions")
+    of_folder.add_argument("--missing", choices=("raise", "empty"), default="raise", help="default: raise")
+    of_folder.add_argument("--resize", action="store_true", help="bring pictures to the size of the masks")
+    of_folder.add_argument("--white", type=int, default=255, help="level of probability 1 (default: 255)")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from avslib.metrics.report import report
+    from avslib.metrics.report_record import Report
+    from avslib.metrics.report_tables import difference_markdown, difference_text
+    from avslib.training.prediction import save_prediction
+    from avslib.training.provenance import describe_data, describe_run
+
+    other = None if parsed.compare is None else Report.load(parsed.compare)  # a mistake shows at once
+    clips = _open(parsed)
+    predictions, heard, source = _predict(parsed, clips)
+    provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *sys.argv[1:]])}
+
+    def progress() -> Iterator[Prediction]:
+        with tqdm(total=len(predictions), unit="clip", leave=False) as bar:
+            for prediction in predictions:
+                if parsed.save_predictions is not None:
+                    save_prediction(prediction, parsed.save_predictions)
+                yield prediction
+                bar.update(len(prediction.id))
+
+    found = report(progress(), provenance=provenance, wrong_sound=parsed.heard != "true", seed=parsed.seed)
+    print(found)
+    differences = [] if other is None else found.compare(other)
+    if differences:
+        print(f"\nthis against {parsed.compare}\n{difference_text(differences)}")
+    if parsed.out is not None:
+        found.save(parsed.out)
+        if differences:
+            text = difference_markdown(differences)
+            (parsed.out / "comparison.md").write_text(text, encoding="utf-8")
+        _draw(parsed, found, predictions, clips)
+        print(f"\nreport, tables and pictures are in {parsed.out}")
+    return 0
+
+
+def _open(parsed: argparse.Namespace) -> ClipReader:
+    from avslib.data import READERS
+
+    return READERS[parsed.setting](parsed.root, parsed.split, size=parsed.size, sound=parsed.sound)
+
+
+def _predict(parsed: argparse.Namespace, clips: ClipReader) -> tuple[Predictions, Any, dict[str, Any]]:
+    """Return the predictions, the clips as they are heard, and where the predictions come from."""
+    from avslib.data import SilentSound, SwappedSound
+    from avslib.training.folder_predictions import FolderPredictions
+    from avslib.training.prediction import ModelPredictions
+
+    if parsed.predictions is not None:
+        if parsed.heard != "true" or parsed.save_predictions is not None:
+            raise ValueError("--heard, --save-predictions: of --model alone, got them with --predictions")
+        predictions = FolderPredictions(
+            parsed.predictions,
+            clips,
+            missing=parsed.missing,
+            resize=parsed.resize,
+            white=parsed.white,
+            num_workers=parsed.workers,
+        )
+        options = {"missing": parsed.missing, "resize": parsed.resize, "white": parsed.white}
+        return predictions, clips, {"predictions": {"folder": parsed.predictions.name, **options}}
+
+    import torch
+
+    from avslib.models.saved import load_model
+    from avslib.training.provenance import describe_model
+
+    model = load_model(parsed.model, model_class=parsed.model_class)
+    if model.num_classes != 1:
+        raise ValueError(f"--model: expected a model of binary masks, got {model.num_classes} classes")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    model.to(parsed.device or accelerator or "cpu")
+    heard = {"true": lambda x: x, "silence": SilentSound, "other": SwappedSound}[parsed.heard](clips)
+    told = describe_model(model)
+    if model.stochastic:
+        told |= {"num_samples": parsed.num_samples, "seed": parsed.seed}
+    return (
+        ModelPredictions(
+            model,
+            heard,
+            num_samples=parsed.num_samples,
+            seed=parsed.seed,
+            batch_size=parsed.batch_size,
+            num_workers=parsed.workers,
+        ),
+        heard,
+        {"model": told},
+    )
+
+
+def _draw(parsed: argparse.Namespace, found: Report, predictions: Predictions, clips: ClipReader) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        print("no pictures: matplotlib is not installed", file=sys.stderr)
+        return
+    from avslib.metrics.report_plots import plot_report
+    from avslib.training.contact_sheet import plot_worst
+
+    plot_report(found, parsed.out)
+    if parsed.worst > 0:
+        plot_worst(found, predictions, clips, parsed.out / "worst.png", count=parsed.worst)
+
+
+def _size(word: str) -> tuple[int, int] | None:
+    return None if word == "own" else (int(word), int(word))

@@ -1,0 +1,149 @@
+"""One pass over predictions -> a report of all protocols' scores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from avslib._checks import check_shape
+from avslib.metrics.measures import Batch, Measure, binary_measures
+from avslib.metrics.report_record import Report
+
+
+class Prediction(NamedTuple):
+    """What was predicted for a batch of clips, and what is true."""
+
+    logits: Tensor
+    """Scores before the sigmoid, ``(B, T, 1, H, W)``, or before the softmax, ``(B, T, 2, H, W)``."""
+    masks: Tensor
+    """Ground truth, ``(B, T, H, W)``, 0 and 1."""
+    valid: Tensor
+    """``(B, T)``, bool; other frames, padding or without ground truth, do not count."""
+    id: Sequence[str]
+    """The clips' names, B of them."""
+    category: Sequence[str]
+    """What sounds in each; empty where nobody says."""
+
+
+def report(
+    predictions: Iterable[Prediction],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    wrong_sound: bool = False,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """Measure predictions by every protocol that applies to them, in one pass.
+
+    A clip leaves behind a few kilobytes, whatever its size. Protocols whose batches hold several clips take
+    them as they come, so they should come in the order of the dataset.
+
+    Args:
+        predictions: batches of any size, on any device, all with as many logits.
+        provenance: what else the report shall state, as JSON can hold it: model, data, versions.
+        wrong_sound: whether the predictions were made under a wrong sound, for which two protocols exist.
+        replicates: sets of clips that are drawn for the intervals.
+        seed: of these draws, and of the permutations in :meth:`Report.compare`.
+
+    Returns:
+        The report. Clips without a valid frame are in no score; it lists them as ``unread``.
+
+    Raises:
+        ValueError: if a shape differs, a mask holds anything but 0 and 1, or there is no clip.
+
+    Example:
+        >>> masks = torch.zeros(4, 5, 8, 8)
+        >>> masks[:3, :, 2:6, 2:6] = 1
+        >>> logits = torch.where(masks.roll(1, dims=-1) > 0, 3.0, -3.0).unsqueeze(2)
+        >>> clips = Prediction(logits, masks, torch.ones(4, 5, dtype=torch.bool), list("abcd"), [""] * 4)
+        >>> found = report([clips])
+        >>> for score in found.scores[:2]:
+        ...     print(score.measure.name, round(score.value, 2))
+        J, avsbench 0.7
+        F, avsbench 0.56
+        >>> print(found)  # doctest: +ELLIPSIS
+        4 clips, 20 frames of 8 x 8, 5 of them without ground truth
+        ...
+    """
+    parts: list[dict[str, Tensor]] = []
+    ids: list[str] = []
+    categories: list[str] = []
+    unread: list[str] = []
+    sizes: set[tuple[int, int]] = set()
+    seen = 0
+    truth = hashlib.sha256()
+    curves = torch.zeros(3, 255, dtype=torch.float64)
+    measures: list[Measure] = []
+    for logits, masks, valid, names, kinds in predictions:
+        channels = logits.shape[2] if logits.dim() == 5 else 1
+        if not measures:
+            measured = {"logits": channels, "wrong_sound": wrong_sound}
+            measures, _ = binary_measures(logits=channels, wrong_sound=wrong_sound)
+        check_shape("logits", logits, f"b t {measured['logits']} h w")
+        batch = Batch(logits, masks, valid.bool())
+        read = batch.valid.any(dim=1)
+        sums = {key: value[read].cpu() for key, value in _count(batch, measures).items()}
+        sums["place"] = torch.arange(seen, seen + len(read))[read.cpu()]
+        sums |= {"frame_iou": batch.frame_iou().cpu(), "frame_truth": _has_truth(batch).cpu()}
+        _append(parts, sums)
+        seen += len(read)
+        curves += batch.curves().cpu()
+        sizes.add((masks.shape[-2], masks.shape[-1]))
+        for name, kind, is_read, mask, counted in zip(
+            names, kinds, read.tolist(), masks, batch.valid, strict=True
+        ):
+            (ids if is_read else unread).append(name)
+            if is_read:
+                categories.append(kind)
+                truth.update(repr((name, counted.tolist(), tuple(mask.shape))).encode())
+                truth.update(mask[counted].to("cpu", torch.uint8).numpy().tobytes())
+    if not ids:
+        raise ValueError(f"predictions: expected clips, got none that could be read of {len(unread)}")
+    tensors = _joined(parts)
+    return Report(
+        ids=tuple(ids),
+        categories=tuple(categories),
+        unread=tuple(unread),
+        tensors=tensors | {"curves": curves},
+        measured=measured,
+        size=" and ".join(f"{height} x {width}" for height, width in sorted(sizes)),
+        truth=truth.hexdigest(),
+        provenance=dict(provenance or {}),
+        num_replicates=replicates,
+        seed=seed,
+    )
+
+
+def _count(batch: Batch, measures: Iterable[Measure]) -> dict[str, Tensor]:
+    frames = torch.stack([torch.ones_like(batch.valid), _frames_with_truth(batch)], dim=-1)
+    sums = {"frames": batch.clip_sums(frames)}
+    for measure in measures:
+        if measure.sums not in sums:
+            sums[measure.sums] = measure.clip_sums(batch)
+    return sums
+
+
+def _append(parts: list[dict[str, Tensor]], part: dict[str, Tensor]) -> None:
+    """Add a part, and join parts of like size.
+
+    Many small tensors would keep the allocator from giving back a hundred times their size.
+    """
+    parts.append(part)
+    while len(parts) > 1 and len(parts[-2]["place"]) <= len(parts[-1]["place"]):
+        parts[-2:] = [_joined(parts[-2:])]
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def _frames_with_truth(batch: Batch) -> Tensor:
+    return batch.statistics("probability").truth > 0
+
+
+def _has_truth(batch: Batch) -> Tensor:
+    return _frames_with_truth(batch)[batch.valid]

@@ -1,0 +1,67 @@
+"""A folder that ``save_pretrained`` wrote, or a repository of the hub -> its model, whatever its class."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from avslib._checks import check_one_of
+from avslib.models.audio_blind import AudioBlind
+from avslib.models.avsbench import AVSBenchBaseline
+from avslib.models.base import AVSModel
+from avslib.models.c3n import C3N
+from avslib.models.cvae import CVAESegmenter
+from avslib.models.diffusion_avs import DiffusionAVS
+from avslib.models.ecmvae import ECMVAE
+
+_CLASSES: dict[str, type[AVSModel]] = {
+    model.__name__: model
+    for model in (AudioBlind, AVSBenchBaseline, C3N, CVAESegmenter, DiffusionAVS, ECMVAE)
+}
+
+
+def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
+    """Load a saved model of any class, in evaluation mode.
+
+    The class is what ``architectures`` in ``config.json`` says, else what the model card's example loads.
+
+    Args:
+        name: a folder that ``save_pretrained`` wrote, or a repository of the hub, which is downloaded.
+        model_class: the name of its class, for a folder that does not say.
+
+    Raises:
+        FileNotFoundError: if the folder has no ``config.json``.
+        ValueError: if nothing says the class, or it is none of ours.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(name).count("/") != 1:
+            raise FileNotFoundError(f"{name}: no such folder, and no name of a repository of the hub")
+        folder = Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "README.md"]))
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder / 'config.json'}: not there; save_pretrained writes it")
+    model_class = model_class or _stated_class(folder)
+    check_one_of("model_class", model_class, _CLASSES)
+    with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints
+        return _CLASSES[model_class].from_pretrained(folder).eval()
+
+
+def _stated_class(folder: Path) -> str:
+    try:
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / 'config.json'}: expected a JSON object ({error})") from error
+    if isinstance(stated, list) and stated:
+        return str(stated[0])
+    card = folder / "README.md"
+    match = (
+        re.search(r"(\w+)\.from_pretrained\(", card.read_text(encoding="utf-8")) if card.is_file() else None
+    )
+    if match is None:
+        raise ValueError(f"model_class: neither config.json nor README.md in {folder} says the model's class")
+    return match[1]

@@ -1,0 +1,197 @@
+"""Predictions out of a folder of pictures that anyone's code wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from avslib._checks import check_one_of
+from avslib.data import ClipReader
+from avslib.data.layout import ClipFiles
+from avslib.data.reader import _fit_length
+from avslib.media._image import MAX_PIXELS, open_picture
+from avslib.metrics.report import Prediction
+
+
+class FolderPredictions(Dataset[Prediction]):
+    """Predictions that lie in a folder as grey pictures, whoever wrote them.
+
+    Where the prediction of second 0 of a clip may lie, found clip by clip:
+
+    - ``ID/0.png``, as :func:`save_prediction` writes it;
+    - ``ID/ID_0.png``, as the published scripts of AVSBench write MS3;
+    - either of them below ``CATEGORY/``, as they write S4.
+
+    Seconds are counted from 0 if any picture has the number 0, else from 1. A grey level over 255 is a
+    probability. Logits are made so that their sigmoid is that probability: infinite for black and white. A
+    picture of black and white alone gives the F of its one mask, since every threshold selects it but the
+    first, 0, which selects the whole picture.
+
+    Args:
+        folder: of the predictions.
+        clips: the dataset that holds the ground truth. Frames that are not ``labelled`` need no prediction.
+        missing: ``"raise"``, or ``"empty"``: a frame without a prediction counts as predicted empty.
+        resize: whether predictions of another size than the ground truth are brought to it, bilinearly. It
+            changes the scores, so nothing is resized unless asked for.
+        white: the grey level of probability 1; 1 for masks written as 0 and 1. Of 16-bit pictures it is
+            65535.
+        num_workers: loader processes.
+
+    Raises:
+        FileNotFoundError: if predictions are missing; the message says how many and where one was looked for.
+        ValueError: if an argument is another word, or all of the first pictures hold but 0 and 1, which says
+            that ``white`` should be 1.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        clips: ClipReader,
+        *,
+        missing: str = "raise",
+        resize: bool = False,
+        white: int = 255,
+        num_workers: int = 0,
+    ) -> None:
+        check_one_of("missing", missing, ("raise", "empty"))
+        self.folder = Path(folder)
+        self.clips = clips
+        self.missing = missing
+        self.resize = resize
+        self.white = white
+        self.num_workers = num_workers
+        self.pictures = _find_pictures(self.folder, clips.clips)
+        self._check_missing()
+        self._check_white()
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Prediction:
+        """Return the prediction for one clip, a batch of one.
+
+        Raises:
+            ValueError: if a picture is damaged, in colours, or of another size than the ground truth.
+        """
+        files = self.clips.clips[index]
+        masks, counted = _ground_truth(self.clips, index)
+        size = (masks.shape[-2], masks.shape[-1])
+        probability = torch.zeros(masks.shape)
+        for second in counted.nonzero().flatten().tolist():
+            path = self.pictures[index].get(second)
+            if path is not None:
+                probability[second] = self._fit(read_probability(path, white=self.white), size, path)
+        logits = probability.logit()[None, :, None]
+        return Prediction(logits, masks[None], counted[None], [files.id], [files.category])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """Go through all clips, one at a time."""
+        return iter(DataLoader(self, batch_size=None, num_workers=self.num_workers))
+
+    def _fit(self, probability: Tensor, size: tuple[int, int], path: Path) -> Tensor:
+        if probability.shape == size:
+            return probability
+        if not self.resize:
+            raise ValueError(
+                f"{path}: expected the size of the ground truth, {size[0]} x {size[1]}, got "
+                f"{probability.shape[0]} x {probability.shape[1]}; read the ground truth at that size, or "
+                "resize=True"
+            )
+        stretched = F.interpolate(probability[None, None], size, mode="bilinear", align_corners=False)
+        return stretched[0, 0].clamp(0, 1)
+
+    def _check_missing(self) -> None:
+        wanted = [
+            (clip, second, found.get(second))
+            for clip, found in zip(self.clips.clips, self.pictures, strict=True)
+            for second, mask in enumerate(clip.masks)
+            if mask is not None
+        ]
+        lacking = [(clip.id, second) for clip, second, path in wanted if path is None]
+        if lacking and (self.missing == "raise" or len(lacking) == len(wanted)):
+            name, second = lacking[0]
+            raise FileNotFoundError(
+                f"{self.folder}: no prediction for {len(lacking)} of {len(wanted)} frames, such as second "
+                f"{second} of {name!r}; looked for {name}/{second}.png, {name}/{name}_{second}.png, and both "
+                'below the category; missing="empty" takes them for predicted empty'
+            )
+
+    def _check_white(self) -> None:
+        first = [path for found in self.pictures for path in found.values()][:32]
+        levels = [np.asarray(open_picture(path, max_pixels=MAX_PIXELS)).max() for path in first]
+        if self.white > 1 and max(levels, default=0) == 1:
+            raise ValueError(
+                f"white: the pictures in {self.folder} hold the levels 0 and 1 alone, which would be "
+                f"probabilities of 0 and 1/{self.white}; if 1 means foreground, white=1"
+            )
+
+
+def read_probability(path: str | Path, *, white: int = 255, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read a grey picture as probabilities.
+
+    Args:
+        path: a PNG, JPEG or BMP file of 1, 8 or 16 bits, grey, or with a palette or RGB that is all grey.
+        white: the grey level of probability 1, of a picture of 8 bits.
+        max_pixels: most pixels that are decoded.
+
+    Returns:
+        ``(H, W)``, float32, in ``[0, 1]``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, holds colours, or a level above ``white``.
+    """
+    image = open_picture(path, max_pixels=max_pixels)
+    if image.mode.startswith("I"):
+        return torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
+    if image.mode == "1":
+        return torch.from_numpy(np.array(image)).float()
+    if image.mode == "L":
+        levels = np.array(image)
+    else:
+        channels = np.asarray(image.convert("RGB"))
+        levels = channels[..., 0].copy()
+        if (channels != levels[..., None]).any():
+            raise ValueError(f"{path}: expected grey levels, got colours")
+    if levels.max(initial=0) > white:
+        raise ValueError(f"{path}: expected grey levels up to white={white}, got {levels.max()}")
+    return torch.from_numpy(levels).float() / white
+
+
+def _find_pictures(folder: Path, clips: Sequence[ClipFiles]) -> list[dict[int, Path]]:
+    """Return the pictures of every clip by second, from 0."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of predictions")
+    found = []
+    for clip in clips:
+        places = (folder / clip.id, folder / clip.category / clip.id)
+        place = next((place for place in places if place.is_dir()), None)
+        pattern = re.compile(rf"(?:{re.escape(clip.id)}_)?(\d{{1,6}})\.png")
+        names = [] if place is None else sorted(place.iterdir())
+        matches = ((pattern.fullmatch(path.name), path) for path in names)
+        found.append({int(match[1]): path for match, path in matches if match})
+    start = 0 if any(0 in pictures for pictures in found) else 1
+    return [{number - start: path for number, path in pictures.items()} for pictures in found]
+
+
+def _ground_truth(clips: ClipReader, index: int) -> tuple[Tensor, Tensor]:
+    """Return the masks of a clip and which of its frames count, without its frames where that is possible."""
+    files = clips.clips[index]
+    paths = [path for path in files.masks if path is not None]
+    if clips.transform is not None or clips.on_error != "raise" or not paths:
+        clip = clips[index]
+        return clip.masks, clip.valid & clip.labelled
+    masks = torch.stack([clips._read_mask(path) for path in paths])
+    counted = torch.tensor([path is not None for path in files.masks])
+    spread = masks.new_zeros(len(counted), *masks.shape[1:])
+    spread[counted] = masks
+    seconds = len(counted) if clips.seconds is None else clips.seconds
+    return _fit_length(spread, seconds), _fit_length(counted, seconds)

@@ -1,0 +1,132 @@
+"""What a model predicts, clip by clip, and how it is written as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from avslib.clip import Clip
+from avslib.data import ClipReader, SilentSound, SwappedSound
+from avslib.data.layout import ClipFiles
+from avslib.data.sound import ClipDataset
+from avslib.metrics.report import Prediction
+from avslib.models import AVSModel
+
+
+class Predictions(Protocol):
+    """Predictions for the clips of a dataset, in its order."""
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+
+    def __getitem__(self, index: int) -> Prediction:
+        """Return the prediction for one clip, a batch of one."""
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """Go through all clips in batches."""
+
+
+class ModelPredictions:
+    """What a model predicts for the clips of a dataset.
+
+    A deterministic model is given ``batch_size`` clips at a time; a stochastic one a clip at a time, with
+    noise that depends on ``seed`` and the clip's place alone, so that neither the batch size nor which clips
+    are asked for changes a prediction.
+
+    Args:
+        model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used, and put
+            into evaluation mode while it predicts.
+        clips: the dataset. Frames that are not ``labelled`` do not count.
+        num_samples: samples a frame, of a stochastic model; a deterministic one gives its one prediction.
+        seed: of the noise.
+        batch_size: clips a batch.
+        num_workers: loader processes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        clips: ClipDataset,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        batch_size: int = 4,
+        num_workers: int = 0,
+    ) -> None:
+        self.model = model
+        self.clips = clips
+        self.num_samples = num_samples
+        self.seed = seed
+        self.stochastic = isinstance(model, AVSModel) and model.stochastic
+        self.batch_size = 1 if self.stochastic else batch_size
+        self.num_workers = num_workers
+        files = clip_files(clips)
+        self._categories = [""] * len(clips) if files is None else [clip.category for clip in files]
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Prediction:
+        """Return the prediction for one clip, a batch of one."""
+        return self._predict(default_collate([self.clips[index]]), index)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        """Go through all clips in batches."""
+        dataset = cast("Dataset[Clip]", self.clips)
+        first = 0
+        for clip in DataLoader(dataset, self.batch_size, num_workers=self.num_workers):
+            yield self._predict(clip, first)
+            first += len(clip.id)
+
+    @torch.no_grad()
+    def _predict(self, clip: Clip, first: int) -> Prediction:
+        device = next(self.model.parameters()).device
+        frames, log_mel, masks, labelled, valid = (tensor.to(device) for tensor in clip[:5])
+        noise = {}
+        if self.stochastic:
+            # a CPU generator reads no more than 32 bits of its seed
+            mixed = int(np.random.SeedSequence((self.seed, first)).generate_state(1)[0])
+            generator = torch.Generator(device).manual_seed(mixed)
+            noise = {"num_samples": self.num_samples, "generator": generator}
+        was_training = self.model.training
+        self.model.eval()
+        logits = self.model(frames, log_mel, valid=valid, **noise).logits
+        self.model.train(was_training)
+        categories = self._categories[first : first + len(clip.id)]
+        return Prediction(logits, masks, valid & labelled, list(clip.id), categories)
+
+
+def save_prediction(prediction: Prediction, folder: str | Path) -> None:
+    """Write predictions as grey pictures of 8 bits, ``ID/SECOND.png``.
+
+    :class:`~avslib.training.FolderPredictions` reads them.
+    A probability just above 1/2 becomes 128 and 1/2 itself 127, so the mask at 1/2 stays as it is; F, whose
+    thresholds are finer than grey levels, changes in the third or fourth digit.
+
+    Args:
+        prediction: a batch; frames that do not count are not written.
+        folder: where a folder for each clip is made.
+    """
+    logits = prediction.logits.detach().float()
+    probability = logits[:, :, 0].sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2)[:, :, 1]
+    levels = (probability * 255 - 0.5).ceil().clamp(0, 255).to("cpu", torch.uint8)
+    for name, pictures, counted in zip(prediction.id, levels, prediction.valid, strict=True):
+        below = Path(folder, name)
+        below.mkdir(parents=True, exist_ok=True)
+        for second in counted.nonzero().flatten().tolist():
+            Image.fromarray(pictures[second].numpy()).save(below / f"{second}.png")
+
+
+def clip_files(clips: ClipDataset) -> list[ClipFiles] | None:
+    """Return where the clips of a dataset lie, also behind another sound; None if it is no reader."""
+    while isinstance(clips, SilentSound | SwappedSound):
+        clips = clips.clips
+    return clips.clips if isinstance(clips, ClipReader) else None

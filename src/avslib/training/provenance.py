@@ -1,0 +1,67 @@
+"""Where numbers come from: which weights, which clips, which versions, which command."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from avslib._version import __version__
+from avslib.data import ClipReader, SilentSound, SwappedSound
+from avslib.data.sound import ClipDataset
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's weights: of their names, types, shapes and bytes, sorted by name.
+
+    It is the same in whichever file format, and on whichever device, the weights lie.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Return a model's class, configuration, number of parameters and `weights_sha256`."""
+    return {
+        "class": type(model).__name__,
+        "configuration": dict(getattr(model, "_hub_mixin_config", None) or {}),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights_sha256": weights_sha256(model),
+    }
+
+
+def describe_data(clips: ClipDataset) -> dict[str, Any]:
+    """Return what a dataset is: reader, name of its folder, split, size, sound, and how many clips."""
+    sound = "true"
+    while isinstance(clips, SilentSound | SwappedSound):
+        sound = "silence" if isinstance(clips, SilentSound) else "another clip's"
+        clips = clips.clips
+    told: dict[str, Any] = {"reader": type(clips).__name__, "clips": len(clips), "sound": sound}
+    if isinstance(clips, ClipReader):
+        told |= {
+            "folder": clips.root.resolve().name,
+            "split": clips.split,
+            "size": clips.size,
+            "fit": clips.fit,
+        }
+    return told
+
+
+def describe_run(command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return versions, the date (UTC), and the command, if there is one, as it was given."""
+    told = {
+        "avslib": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    return told | ({} if command is None else {"command": shlex.join(command)})

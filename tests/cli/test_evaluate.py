@@ -1,0 +1,87 @@
+"""``avslib evaluate`` from the command line to the files that it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from avslib.cli import main
+from avslib.data import write_avsbench
+from avslib.models import create_model
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_avsbench(folder, setting="s4", clips={"test": 3}, size=48, videos=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    create_model("audio_blind.small").save_pretrained(folder)
+    return folder
+
+
+def test_a_model_then_its_pictures_then_both_compared(
+    root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    common = ["evaluate", "s4", str(root), "--size", "48", "--worst", "2"]
+    of_model = ["--model", str(model), "--save-predictions", str(tmp_path / "pictures")]
+    assert main([*common, *of_model, "--out", str(tmp_path / "first")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("3 clips, 15 frames of 48 x 48, ")
+    assert "\ndataset, with background " in printed
+    names = {path.name for path in (tmp_path / "first").iterdir()}
+    tables = {"report.json", "report.md", "report.tex", "clips.csv", "clips.safetensors"}
+    pictures = {"protocols.png", "pr_curve.png", "iou_histogram.png", "categories.png", "worst.png"}
+    assert names == tables | pictures
+    record = json.loads((tmp_path / "first" / "report.json").read_text())
+    assert record["provenance"]["model"]["class"] == "AudioBlind"
+    assert record["provenance"]["data"]["folder"] == root.name
+    assert str(root) not in json.dumps({**record, "provenance": record["provenance"] | {"command": ""}})
+
+    of_folder = ["--predictions", str(tmp_path / "pictures"), "--compare", str(tmp_path / "first")]
+    assert main([*common, *of_folder, "--out", str(tmp_path / "second")]) == 0
+    assert "J, avsbench                      " in capsys.readouterr().out
+    lines = (tmp_path / "second" / "comparison.md").read_text().splitlines()
+    assert lines[2].split("|")[4:7] == [" +0.000 ", " +0.000 to +0.000 ", " 1.000 "]
+
+
+def test_under_silence_false_positives_count(
+    root: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["evaluate", "s4", str(root), "--size", "48", "--model", str(model)]
+    assert main([*common, "--heard", "silence"]) == 0
+    assert "false-positive rate, robust" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["s4", "nowhere", "--predictions", "."], "nowhere/Single-source/s4_meta_data.csv: no such table"),
+        (["s4", "ROOT", "--predictions", "nothing"], "nothing: no such folder of predictions"),
+        (["s4", "ROOT", "--model", "nothing"], "nothing: no such folder, and no name of a repository"),
+        (["s4", "ROOT", "--model", "x", "--compare", "gone.json"], "gone.json: not there"),
+        (["s4", "ROOT", "--predictions", ".", "--heard", "other"], "--heard, --save-predictions: of --model"),
+        (["s4", "ROOT", "--split", "val", "--model", "x"], "split: no clip of "),
+    ],
+)
+def test_mistakes_end_with_a_line_and_status_1(
+    arguments: list[str],
+    message: str,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [str(root) if word == "ROOT" else word for word in arguments]
+    assert main(["evaluate", *given]) == 1
+    assert f"avslib evaluate: {message}" in capsys.readouterr().err

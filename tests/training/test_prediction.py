@@ -1,0 +1,255 @@
+"""Predictions of models and out of folders, and what is told about where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from avslib.data import AVSBenchMS3, AVSBenchS4, SilentSound, SyntheticAVS, SyntheticConfig, write_avsbench
+from avslib.metrics.report import Prediction, report
+from avslib.models import AVSModel, create_model
+from avslib.models.saved import load_model
+from avslib.training.folder_predictions import FolderPredictions, read_probability
+from avslib.training.prediction import ModelPredictions, save_prediction
+from avslib.training.provenance import describe_data, describe_model, describe_run, weights_sha256
+
+SIZE = (48, 48)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic")
+    for setting in ("ms3", "s4"):
+        write_avsbench(folder, setting=setting, clips={"train": 1, "test": 3}, size=48, videos=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> AVSModel:
+    torch.manual_seed(0)
+    return create_model("audio_blind.small").eval()
+
+
+def ms3(root: Path) -> AVSBenchMS3:
+    return AVSBenchMS3(root, "test", size=SIZE)
+
+
+def noisy(root: Path) -> list[Prediction]:
+    """Ground truth with noise."""
+    generator = torch.Generator().manual_seed(0)
+    clips = ms3(root)
+    predictions = []
+    for i in range(len(clips)):
+        clip = clips[i]
+        logits = 3 * clip.masks - 1.5 + torch.randn(clip.masks.shape, generator=generator)
+        predictions.append(
+            Prediction(logits[None, :, None], clip.masks[None], clip.valid[None], [clip.id], [""])
+        )
+    return predictions
+
+
+def test_a_folder_gives_back_what_was_saved(root: Path, tmp_path: Path) -> None:
+    exact = noisy(root)
+    for prediction in exact:
+        save_prediction(prediction, tmp_path)
+    stored = FolderPredictions(tmp_path, ms3(root))
+    assert len(stored) == len(exact) == 3
+    for there, here in zip(stored, exact, strict=True):
+        assert torch.equal(there.masks, here.masks)
+        assert there.id == here.id
+        difference = there.logits.sigmoid() - here.logits.sigmoid()
+        assert difference.abs().max() <= 0.5 / 255 + 1e-6
+        assert torch.equal(there.logits > 0, here.logits > 0)
+    before, after = report(exact, replicates=1), report(stored, replicates=1)
+    assert before.truth == after.truth
+    for old, new in zip(before.scores, after.scores, strict=True):
+        tolerance = 0 if old.measure.score == "J" else 5e-3
+        assert new.value == pytest.approx(old.value, abs=tolerance), old.measure.name
+
+
+def test_the_middle_of_grey_is_background(root: Path, tmp_path: Path) -> None:
+    logits = torch.tensor([0.0, 1e-6, -1e-6, 9e9]).view(1, 1, 1, 2, 2)
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    save_prediction(Prediction(logits, torch.zeros(1, 1, 2, 2), valid, ["a"], [""]), tmp_path)
+    assert np.asarray(Image.open(tmp_path / "a" / "0.png")).tolist() == [[127, 128], [127, 255]]
+
+
+@pytest.mark.parametrize("layout", ["{id}/{i}.png", "{id}/{id}_{i}.png", "{category}/{id}/{id}_{i}.png"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_folders_of_anyone_are_read(root: Path, tmp_path: Path, layout: str, first: int) -> None:
+    clips = AVSBenchS4(root, "test", size=SIZE)
+    for files in clips.clips:
+        for i in range(5):
+            path = tmp_path / layout.format(id=files.id, category=files.category, i=i + first)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.new("L", SIZE, 10 * i)
+            picture.convert("P").save(path)  # as the published scripts do
+    prediction = FolderPredictions(tmp_path, clips)[1]
+    levels = (prediction.logits.sigmoid() * 255)[0, :, 0, 0, 0]
+    torch.testing.assert_close(levels, torch.arange(0.0, 50, 10))
+    assert prediction.category == [clips.clips[1].category]
+
+
+def test_only_labelled_frames_are_wanted(root: Path, tmp_path: Path) -> None:
+    clips = AVSBenchS4(root, "train", size=SIZE)
+    folder = tmp_path / clips.clips[0].id
+    folder.mkdir()
+    Image.new("L", SIZE, 255).save(folder / "0.png")
+    prediction = FolderPredictions(tmp_path, clips)[0]
+    assert prediction.valid.tolist() == [[True, False, False, False, False]]
+    assert torch.equal(prediction.masks[0], clips[0].masks)
+
+
+def test_missing_predictions_are_said_or_empty(root: Path, tmp_path: Path) -> None:
+    clips = ms3(root)
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder of predictions"):
+        FolderPredictions(tmp_path / "nowhere", clips)
+    for prediction in noisy(root):
+        save_prediction(prediction, tmp_path)
+    name = clips.clips[1].id
+    (tmp_path / name / "2.png").unlink()
+    (tmp_path / name / "4.png").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=rf"no prediction for 2 of 15 frames, such as second 2 of '{name}'"
+    ):
+        FolderPredictions(tmp_path, clips)
+    empty = FolderPredictions(tmp_path, clips, missing="empty")[1]
+    assert (empty.logits[0, [2, 4]] == -torch.inf).all()
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(FileNotFoundError, match="no prediction for 15 of 15 frames"):
+        FolderPredictions(tmp_path / "bare", clips, missing="empty")
+    with pytest.raises(ValueError, match="missing: expected one of 'raise', 'empty', got 'skip'"):
+        FolderPredictions(tmp_path, clips, missing="skip")
+
+
+def test_another_size_is_refused_unless_asked_for(root: Path, tmp_path: Path) -> None:
+    for prediction in noisy(root):
+        save_prediction(prediction, tmp_path)
+    clips = AVSBenchMS3(root, "test", size=(32, 40))
+    with pytest.raises(
+        ValueError, match=r"0.png: expected the size of the ground truth, 32 x 40, got 48 x 48"
+    ):
+        FolderPredictions(tmp_path, clips)[0]
+    assert FolderPredictions(tmp_path, clips, resize=True)[0].logits.shape == (1, 5, 1, 32, 40)
+
+
+def test_pictures_of_zeros_and_ones(root: Path, tmp_path: Path) -> None:
+    clips = ms3(root)
+    for i, files in enumerate(clips.clips):
+        (tmp_path / files.id).mkdir()
+        for second, mask in enumerate(clips[i].masks):
+            Image.fromarray(mask.to(torch.uint8).numpy()).save(tmp_path / files.id / f"{second}.png")
+    with pytest.raises(ValueError, match=r"white: the pictures in .* hold the levels 0 and 1 alone"):
+        FolderPredictions(tmp_path, clips)
+    found = report(FolderPredictions(tmp_path, clips, white=1), replicates=1)
+    assert {round(score.value, 5) for score in found.scores if score.measure.score == "J"} == {1.0}
+
+
+def test_grey_pictures_of_every_kind(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    for mode, value, expected in (
+        ("L", 51, 0.2),
+        ("1", 1, 1.0),
+        ("RGB", (51,) * 3, 0.2),
+        ("I;16", 13107, 0.2),
+    ):
+        Image.new(mode, (3, 2), value).save(path)
+        torch.testing.assert_close(read_probability(path), torch.full((2, 3), expected))
+    Image.new("RGB", (3, 2), (128, 0, 0)).save(path)
+    with pytest.raises(ValueError, match=r"picture.png: expected grey levels, got colours"):
+        read_probability(path)
+    Image.new("L", (3, 2), 3).save(path)
+    with pytest.raises(ValueError, match=r"picture.png: expected grey levels up to white=1, got 3"):
+        read_probability(path, white=1)
+
+
+def test_a_model_predicts_alike_in_any_batches(root: Path, model: AVSModel) -> None:
+    clips = ms3(root)
+    model.train()
+    together = list(ModelPredictions(model, clips, batch_size=2))
+    assert model.training
+    assert [prediction.id for prediction in together] == [
+        [clips.clips[0].id, clips.clips[1].id],
+        [clips.clips[2].id],
+    ]
+    logits = torch.cat([prediction.logits for prediction in together])
+    predictions = ModelPredictions(model, clips)
+    for i in range(3):
+        torch.testing.assert_close(predictions[i].logits, logits[i : i + 1], rtol=1e-4, atol=1e-4)
+
+
+def test_noise_depends_on_seed_and_clip_alone() -> None:
+    torch.manual_seed(0)
+    model = create_model("cvae.small")
+    clips = SyntheticAVS(SyntheticConfig(size=48), 2, split="test")
+    predictions = ModelPredictions(model, clips, num_samples=2, batch_size=2, seed=3)
+    through = list(predictions)
+    assert len(through) == 2
+    assert torch.equal(predictions[1].logits, through[1].logits)
+    other = ModelPredictions(model, clips, num_samples=2, seed=4)
+    assert not torch.equal(other[1].logits, through[1].logits)
+    assert predictions[0].category == [""]
+
+
+def test_the_hash_is_of_the_weights(tmp_path: Path, model: AVSModel) -> None:
+    state = model.state_dict()
+    digest = weights_sha256(model)
+    reordered = create_model("audio_blind.small")
+    save_file(
+        {key: state[key].contiguous() for key in sorted(state, reverse=True)}, tmp_path / "w.safetensors"
+    )
+    reordered.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    assert weights_sha256(reordered) == digest
+    with torch.no_grad():
+        next(reordered.parameters()).view(-1)[0] += 1e-3
+    assert weights_sha256(reordered) != digest
+    told = describe_model(model)
+    assert (told["class"], told["weights_sha256"]) == ("AudioBlind", digest)
+    assert told["configuration"]["backbone"] == "regnetx_002"
+
+
+def test_data_and_run_are_told(root: Path) -> None:
+    told = describe_data(SilentSound(ms3(root)))
+    assert told == {
+        "reader": "AVSBenchMS3",
+        "clips": 3,
+        "sound": "silence",
+        "folder": root.name,
+        "split": "test",
+        "size": SIZE,
+        "fit": "stretch",
+    }
+    assert describe_run(["avslib", "evaluate", "a b"])["command"] == "avslib evaluate 'a b'"
+    assert "command" not in describe_run()
+
+
+def test_a_saved_model_is_loaded_whatever_its_class(
+    tmp_path: Path, model: AVSModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert weights_sha256(loaded) == weights_sha256(model)
+    assert capsys.readouterr().out == ""
+    (tmp_path / "README.md").unlink()
+    if "architectures" not in (tmp_path / "config.json").read_text():
+        with pytest.raises(ValueError, match=r"model_class: neither config.json nor README.md in"):
+            load_model(tmp_path)
+    assert type(load_model(tmp_path, model_class="AudioBlind")) is type(model)
+    (tmp_path / "config.json").write_text('{"architectures": ["Unknown"]}')
+    with pytest.raises(ValueError, match=r"model_class: expected one of 'AudioBlind', .*, got 'Unknown'"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config.json: expected a JSON object"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"config.json: not there; save_pretrained writes it"):
+        load_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder, and no name of a repository"):
+        load_model(tmp_path / "nowhere")
