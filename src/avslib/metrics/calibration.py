@@ -53,7 +53,7 @@ class CalibrationError(SumMetric):
     """Expected calibration error of pixels (Guo et al., ICML 2017, equation 3), and the plot it comes from.
 
     Pixels of valid frames go into bins of [0, 1], those of probability p into bin floor(p * bins), 1 into the
-    last one. Of the n_b pixels of a bin, c_b is the mean probability and a_b the fraction that was so:
+    last one. Of the n_b pixels of a bin, c_b is the mean probability and a_b the fraction that was so::
 
         ECE = sum over bins of n_b / n * |a_b - c_b| .
 
