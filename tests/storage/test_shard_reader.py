@@ -7,6 +7,8 @@ import math
 import os
 import pickle
 import random
+import subprocess
+import sys
 import tarfile
 import time
 import zlib
@@ -244,6 +246,48 @@ def test_training_goes_through_the_epochs(tmp_path: Path) -> None:
         expected += ids(reader)
     assert seen == expected
     assert seen[:5] != seen[5:]
+    fit(model, objective, loader, optimizer, epochs=3, run_dir=tmp_path / "run", resume=True, progress=False)
+    reader.set_epoch(2)
+    assert seen[10:] == ids(reader)  # a run that is taken up goes on with the next epoch's order
+
+
+TRAIN_ONE_OF_TWO = """
+import json, os, torch
+from torch.utils.data import DataLoader
+from avslib.models import create_model
+from avslib.storage import ShardedClips
+from avslib.training import fit
+from accelerate import Accelerator
+
+model, seen = create_model("audio_blind.small"), []
+
+def objective(output, clip):
+    seen.extend(clip.id)
+    return {"loss": output.logits.square().mean()}
+
+clips = ShardedClips("shards", batch_size=1, shuffle=5, uneven="drop", normalize=False)
+accelerator = Accelerator(cpu=True, step_scheduler_with_optimizer=False)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+loader = DataLoader(clips, batch_size=None)
+fit(model, objective, loader, optimizer, epochs=2, run_dir="run", accelerator=accelerator, progress=False)
+open(f"{accelerator.process_index}.json", "w").write(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_shards_without_sharing_them_twice(tmp_path: Path) -> None:
+    write_avsbench(tmp_path, setting="ms3", clips={"train": 4}, size=32, videos=False)
+    pack(AVSBenchMS3(tmp_path, "train", size=(32, 32), normalize=False), tmp_path / "shards")
+    (tmp_path / "train.py").write_text(TRAIN_ONE_OF_TWO)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run(
+        [sys.executable, *launcher], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert len(one) == len(other) == 4
+    for epoch in (slice(0, 2), slice(2, 4)):
+        assert len({*one[epoch], *other[epoch]}) == 4
 
 
 def test_a_seed_tells_the_order(shards: Path) -> None:

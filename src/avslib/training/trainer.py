@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from avslib.clip import Clip
+from avslib.storage import ShardedClips
 from avslib.training.checkpoint import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def fit(
     Args:
         model: called as ``model(frames, log_mel, masks, labelled, valid)``.
         objective: its output and the clip to named terms; ``"loss"`` is minimised.
-        loader: batches of :class:`~avslib.clip.Clip`.
+        loader: batches of :class:`~avslib.clip.Clip`. :class:`~avslib.storage.ShardedClips` give every epoch
+            its own order; under several processes they need ``uneven="drop"`` or ``"repeat"``, so that all
+            take the same number of steps.
         optimizer: over the model's parameters.
         epochs: passes over the loader.
         run_dir: where ``checkpoint/`` (the last epoch, to resume from) and ``best.safetensors`` are written.
@@ -63,6 +66,7 @@ def fit(
         One record an epoch: the mean of every term, the learning rate, and ``"validation"``.
     """
     from accelerate import Accelerator
+    from accelerate.utils import send_to_device
     from tqdm import tqdm
 
     if accelerator is None:
@@ -73,7 +77,10 @@ def fit(
     checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
     fresh = run_dir / "checkpoint.new"
     history: list[dict[str, float]] = []
-    prepared, optimizer, loader, lr_scheduler = accelerator.prepare(model, optimizer, loader, lr_scheduler)
+    prepared, optimizer, lr_scheduler = accelerator.prepare(model, optimizer, lr_scheduler)
+    shards = loader.dataset if isinstance(loader.dataset, ShardedClips) else None
+    if shards is None:  # shards are dealt out already, and Accelerate would deal out a share once more
+        loader = accelerator.prepare(loader)
     stored = checkpoint if checkpoint.is_dir() else fresh  # a run may end while one takes the other's place
     if resume and (stored / HISTORY).is_file():
         accelerator.load_state(str(stored))
@@ -85,7 +92,11 @@ def fit(
     for epoch in range(done, epochs):
         prepared.train()
         sums: dict[str, float] = defaultdict(float)
+        if shards is not None:
+            shards.set_epoch(epoch)
         for clip in loader:
+            if shards is not None:
+                clip = send_to_device(clip, accelerator.device)
             output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled, clip.valid)
             terms = objective(output, clip)
             accelerator.backward(terms["loss"])
