@@ -38,4 +38,4 @@ html_theme_options = {
     "footer_end": [],
 }
 html_show_sourcelink = False
-html_sidebars = {"results": [], "paper": [], "changelog": []}
+html_sidebars = {page: [] for page in ("data", "models", "metrics", "results", "paper", "changelog")}

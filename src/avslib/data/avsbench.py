@@ -11,19 +11,7 @@ from avslib.data.reader import ClipReader
 from avslib.media.palette import read_classes
 
 
-class _AVSBenchObject(ClipReader):
-    """Either setting, in its own layout or out of AVSBench-semantic, whose classes are then foreground."""
-
-    _seconds = AVSBENCH_SECONDS
-    _folder: str
-
-    def _read_mask(self, path: Path) -> Tensor:
-        if not is_semantic(self.root, self._folder):
-            return super()._read_mask(path)
-        return (read_classes(path, self.size, fit=self.fit, max_pixels=self.max_pixels) > 0).long()
-
-
-class AVSBenchS4(_AVSBenchObject):
+class AVSBenchS4(ClipReader):
     """AVSBench's single-source setting: one object sounds; in training only the first second has a mask.
 
     Args:
@@ -35,13 +23,18 @@ class AVSBenchS4(_AVSBenchObject):
     Zhou et al., Audio-Visual Segmentation (ECCV 2022), section 3.
     """
 
-    _folder = "Single-source"
+    _seconds = AVSBENCH_SECONDS
 
     def _list(self) -> list[ClipFiles]:
         return list_s4(self.root)
 
+    def _read_mask(self, path: Path) -> Tensor:
+        if is_semantic(self.root, "Single-source"):
+            return _read_foreground(path, self)
+        return super()._read_mask(path)
 
-class AVSBenchMS3(_AVSBenchObject):
+
+class AVSBenchMS3(ClipReader):
     """AVSBench's multi-source setting: several objects sound, and every second has a mask.
 
     Args:
@@ -54,7 +47,17 @@ class AVSBenchMS3(_AVSBenchObject):
     palette images, so that a 0/1 mask becomes 1/255; here every mask is binarised.
     """
 
-    _folder = "Multi-sources"
+    _seconds = AVSBENCH_SECONDS
 
     def _list(self) -> list[ClipFiles]:
         return list_ms3(self.root)
+
+    def _read_mask(self, path: Path) -> Tensor:
+        if is_semantic(self.root, "Multi-sources"):
+            return _read_foreground(path, self)
+        return super()._read_mask(path)
+
+
+def _read_foreground(path: Path, reader: ClipReader) -> Tensor:
+    """Read a mask of AVSBench-semantic, every class as foreground."""
+    return (read_classes(path, reader.size, fit=reader.fit, max_pixels=reader.max_pixels) > 0).long()

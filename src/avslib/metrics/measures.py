@@ -79,14 +79,19 @@ class Batch:
         """Add up what the frames of each clip add to it, ``(B, T, s)`` -> ``(B, s)``."""
         return torch.where(self.valid[..., None], frame_sums.double(), 0.0).sum(dim=1)
 
-    def frame_iou(self) -> Tensor:
-        """Return J of every valid frame as AVSBench has it, ``(n,)``."""
-        return _frame_iou(self.statistics("probability"), "tn_ratio")[self.valid]
+    def has_truth(self) -> Tensor:
+        """Return which frames have ground truth, ``(B, T)``."""
+        return self.statistics("probability").truth > 0
 
-    def curves(self) -> Tensor:
-        """Return the sums of precision, recall and F of the frames with ground truth, ``(3, 255)``."""
-        statistics = self.statistics("probability")
-        return pr_curves(statistics)[self.valid & (statistics.truth > 0)].sum(dim=0)
+    def frames(self) -> dict[str, Tensor]:
+        """Return what a report keeps of every valid frame: J as AVSBench has it, whether it has truth."""
+        iou = _frame_iou(self.statistics("probability"), "tn_ratio")
+        return {"frame_iou": iou[self.valid], "frame_truth": self.has_truth()[self.valid]}
+
+    def totals(self) -> dict[str, Tensor]:
+        """Return what a report adds up: precision, recall and F of frames with ground truth, ``(3, 255)``."""
+        curves = pr_curves(self.statistics("probability"))
+        return {"curves": curves[self.valid & self.has_truth()].sum(dim=0)}
 
 
 class Measure(NamedTuple):
@@ -99,12 +104,16 @@ class Measure(NamedTuple):
     protocol: str
     sums: str
     """Which sums of clips it reads; measures that read the same have the same word."""
-    clip_sums: Callable[[Batch], Tensor]
-    """What every clip of a batch adds, ``(B, s)``, float64."""
+    clip_sums: Callable[[Any], Tensor]
+    """What every clip of a batch adds, ``(B, s)``, float64; the batch is a ``Batch`` or ``ClassBatch``."""
     of: Callable[[Tensor], Tensor]
     """Sums of the protocol's batches ``(..., s)`` to their scores ``(...)``."""
     clips_per_batch: float = 1
     ranks: int = 1
+    of_clips: bool = True
+    """Whether it says something of a single clip."""
+    per_class: Callable[[Tensor], Tensor] | None = None
+    """Sums ``(..., s)`` to the score of every class, ``(..., K)``, where there are classes."""
 
     def value(self, sums: Tensor) -> Tensor:
         """Return the score of clips from their sums, ``(n, s)``, in the protocol's order."""
@@ -147,7 +156,7 @@ def binary_measures(*, logits: int = 1, wrong_sound: bool = False) -> tuple[list
     elif wrong_sound:
         measures += [
             Measure("false-positive rate", "robust", "robust", "predicted", _predicted, partial(_mean, 0)),
-            Measure("S", "refavs", "refavs", "predicted", _predicted, _root, clips_per_batch=4),
+            Measure("S", "refavs", "refavs", "predicted", _predicted, _root, 4, of_clips=False),
         ]
     else:
         left_out |= dict.fromkeys(("robust", "refavs"), "of predictions under a wrong sound")
@@ -174,6 +183,7 @@ def _j(
         lambda sums: j_of(sums, protocol, background),
         math.inf if whole_set else clips_per_batch,
         ranks,
+        of_clips=whole_set or clips_per_batch == ranks == 1,
     )
 
 
@@ -196,6 +206,7 @@ def _f(
         lambda sums: f_of(sums, protocol, empty, background),
         math.inf if whole_set else clips_per_batch,
         ranks,
+        of_clips=whole_set or clips_per_batch == ranks == 1,
     )
 
 

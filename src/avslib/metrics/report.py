@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from avslib._checks import check_shape
-from avslib.metrics.measures import Batch, Measure, binary_measures
+from avslib.metrics.class_measures import ClassBatch, measures_of
+from avslib.metrics.measures import Batch, Measure
 from avslib.metrics.report_record import Report
 
 
@@ -18,9 +19,10 @@ class Prediction(NamedTuple):
     """What was predicted for a batch of clips, and what is true."""
 
     logits: Tensor
-    """Scores before the sigmoid, ``(B, T, 1, H, W)``, or before the softmax, ``(B, T, 2, H, W)``."""
+    """Scores before the sigmoid, ``(B, T, 1, H, W)``, or before the softmax, ``(B, T, 2, H, W)``; of classes,
+    ``(B, T, K, H, W)``, or the class of each pixel, ``(B, T, H, W)``, any integer type."""
     masks: Tensor
-    """Ground truth, ``(B, T, H, W)``, 0 and 1."""
+    """Ground truth, ``(B, T, H, W)``, 0 and 1, or classes."""
     valid: Tensor
     """``(B, T)``, bool; other frames, padding or without ground truth, do not count."""
     id: Sequence[str]
@@ -32,6 +34,8 @@ class Prediction(NamedTuple):
 def report(
     predictions: Iterable[Prediction],
     *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     wrong_sound: bool = False,
     replicates: int = 1000,
@@ -44,6 +48,9 @@ def report(
 
     Args:
         predictions: batches of any size, on any device, all with as many logits.
+        num_classes: K of masks of classes, 1 of binary masks; None for K if there are more than two logits,
+            else 1.
+        class_names: of the K classes, the background first; by default, their numbers.
         provenance: what else the report shall state, as JSON can hold it: model, data, versions.
         wrong_sound: whether the predictions were made under a wrong sound, for which two protocols exist.
         replicates: sets of clips that are drawn for the intervals.
@@ -53,7 +60,8 @@ def report(
         The report. Clips without a valid frame are in no score; it lists them as ``unread``.
 
     Raises:
-        ValueError: if a shape differs, a mask holds anything but 0 and 1, or there is no clip.
+        ValueError: if a shape differs, a mask holds anything but 0 and 1 or classes, there are not as many
+            names as classes, or there is no clip.
 
     Example:
         >>> masks = torch.zeros(4, 5, 8, 8)
@@ -76,22 +84,22 @@ def report(
     sizes: set[tuple[int, int]] = set()
     seen = 0
     truth = hashlib.sha256()
-    curves = torch.zeros(3, 255, dtype=torch.float64)
+    totals: dict[str, Tensor] = {}
+    measured: dict[str, Any] = {}
     measures: list[Measure] = []
     for logits, masks, valid, names, kinds in predictions:
-        channels = logits.shape[2] if logits.dim() == 5 else 1
         if not measures:
-            measured = {"logits": channels, "wrong_sound": wrong_sound}
-            measures, _ = binary_measures(logits=channels, wrong_sound=wrong_sound)
-        check_shape("logits", logits, f"b t {measured['logits']} h w")
-        batch = Batch(logits, masks, valid.bool())
+            measured = _what(logits, num_classes, wrong_sound)
+            measures, _ = measures_of(measured)
+        batch = _batch(logits, masks, valid.bool(), measured)
         read = batch.valid.any(dim=1)
         sums = {key: value[read].cpu() for key, value in _count(batch, measures).items()}
         sums["place"] = torch.arange(seen, seen + len(read))[read.cpu()]
-        sums |= {"frame_iou": batch.frame_iou().cpu(), "frame_truth": _has_truth(batch).cpu()}
+        sums |= {key: value.cpu() for key, value in batch.frames().items()}
         _append(parts, sums)
         seen += len(read)
-        curves += batch.curves().cpu()
+        for key, total in batch.totals().items():
+            totals[key] = totals.get(key, 0) + total.cpu()
         sizes.add((masks.shape[-2], masks.shape[-1]))
         for name, kind, is_read, mask, counted in zip(
             names, kinds, read.tolist(), masks, batch.valid, strict=True
@@ -100,7 +108,7 @@ def report(
             if is_read:
                 categories.append(kind)
                 truth.update(repr((name, counted.tolist(), tuple(mask.shape))).encode())
-                truth.update(mask[counted].to("cpu", torch.uint8).numpy().tobytes())
+                truth.update(mask[counted].to("cpu", _truth_type(measured)).numpy().tobytes())
     if not ids:
         raise ValueError(f"predictions: expected clips, got none that could be read of {len(unread)}")
     tensors = _joined(parts)
@@ -108,7 +116,8 @@ def report(
         ids=tuple(ids),
         categories=tuple(categories),
         unread=tuple(unread),
-        tensors=tensors | {"curves": curves},
+        classes=_names(class_names, measured),
+        tensors=tensors | totals,
         measured=measured,
         size=" and ".join(f"{height} x {width}" for height, width in sorted(sizes)),
         truth=truth.hexdigest(),
@@ -118,9 +127,37 @@ def report(
     )
 
 
-def _count(batch: Batch, measures: Iterable[Measure]) -> dict[str, Tensor]:
-    frames = torch.stack([torch.ones_like(batch.valid), _frames_with_truth(batch)], dim=-1)
-    sums = {"frames": batch.clip_sums(frames)}
+def _what(logits: Tensor, num_classes: int | None, wrong_sound: bool) -> dict[str, Any]:
+    """Return the arguments of ``semantic_measures`` or ``binary_measures``."""
+    channels = logits.shape[2] if logits.dim() == 5 else 1
+    if num_classes is None and channels > 2:
+        num_classes = channels
+    if num_classes not in (None, 1):
+        return {"num_classes": num_classes}
+    return {"logits": channels, "wrong_sound": wrong_sound}
+
+
+def _batch(logits: Tensor, masks: Tensor, valid: Tensor, measured: Mapping[str, Any]) -> Batch | ClassBatch:
+    if "num_classes" in measured:
+        return ClassBatch(logits, masks, valid, **measured)
+    check_shape("logits", logits, f"b t {measured['logits']} h w")
+    return Batch(logits, masks, valid)
+
+
+def _names(names: Sequence[str], measured: Mapping[str, Any]) -> tuple[str, ...]:
+    count = measured.get("num_classes", 0)
+    if names and len(names) != count:
+        raise ValueError(f"class_names: expected as many names as classes, {count}, got {len(names)}")
+    return tuple(names or (str(number) for number in range(count)))
+
+
+def _truth_type(measured: Mapping[str, Any]) -> torch.dtype:
+    return torch.int32 if "num_classes" in measured else torch.uint8
+
+
+def _count(batch: Batch | ClassBatch, measures: Iterable[Measure]) -> dict[str, Tensor]:
+    frames = torch.stack([batch.valid, batch.valid & batch.has_truth()], dim=-1)
+    sums = {"frames": frames.double().sum(dim=1)}
     for measure in measures:
         if measure.sums not in sums:
             sums[measure.sums] = measure.clip_sums(batch)
@@ -139,11 +176,3 @@ def _append(parts: list[dict[str, Tensor]], part: dict[str, Tensor]) -> None:
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-
-def _frames_with_truth(batch: Batch) -> Tensor:
-    return batch.statistics("probability").truth > 0
-
-
-def _has_truth(batch: Batch) -> Tensor:
-    return _frames_with_truth(batch)[batch.valid]

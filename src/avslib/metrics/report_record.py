@@ -16,8 +16,8 @@ from torch import Tensor
 
 from avslib._checks import check_shape
 from avslib.metrics import report_tables as tables
-from avslib.metrics.measures import Measure, binary_measures
-from avslib.metrics.protocols import WHOLE_SET
+from avslib.metrics.class_measures import measures_of
+from avslib.metrics.measures import Measure
 from avslib.metrics.resampling import bootstrap, permutation_p_value
 
 LEVEL = 0.95
@@ -55,10 +55,13 @@ class Report:
     categories: tuple[str, ...]
     unread: tuple[str, ...]
     """Clips of which no frame counted; they are in no score."""
+    classes: tuple[str, ...]
+    """Names of the classes, the background first; empty if the masks are binary."""
     tensors: Mapping[str, Tensor] = field(repr=False)
-    """What the clips add to the scores, J of every frame, and the curves' sums."""
+    """What the clips add to the scores; of binary masks also J of every frame, and the curves' sums; of
+    classes, how many frames are labelled with each."""
     measured: Mapping[str, Any]
-    """The arguments of ``binary_measures``."""
+    """The arguments of ``binary_measures`` or ``semantic_measures``."""
     size: str
     truth: str
     """SHA-256 of the ground truth, with names, sizes and which frames count: equal where two reports measured
@@ -70,12 +73,17 @@ class Report:
     @cached_property
     def measures(self) -> list[Measure]:
         """What was measured, in the order of the table."""
-        return binary_measures(**self.measured)[0]
+        return measures_of(self.measured)[0]
 
     @property
     def left_out(self) -> dict[str, str]:
         """Why the other protocols were not."""
-        return binary_measures(**self.measured)[1]
+        return measures_of(self.measured)[1]
+
+    @property
+    def clip_measure(self) -> Measure:
+        """The J that single clips are ranked by: AVSBench's protocol of binary masks, ``present`` of classes."""
+        return next(measure for measure in self.measures if measure.of_clips)
 
     @property
     def frames(self) -> Tensor:
@@ -114,17 +122,27 @@ class Report:
             }
         return found
 
+    def by_class(self) -> dict[str, dict[str, float]]:
+        """Return the score of each class by every measure that has one, by name; empty for binary masks."""
+        found: dict[str, dict[str, float]] = {name: {} for name in self.classes}
+        for measure in self.measures:
+            if measure.per_class is not None:
+                scores = measure.per_class(self._sums(measure).sum(dim=0)).tolist()
+                for name, score in zip(self.classes, scores, strict=True):
+                    found[name][measure.name] = score
+        return found
+
     def by_clip(self) -> dict[str, list[float]]:
-        """Return the value of every measure on each clip alone, by name; batches are then moot."""
+        """Return the values on each clip alone of the measures that say something of one, by name."""
         found: dict[str, list[float]] = {}
         for measure in self.measures:
-            if measure.ranks == 1 and (measure.clips_per_batch == 1 or measure.protocol in WHOLE_SET):
+            if measure.of_clips:
                 found[measure.name] = measure.of(self._sums(measure)).tolist()
         return found
 
     def worst(self, count: int = 8) -> list[int]:
-        """Return which clips have the lowest J by AVSBench's protocol, places in ``ids``, the worst first."""
-        measure = self.measures[0]
+        """Return which clips have the lowest J, places in ``ids``, the worst first; see ``clip_measure``."""
+        measure = self.clip_measure
         return measure.of(self._sums(measure)).argsort(stable=True)[:count].tolist()
 
     def compare(self, other: Report, *, permutations: int = 1000) -> list[Difference]:
@@ -236,6 +254,7 @@ class Report:
                 categories=tuple(record["categories"]),
                 unread=tuple(record["unread"]),
                 tensors=load_file(beside),
+                classes=tuple(record["classes"]),
                 measured=record["measured"],
                 size=record["size"],
                 truth=record["truth"],

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from avslib.metrics.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -20,11 +22,12 @@ _COLUMNS = ("J", "F")
 def text(report: Report) -> str:
     """Return the scores as text of a fixed width, and what the protocols are."""
     lines = [_what(report), ""]
-    lines.append(f"{'protocol':28}{'J':>6}  {'95 %':14}{'F':>6}  {'95 %':14}".rstrip())
+    width = max(28, *(len(score.measure.row) + 2 for score in report.scores))
+    lines.append(f"{'protocol':{width}}{'J':>6}  {'95 %':14}{'F':>6}  {'95 %':14}".rstrip())
     for row, scores in _rows(report):
         cells = "".join(f"{_number(score):>6}  {_range(score):14}" for score in scores)
-        lines.append(f"{row:28}{cells}".rstrip())
-    lines += [f"{score.measure.name:28}{_number(score):>6}  {_range(score)}" for score in _others(report)]
+        lines.append(f"{row:{width}}{cells}".rstrip())
+    lines += [f"{score.measure.name:{width}}{_number(score):>6}  {_range(score)}" for score in _others(report)]
     lines += ["", *spread(report), ""]
     lines += [f"{protocol:17} {PROTOCOLS[protocol]}" for protocol in _protocols(report)]
     lines += [f"left out: {', '.join(words)}: {why}" for why, words in _left_out(report).items()]
@@ -57,7 +60,9 @@ def markdown(report: Report) -> str:
         f"- left out: {', '.join(f'`{word}`' for word in words)}, {why}"
         for why, words in _left_out(report).items()
     ]
-    if categories := report.by_category():
+    if report.classes:
+        lines += ["", "## Classes", "", *_class_table(report)]
+    elif categories := report.by_category():
         lines += ["", "## Categories", ""]
         counted = [
             (name, str(report.categories.count(name)), *(f"{values[f'{c}, avsbench']:.3f}" for c in _COLUMNS))
@@ -66,6 +71,18 @@ def markdown(report: Report) -> str:
         lines += _markdown_table(("category", "clips", "J, `avsbench`", "F, `avsbench`"), counted)
     lines += ["", "## Provenance", "", "```json", json.dumps(_provenance(report), indent=2), "```", ""]
     return "\n".join(lines)
+
+
+def _class_table(report: Report) -> list[str]:
+    """Return J and F of every class, and in how many frames it is to be found."""
+    columns = [f"{score}, {row}" for row in ("avsbench_semantic", "dataset") for score in _COLUMNS]
+    frames = report.tensors["labelled"].tolist()
+    rows = [
+        (name, str(int(count)), *("" if math.isnan(x := scores[c]) else f"{x:.3f}" for c in columns))
+        for (name, scores), count in zip(report.by_class().items(), frames, strict=True)
+    ]
+    header = ("class", "frames", *(column.replace(", ", ", `") + "`" for column in columns))
+    return _markdown_table(header, rows)
 
 
 def latex(report: Report) -> str:
@@ -108,6 +125,13 @@ def to_dict(report: Report) -> dict[str, Any]:
             name: {"clips": report.categories.count(name)} | {key: _finite(x) for key, x in values.items()}
             for name, values in report.by_category().items()
         },
+        "by_class": {
+            name: {"frames": count} | {key: _finite(x) for key, x in values.items()}
+            for (name, values), count in zip(
+                report.by_class().items(), report.tensors.get("labelled", torch.zeros(0)).tolist(), strict=True
+            )
+        },
+        "classes": list(report.classes),
         **_provenance(report),
         "unread": list(report.unread),
         "replicates": report.num_replicates,
@@ -120,9 +144,10 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 def difference_text(differences: Sequence[Difference]) -> str:
     """Return what :meth:`Report.compare` found as text of a fixed width."""
-    lines = [f"{'measure':32}{'this':>6}{'other':>8}{'difference':>12}  {'95 %':17}{'p':>6}"]
+    width = max(32, *(len(difference.measure.name) + 1 for difference in differences))
+    lines = [f"{'measure':{width}}{'this':>6}{'other':>8}{'difference':>12}  {'95 %':17}{'p':>6}"]
     for name, value, other, difference, bounds, p_value in _differences(differences):
-        lines.append(f"{name:32}{value:>6}{other:>8}{difference:>12}  {bounds:17}{p_value:>6}")
+        lines.append(f"{name:{width}}{value:>6}{other:>8}{difference:>12}  {bounds:17}{p_value:>6}")
     return "\n".join(lines)
 
 
