@@ -54,6 +54,46 @@ def test_a_model_then_its_pictures_then_both_compared(
     assert lines[2].split("|")[4:7] == [" +0.000 ", " +0.000 to +0.000 ", " 1.000 "]
 
 
+@pytest.fixture(scope="module")
+def avss(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("avss")
+    write_avsbench(folder, setting="avss", clips={"test": 3}, size=32, videos=False)
+    torch.manual_seed(0)
+    create_model("audio_blind.small", num_classes=71).save_pretrained(folder / "model")
+    return folder
+
+
+def test_classes_too(avss: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    common = ["evaluate", "avss", str(avss), "--size", "32", "--worst", "2"]
+    of_model = ["--model", str(avss / "model"), "--save-predictions", str(tmp_path / "pictures")]
+    assert main([*common, *of_model, "--out", str(tmp_path / "first")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("3 clips, 20 frames of 32 x 32, ")
+    assert "\navsbench_semantic, no padding " in printed
+    names = {path.name for path in (tmp_path / "first").iterdir()}
+    tables = {"report.json", "report.md", "report.tex", "clips.csv", "clips.safetensors"}
+    assert names == tables | {"protocols.png", "classes.png", "worst.png"}
+    record = json.loads((tmp_path / "first" / "report.json").read_text())
+    assert record["classes"] == list(json.loads((avss / "label2idx.json").read_text()))
+    assert record["provenance"]["data"]["reader"] == "AVSBenchSemantic"
+
+    of_folder = ["--predictions", str(tmp_path / "pictures"), "--compare", str(tmp_path / "first")]
+    assert main([*common, *of_folder]) == 0
+    compared = capsys.readouterr().out.splitlines()
+    line = next(line for line in compared if line.startswith("J, dataset, no background"))
+    assert line.split()[-5:] == ["+0.000", "+0.000", "to", "+0.000", "1.000"]
+
+
+def test_models_of_other_masks_are_refused(
+    root: Path, avss: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "s4", str(root), "--model", str(avss / "model")]) == 1
+    assert "--model: expected a model of binary masks, got one of 71 classes" in capsys.readouterr().err
+    assert main(["evaluate", "avss", str(avss), "--model", str(model)]) == 1
+    assert "--model: expected a model of 71 classes, got one of binary masks" in capsys.readouterr().err
+
+
 def test_under_silence_false_positives_count(
     root: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from avslib.data.avss import NUM_CLASSES
+from avslib.media.palette import NUM_CLASSES
 from avslib.data.synthetic_families import CLASS_NAMES, FAMILIES
 
 

@@ -163,6 +163,11 @@ def test_markdown_and_latex() -> None:
     assert {row.count(" & ") for row in rows} == {4}
 
 
+def test_categories_of_two_logits_have_the_first_row() -> None:
+    written = report([make(4, logits=2)], replicates=1).markdown()
+    assert "| category | clips | J, `combo` | F, `combo` |\n" in written
+
+
 def test_csv_and_json() -> None:
     found = report([make(6)], replicates=10)
     rows = list(csv.DictReader(found.csv().splitlines()))

@@ -10,12 +10,23 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from avslib.data import AVSBenchMS3, AVSBenchS4, SilentSound, SyntheticAVS, SyntheticConfig, write_avsbench
+from avslib.data import (
+    AVSBenchMS3,
+    AVSBenchS4,
+    AVSBenchSemantic,
+    SilentSound,
+    SyntheticAVS,
+    SyntheticConfig,
+    write_avsbench,
+)
+from avslib.media import write_classes
+from avslib.metrics import SemanticFScore, SemanticIoU
+from avslib.metrics.class_measures import CLASS_ROWS
 from avslib.metrics.report import Prediction, report
 from avslib.models import AVSModel, create_model
 from avslib.models.saved import load_model
-from avslib.training.folder_predictions import FolderPredictions, read_probability
-from avslib.training.prediction import ModelPredictions, save_prediction
+from avslib.training.folder_predictions import FolderPredictions, read_predicted_classes, read_probability
+from avslib.training.prediction import ModelPredictions, class_names, num_classes, save_prediction
 from avslib.training.provenance import describe_data, describe_model, describe_run, weights_sha256
 
 SIZE = (48, 48)
@@ -27,6 +38,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for setting in ("ms3", "s4"):
         write_avsbench(folder, setting=setting, clips={"train": 1, "test": 3}, size=48, videos=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def avss(tmp_path_factory: pytest.TempPathFactory) -> AVSBenchSemantic:
+    """A clip of v1s and of v1m, each of five seconds padded to ten, and one of v2."""
+    folder = tmp_path_factory.mktemp("avss")
+    write_avsbench(folder, setting="avss", clips={"test": 3}, size=32, videos=False)
+    return AVSBenchSemantic(folder, "test", size=(32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +185,64 @@ def test_grey_pictures_of_every_kind(tmp_path: Path) -> None:
     Image.new("L", (3, 2), 3).save(path)
     with pytest.raises(ValueError, match=r"picture.png: expected grey levels up to white=1, got 3"):
         read_probability(path, white=1)
+
+
+def test_a_folder_gives_back_classes(avss: AVSBenchSemantic, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    exact = []
+    for clip in (avss[i] for i in range(3)):
+        logits = torch.randn(1, 10, 71, 32, 32, generator=generator)
+        logits.scatter_add_(2, clip.masks[None, :, None], torch.full((1, 10, 1, 32, 32), 3.0))
+        exact.append(Prediction(logits, clip.masks[None], clip.valid[None], [clip.id], [""]))
+        save_prediction(exact[-1], tmp_path)
+    assert sorted(len(list(folder.iterdir())) for folder in tmp_path.iterdir()) == [5, 5, 10]
+    stored = FolderPredictions(tmp_path, avss)
+    names = class_names(SilentSound(avss))
+    assert (len(names), num_classes(avss), names[0]) == (71, 71, "background")
+    before = report(exact, class_names=names, replicates=1)
+    after = report(stored, num_classes=71, class_names=names, replicates=1)
+    assert before.truth == after.truth
+    assert sorted(before.frames[:, 0].tolist()) == [5, 5, 10]
+    for old, new in zip(before.scores, after.scores, strict=True):
+        assert new.value == pytest.approx(old.value, abs=1e-9), old.measure.name
+    scores = {score.measure.name: score.value for score in after.scores}
+    for row, protocol, options in CLASS_ROWS:
+        for score, metric in (
+            ("J", SemanticIoU(protocol, **options)),
+            ("F", SemanticFScore(protocol, **options)),
+        ):
+            for prediction in exact:
+                metric.update(*prediction[:3])
+            assert scores[f"{score}, {row}"] == pytest.approx(metric.compute().item(), abs=1e-9)
+    assert scores["J, avsbench_semantic"] > scores["J, avsbench_semantic, no padding"]
+
+
+def test_colours_as_the_published_script_writes_them(avss: AVSBenchSemantic, tmp_path: Path) -> None:
+    for i, files in enumerate(avss.clips):
+        (tmp_path / files.id).mkdir()
+        for second, mask in enumerate(avss[i].masks):  # padding too
+            write_classes(tmp_path / files.id / f"{files.id}_{second}.png", mask)
+    found = report(FolderPredictions(tmp_path, avss), num_classes=71, replicates=1)
+    scores = {score.measure.name: score.value for score in found.scores}
+    assert scores["J, present"] == scores["J, dataset"] == 1
+    small = AVSBenchSemantic(avss.root, "test", size=(16, 24))
+    with pytest.raises(ValueError, match=r"expected the size of the ground truth, 16 x 24, got 32 x 32"):
+        FolderPredictions(tmp_path, small)[0]
+    prediction = FolderPredictions(tmp_path, small, resize=True)[0]
+    assert torch.equal(prediction.logits, prediction.masks)
+    (long,) = (i for i, files in enumerate(avss.clips) if len(files.masks) == 10)
+    (tmp_path / avss.clips[long].id / f"{avss.clips[long].id}_9.png").unlink()
+    with pytest.raises(FileNotFoundError, match="no prediction for 1 of 20 frames, such as second 9 of"):
+        FolderPredictions(tmp_path, avss)
+    assert not FolderPredictions(tmp_path, avss, missing="empty")[long].logits[0, 9].any()
+
+
+def test_colours_of_no_class_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    for mode, colour in (("RGB", (127, 0, 0)), ("L", 255)):
+        Image.new(mode, (3, 2), colour).save(path)
+        with pytest.raises(ValueError, match=r"picture.png: expected colours of 71 classes, got 6 pixels"):
+            read_predicted_classes(path)
 
 
 def test_a_model_predicts_alike_in_any_batches(root: Path, model: AVSModel) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from avslib.metrics.report_record import Report
     from avslib.training.prediction import Predictions
 
-_SETTINGS = ("s4", "ms3", "folder")
+_SETTINGS = ("s4", "ms3", "avss", "folder")
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -37,7 +37,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--size", type=_size, default=(224, 224), help="side in px, or 'own' (default: 224)")
-    parser.add_argument("--sound", choices=("log_mel", "wav"), default="log_mel", help="default: log_mel")
+    parser.add_argument("--sound", choices=("log_mel", "wav"), help="default: log_mel; of avss, wav")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report, tables and pictures there")
     parser.add_argument("--compare", type=Path, metavar="REPORT", help="test against a report on these clips")
     parser.add_argument("--worst", type=int, default=8, metavar="N", help="clips in worst.png (default: 8)")
@@ -73,7 +73,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from avslib.metrics.report import report
     from avslib.metrics.report_record import Report
     from avslib.metrics.report_tables import difference_markdown, difference_text
-    from avslib.training.prediction import save_prediction
+    from avslib.training.prediction import class_names, num_classes, save_prediction
     from avslib.training.provenance import describe_data, describe_run
 
     other = None if parsed.compare is None else Report.load(parsed.compare)  # a mistake shows at once
@@ -89,7 +89,14 @@ def _evaluate(parsed: argparse.Namespace) -> int:
                 yield prediction
                 bar.update(len(prediction.id))
 
-    found = report(progress(), provenance=provenance, wrong_sound=parsed.heard != "true", seed=parsed.seed)
+    found = report(
+        progress(),
+        num_classes=num_classes(clips),
+        class_names=class_names(clips),
+        provenance=provenance,
+        wrong_sound=parsed.heard != "true",
+        seed=parsed.seed,
+    )
     print(found)
     differences = [] if other is None else found.compare(other)
     if differences:
@@ -107,14 +114,15 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 def _open(parsed: argparse.Namespace) -> ClipReader:
     from avslib.data import READERS
 
-    return READERS[parsed.setting](parsed.root, parsed.split, size=parsed.size, sound=parsed.sound)
+    sound = {} if parsed.sound is None else {"sound": parsed.sound}
+    return READERS[parsed.setting](parsed.root, parsed.split, size=parsed.size, **sound)
 
 
 def _predict(parsed: argparse.Namespace, clips: ClipReader) -> tuple[Predictions, Any, dict[str, Any]]:
     """Return the predictions, the clips as they are heard, and where the predictions come from."""
     from avslib.data import SilentSound, SwappedSound
     from avslib.training.folder_predictions import FolderPredictions
-    from avslib.training.prediction import ModelPredictions
+    from avslib.training.prediction import ModelPredictions, num_classes
 
     if parsed.predictions is not None:
         if parsed.heard != "true" or parsed.save_predictions is not None:
@@ -136,8 +144,12 @@ def _predict(parsed: argparse.Namespace, clips: ClipReader) -> tuple[Predictions
     from avslib.training.provenance import describe_model
 
     model = load_model(parsed.model, model_class=parsed.model_class)
-    if model.num_classes != 1:
-        raise ValueError(f"--model: expected a model of binary masks, got {model.num_classes} classes")
+    if model.num_classes != num_classes(clips):
+        expected, got = (
+            "binary masks" if count == 1 else f"{count} classes"
+            for count in (num_classes(clips), model.num_classes)
+        )
+        raise ValueError(f"--model: expected a model of {expected}, got one of {got}")
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     model.to(parsed.device or accelerator or "cpu")
     heard = {"true": lambda x: x, "silence": SilentSound, "other": SwappedSound}[parsed.heard](clips)

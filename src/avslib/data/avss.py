@@ -12,10 +12,7 @@ from torch import Tensor
 from avslib._checks import check_one_of
 from avslib.data.layout import AVSS_SECONDS, ClipFiles, list_avss
 from avslib.data.reader import ClipReader, ReaderOptions
-from avslib.media.palette import read_classes
-
-NUM_CLASSES = 71
-"""Background and the 70 classes of AVSBench-semantic."""
+from avslib.media.palette import NUM_CLASSES, read_classes
 
 
 class AVSBenchSemantic(ClipReader):
@@ -40,6 +37,7 @@ class AVSBenchSemantic(ClipReader):
     Zhou et al., Audio-Visual Segmentation with Semantics (IJCV 2024), section 3.
     """
 
+    num_classes = NUM_CLASSES
     _seconds = 10
     _padding = "zero"
 

@@ -73,6 +73,9 @@ class ClipReader(Dataset[Clip], ABC):
         ValueError: if the table is damaged, names a file outside of ``root``, or lists no clip of the split.
     """
 
+    num_classes: ClassVar[int] = 1
+    """Of its masks, background included; 1 if they are binary."""
+
     _seconds: ClassVar[int | None] = None
     _padding: ClassVar[str] = "repeat"
     _hop_steps: ClassVar[int] = 96

@@ -84,6 +84,7 @@ class VPO(ClipReader):
     Chen et al., Unraveling Instance Associations (CVPR 2024), and its published code for mono sound.
     """
 
+    num_classes = NUM_CLASSES
     _seconds = 1
     _hint = (
         "unpack the whole set, and VGGSound, whose folder of WAV files vggsound= names, or take the clip out "

@@ -2,6 +2,7 @@
 
 from avslib.metrics.boundary import BoundaryF, JAndF, boundary_f
 from avslib.metrics.calibration import CalibrationError, Reliability, calibration_error
+from avslib.metrics.class_measures import ClassBatch, semantic_measures
 from avslib.metrics.classes import class_f, class_iou
 from avslib.metrics.dependence import OnsetAccuracy, g_measure, iou_drop, onset_counts
 from avslib.metrics.f_score import FScore, f_curves, f_measure, f_score
@@ -12,6 +13,7 @@ from avslib.metrics.protocols import PROTOCOLS, READING
 from avslib.metrics.report import Prediction, report
 from avslib.metrics.report_plots import (
     plot_categories,
+    plot_classes,
     plot_iou_histogram,
     plot_pr_curve,
     plot_protocols,
@@ -36,6 +38,7 @@ __all__ = [
     "Batch",
     "BoundaryF",
     "CalibrationError",
+    "ClassBatch",
     "Difference",
     "EnergyDistance",
     "FScore",
@@ -73,6 +76,7 @@ __all__ = [
     "onset_counts",
     "permutation_p_value",
     "plot_categories",
+    "plot_classes",
     "plot_iou_histogram",
     "plot_pr_curve",
     "plot_protocols",
@@ -80,4 +84,5 @@ __all__ = [
     "report",
     "sample_diversity",
     "sample_iou",
+    "semantic_measures",
 ]

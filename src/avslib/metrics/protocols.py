@@ -12,7 +12,7 @@ PROTOCOLS: dict[str, str] = {
     "combo": "avsbench with one clip a batch; the mean of the means of every GPU",
     "stepping_stones": "avsbench with one clip a batch, from two logits; F from sigmoid(2 l1 - l0)",
     "davis": "J, boundary F and J&F of every frame, mean over the frames of a clip, then over clips",
-    "dataset": "from areas summed over the whole set; the foreground, or the mean of it and the background",
+    "dataset": "from areas summed over the whole set; the foreground, or it and the background, or classes",
     "cavp": "from areas summed over the whole set; mean of background and foreground, or of all classes",
     "ddeseg": "from areas summed over the whole set; mean of the classes that occur",
     "avsbench_semantic": "per frame and class, mean over the frames with that class, then over all classes",

@@ -146,8 +146,8 @@ def _batch(logits: Tensor, masks: Tensor, valid: Tensor, measured: Mapping[str, 
 
 def _names(names: Sequence[str], measured: Mapping[str, Any]) -> tuple[str, ...]:
     count = measured.get("num_classes", 0)
-    if names and len(names) != count:
-        raise ValueError(f"class_names: expected as many names as classes, {count}, got {len(names)}")
+    if names and not len(names) == len(set(names)) == count:
+        raise ValueError(f"class_names: expected a name for each of {count} classes, got {len(set(names))}")
     return tuple(names or (str(number) for number in range(count)))
 
 

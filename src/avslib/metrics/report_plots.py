@@ -1,8 +1,9 @@
-"""Pictures of a report: protocols side by side, precision over recall, J of frames, categories."""
+"""Pictures of a report: protocols side by side, precision over recall, J of frames, categories, classes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ _BLUE, _ORANGE = "tab:blue", "tab:orange"
 def plot_report(report: Report, folder: str | Path) -> None:
     """Write ``protocols.png``, ``pr_curve.png``, ``iou_histogram.png`` and, if known, ``categories.png``.
 
+    Of classes: ``protocols.png`` and ``classes.png``.
+
     Args:
         report: what to draw.
         folder: made if it is missing.
@@ -26,6 +29,9 @@ def plot_report(report: Report, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plot_protocols(report).savefig(folder / "protocols.png", dpi=110)
+    if report.classes:
+        plot_classes(report).savefig(folder / "classes.png", dpi=110)
+        return
     plot_pr_curve(report).savefig(folder / "pr_curve.png", dpi=110)
     plot_iou_histogram(report).savefig(folder / "iou_histogram.png", dpi=110)
     if any(report.categories):
@@ -84,13 +90,31 @@ def plot_iou_histogram(report: Report) -> Figure:
 def plot_categories(report: Report) -> Figure:
     """Draw J by AVSBench's protocol for the clips of each category; needs matplotlib."""
     name = report.measures[0].name
-    values = {category: scores[name] for category, scores in report.by_category().items()}
+    values = {
+        f"{category} ({report.categories.count(category)})": scores[name]
+        for category, scores in report.by_category().items()
+    }
+    return _bars(values, f"{name} (clips in brackets)")
+
+
+def plot_classes(report: Report) -> Figure:
+    """Draw J by AVSBench's protocol for each class that frames are labelled with; needs matplotlib."""
+    name = report.measures[0].name
+    values = {
+        f"{word} ({report.labelled[word]})": scores[name]
+        for word, scores in report.by_class().items()
+        if report.labelled[word]
+    }
+    return _bars(values, f"{name} (frames in brackets)")
+
+
+def _bars(values: Mapping[str, float], label: str) -> Figure:
+    """Draw a bar for each value, the highest first."""
     names = sorted(values, key=values.__getitem__, reverse=True)
     figure, axes = _axes(1, 1, width=5.5, height=0.9 + 0.24 * len(names))
-    labels = [f"{category} ({report.categories.count(category)})" for category in names]
-    axes[0, 0].barh(range(len(names)), [values[category] for category in names], color=_BLUE)
-    axes[0, 0].set_yticks(range(len(names)), labels)
-    axes[0, 0].set(xlabel=f"{name} (clips in brackets)", xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
+    axes[0, 0].barh(range(len(names)), [values[name] for name in names], color=_BLUE)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set(xlabel=label, xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     return figure
 
 

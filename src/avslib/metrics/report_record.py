@@ -82,7 +82,7 @@ class Report:
 
     @property
     def clip_measure(self) -> Measure:
-        """The J that single clips are ranked by: AVSBench's protocol of binary masks, ``present`` of classes."""
+        """The J that single clips are ranked by: ``avsbench`` of binary masks, ``present`` of classes."""
         return next(measure for measure in self.measures if measure.of_clips)
 
     @property
@@ -121,6 +121,11 @@ class Report:
                 measure.name: measure.value(self._sums(measure)[clips]).item() for measure in self.measures
             }
         return found
+
+    @property
+    def labelled(self) -> dict[str, int]:
+        """How many frames are labelled with each class, by name; empty for binary masks."""
+        return {name: int(self.tensors["labelled"][i]) for i, name in enumerate(self.classes)}
 
     def by_class(self) -> dict[str, dict[str, float]]:
         """Return the score of each class by every measure that has one, by name; empty for binary masks."""

@@ -9,8 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from avslib.metrics.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -27,7 +25,9 @@ def text(report: Report) -> str:
     for row, scores in _rows(report):
         cells = "".join(f"{_number(score):>6}  {_range(score):14}" for score in scores)
         lines.append(f"{row:{width}}{cells}".rstrip())
-    lines += [f"{score.measure.name:{width}}{_number(score):>6}  {_range(score)}" for score in _others(report)]
+    lines += [
+        f"{score.measure.name:{width}}{_number(score):>6}  {_range(score)}" for score in _others(report)
+    ]
     lines += ["", *spread(report), ""]
     lines += [f"{protocol:17} {PROTOCOLS[protocol]}" for protocol in _protocols(report)]
     lines += [f"left out: {', '.join(words)}: {why}" for why, words in _left_out(report).items()]
@@ -63,12 +63,13 @@ def markdown(report: Report) -> str:
     if report.classes:
         lines += ["", "## Classes", "", *_class_table(report)]
     elif categories := report.by_category():
+        row = report.measures[0].row
         lines += ["", "## Categories", ""]
         counted = [
-            (name, str(report.categories.count(name)), *(f"{values[f'{c}, avsbench']:.3f}" for c in _COLUMNS))
+            (name, str(report.categories.count(name)), *(f"{values[f'{c}, {row}']:.3f}" for c in _COLUMNS))
             for name, values in categories.items()
         ]
-        lines += _markdown_table(("category", "clips", "J, `avsbench`", "F, `avsbench`"), counted)
+        lines += _markdown_table(("category", "clips", f"J, `{row}`", f"F, `{row}`"), counted)
     lines += ["", "## Provenance", "", "```json", json.dumps(_provenance(report), indent=2), "```", ""]
     return "\n".join(lines)
 
@@ -76,10 +77,9 @@ def markdown(report: Report) -> str:
 def _class_table(report: Report) -> list[str]:
     """Return J and F of every class, and in how many frames it is to be found."""
     columns = [f"{score}, {row}" for row in ("avsbench_semantic", "dataset") for score in _COLUMNS]
-    frames = report.tensors["labelled"].tolist()
     rows = [
-        (name, str(int(count)), *("" if math.isnan(x := scores[c]) else f"{x:.3f}" for c in columns))
-        for (name, scores), count in zip(report.by_class().items(), frames, strict=True)
+        (name, str(report.labelled[name]), *(f"{scores[c]:.3f}".replace("nan", "") for c in columns))
+        for name, scores in report.by_class().items()
     ]
     header = ("class", "frames", *(column.replace(", ", ", `") + "`" for column in columns))
     return _markdown_table(header, rows)
@@ -126,10 +126,8 @@ def to_dict(report: Report) -> dict[str, Any]:
             for name, values in report.by_category().items()
         },
         "by_class": {
-            name: {"frames": count} | {key: _finite(x) for key, x in values.items()}
-            for (name, values), count in zip(
-                report.by_class().items(), report.tensors.get("labelled", torch.zeros(0)).tolist(), strict=True
-            )
+            name: {"frames": report.labelled[name]} | {key: _finite(x) for key, x in values.items()}
+            for name, values in report.by_class().items()
         },
         "classes": list(report.classes),
         **_provenance(report),

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from avslib.data.sound import ClipDataset
 from avslib.media.frame import denormalize_frames
+from avslib.media.palette import class_palette
+from avslib.metrics.class_measures import predicted_classes
 from avslib.metrics.report_record import Report
 from avslib.training.figures import _overlay, _subplots
 from avslib.training.prediction import Predictions
@@ -16,7 +22,7 @@ _ROWS = ("frame", "truth", "prediction")
 def plot_worst(
     report: Report, predictions: Predictions, clips: ClipDataset, path: str | Path, *, count: int = 8
 ) -> None:
-    """Draw the clips with the lowest J by AVSBench's protocol, the worst first; needs matplotlib.
+    """Draw the clips with the lowest J, ``Report.clip_measure``, the worst first; needs matplotlib.
 
     Args:
         report: of these predictions.
@@ -26,7 +32,8 @@ def plot_worst(
         count: how many clips.
     """
     worst = report.worst(count)
-    measure = report.measures[0]
+    measure = report.clip_measure
+    predict, overlay = (predicted_classes, _overlay_classes) if report.classes else (_probability, _overlay)
     values = measure.of(report.tensors[measure.sums])
     places = report.tensors["place"].tolist()
     shown = [clips[places[i]] for i in worst]
@@ -39,9 +46,7 @@ def plot_worst(
         axis.spines[:].set_visible(False)
     for block, (i, clip) in enumerate(zip(worst, shown, strict=True)):
         prediction = predictions[places[i]]
-        logits = prediction.logits[0].float()
-        channels = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
-        probability = channels[:, -1].cpu().numpy()
+        predicted = predict(prediction.logits)[0].cpu().numpy()
         frames = denormalize_frames(clip.frames).permute(0, 2, 3, 1).numpy()
         top, left = 3 * (block // across), seconds * (block % across)
         for row, word in enumerate(_ROWS):
@@ -51,6 +56,19 @@ def plot_worst(
         for second in prediction.valid[0].nonzero().flatten().tolist():
             column = axes[top : top + 3, left + second]
             column[0].imshow(frames[second])
-            column[1].imshow(_overlay(frames[second], clip.masks[second].numpy()))
-            column[2].imshow(_overlay(frames[second], probability[second]))
+            column[1].imshow(overlay(frames[second], clip.masks[second].numpy()))
+            column[2].imshow(overlay(frames[second], predicted[second]))
     figure.savefig(path, dpi=110)
+
+
+def _probability(logits: Tensor) -> Tensor:
+    """Return that of the foreground, ``(B, T, H, W)``."""
+    logits = logits.float()
+    return (logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2))[:, :, -1]
+
+
+def _overlay_classes(frame: Any, classes: Any) -> Any:
+    """A greyed frame with the classes in the colours of the palette."""
+    grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
+    colours = class_palette(int(classes.max()) + 1).numpy()[classes] / 255
+    return np.where(classes[..., None] > 0, 0.5 * grey + 0.65 * colours, grey).clip(0, 1)

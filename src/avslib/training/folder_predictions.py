@@ -17,16 +17,18 @@ from avslib.data import ClipReader
 from avslib.data.layout import ClipFiles
 from avslib.data.reader import _fit_length
 from avslib.media._image import MAX_PIXELS, open_picture
+from avslib.media.palette import NUM_CLASSES, read_classes
 from avslib.metrics.report import Prediction
+from avslib.training.prediction import num_classes
 
 
 class FolderPredictions(Dataset[Prediction]):
-    """Predictions that lie in a folder as grey pictures, whoever wrote them.
+    """Predictions that lie in a folder as pictures, whoever wrote them: grey, or in colours of classes.
 
     Where the prediction of second 0 of a clip may lie, found clip by clip:
 
     - ``ID/0.png``, as :func:`save_prediction` writes it;
-    - ``ID/ID_0.png``, as the published scripts of AVSBench write MS3;
+    - ``ID/ID_0.png``, as the published scripts of AVSBench write MS3 and AVSS;
     - either of them below ``CATEGORY/``, as they write S4.
 
     Seconds are counted from 0 if any picture has the number 0, else from 1. A grey level over 255 is a
@@ -34,12 +36,17 @@ class FolderPredictions(Dataset[Prediction]):
     picture of black and white alone gives the F of its one mask, since every threshold selects it but the
     first, 0, which selects the whole picture.
 
+    For :class:`~avslib.data.AVSBenchSemantic` a colour is a class, see :func:`~avslib.media.class_palette`,
+    and a prediction holds classes, no logits. A colour of no class is refused: the published script of
+    AVSBench resizes pictures unless told otherwise, which blends colours since Pillow 7, and a blend may be
+    another class's colour.
+
     Args:
         folder: of the predictions.
         clips: the dataset that holds the ground truth. Frames that are not ``labelled`` need no prediction.
         missing: ``"raise"``, or ``"empty"``: a frame without a prediction counts as predicted empty.
         resize: whether predictions of another size than the ground truth are brought to it, bilinearly. It
-            changes the scores, so nothing is resized unless asked for.
+            changes the scores, so nothing is resized unless asked for. Classes are the nearest pixel's.
         white: the grey level of probability 1; 1 for masks written as 0 and 1. Of 16-bit pictures it is
             65535.
         num_workers: loader processes.
@@ -67,9 +74,11 @@ class FolderPredictions(Dataset[Prediction]):
         self.resize = resize
         self.white = white
         self.num_workers = num_workers
+        self.of_classes = num_classes(clips) > 1
         self.pictures = _find_pictures(self.folder, clips.clips)
         self._check_missing()
-        self._check_white()
+        if not self.of_classes:
+            self._check_white()
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -79,33 +88,39 @@ class FolderPredictions(Dataset[Prediction]):
         """Return the prediction for one clip, a batch of one.
 
         Raises:
-            ValueError: if a picture is damaged, in colours, or of another size than the ground truth.
+            ValueError: if a picture is damaged, in colours or in those of no class, or of another size than
+                the ground truth.
         """
         files = self.clips.clips[index]
         masks, counted = _ground_truth(self.clips, index)
         size = (masks.shape[-2], masks.shape[-1])
-        probability = torch.zeros(masks.shape)
+        predicted = torch.zeros(masks.shape, dtype=torch.int64 if self.of_classes else torch.float32)
         for second in counted.nonzero().flatten().tolist():
             path = self.pictures[index].get(second)
             if path is not None:
-                probability[second] = self._fit(read_probability(path, white=self.white), size, path)
-        logits = probability.logit()[None, :, None]
+                predicted[second] = self._fit(self._read(path), size, path)
+        logits = predicted[None] if self.of_classes else predicted.logit()[None, :, None]
         return Prediction(logits, masks[None], counted[None], [files.id], [files.category])
 
     def __iter__(self) -> Iterator[Prediction]:
         """Go through all clips, one at a time."""
         return iter(DataLoader(self, batch_size=None, num_workers=self.num_workers))
 
-    def _fit(self, probability: Tensor, size: tuple[int, int], path: Path) -> Tensor:
-        if probability.shape == size:
-            return probability
+    def _read(self, path: Path) -> Tensor:
+        return read_predicted_classes(path) if self.of_classes else read_probability(path, white=self.white)
+
+    def _fit(self, picture: Tensor, size: tuple[int, int], path: Path) -> Tensor:
+        if picture.shape == size:
+            return picture
         if not self.resize:
             raise ValueError(
                 f"{path}: expected the size of the ground truth, {size[0]} x {size[1]}, got "
-                f"{probability.shape[0]} x {probability.shape[1]}; read the ground truth at that size, or "
+                f"{picture.shape[0]} x {picture.shape[1]}; read the ground truth at that size, or "
                 "resize=True"
             )
-        stretched = F.interpolate(probability[None, None], size, mode="bilinear", align_corners=False)
+        if self.of_classes:
+            return read_classes(path, size)  # brings it there as it brings the ground truth
+        stretched = F.interpolate(picture[None, None], size, mode="bilinear", align_corners=False)
         return stretched[0, 0].clamp(0, 1)
 
     def _check_missing(self) -> None:
@@ -164,6 +179,30 @@ def read_probability(path: str | Path, *, white: int = 255, max_pixels: int = MA
     if levels.max(initial=0) > white:
         raise ValueError(f"{path}: expected grey levels up to white={white}, got {levels.max()}")
     return torch.from_numpy(levels).float() / white
+
+
+def read_predicted_classes(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read a picture in the colours of AVSBench-semantic as classes.
+
+    Args:
+        path: a PNG or BMP file.
+        max_pixels: most pixels that are decoded.
+
+    Returns:
+        ``(H, W)``, int64, in ``[0, 71)``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds a colour of no class.
+    """
+    classes = read_classes(path, num_classes=2**24, max_pixels=max_pixels)
+    foreign = classes[classes >= NUM_CLASSES]
+    if len(foreign):
+        raise ValueError(
+            f"{path}: expected colours of {NUM_CLASSES} classes, got {len(foreign)} pixels of other colours; "
+            "grey pictures are of binary masks, and resizing a picture blends its colours"
+        )
+    return classes
 
 
 def _find_pictures(folder: Path, clips: Sequence[ClipFiles]) -> list[dict[int, Path]]:

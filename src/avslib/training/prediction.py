@@ -9,13 +9,15 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from avslib.clip import Clip
-from avslib.data import ClipReader, SilentSound, SwappedSound
+from avslib.data import AVSBenchSemantic, ClipReader, SilentSound, SwappedSound
 from avslib.data.layout import ClipFiles
 from avslib.data.sound import ClipDataset
+from avslib.media.palette import write_classes
+from avslib.metrics.class_measures import predicted_classes
 from avslib.metrics.report import Prediction
 from avslib.models import AVSModel
 
@@ -105,9 +107,9 @@ class ModelPredictions:
 
 
 def save_prediction(prediction: Prediction, folder: str | Path) -> None:
-    """Write predictions as grey pictures of 8 bits, ``ID/SECOND.png``.
+    """Write predictions as pictures ``ID/SECOND.png``: grey, of 8 bits, or classes in colours of the palette.
 
-    :class:`~avslib.training.FolderPredictions` reads them.
+    :class:`~avslib.training.FolderPredictions` reads them. Classes stay what they are.
     A probability just above 1/2 becomes 128 and 1/2 itself 127, so the mask at 1/2 stays as it is; F, whose
     thresholds are finer than grey levels, changes in the third or fourth digit.
 
@@ -115,18 +117,52 @@ def save_prediction(prediction: Prediction, folder: str | Path) -> None:
         prediction: a batch; frames that do not count are not written.
         folder: where a folder for each clip is made.
     """
+    if _is_of_classes(prediction):
+        classes = predicted_classes(prediction.logits).cpu()
+        for path, picture in _pictures(prediction, classes, folder):
+            write_classes(path, picture, num_classes=int(picture.max()) + 1)
+        return
     logits = prediction.logits.detach().float()
     probability = logits[:, :, 0].sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2)[:, :, 1]
     levels = (probability * 255 - 0.5).ceil().clamp(0, 255).to("cpu", torch.uint8)
-    for name, pictures, counted in zip(prediction.id, levels, prediction.valid, strict=True):
+    for path, picture in _pictures(prediction, levels, folder):
+        Image.fromarray(picture.numpy()).save(path)
+
+
+def _is_of_classes(prediction: Prediction) -> bool:
+    return prediction.logits.dim() == 4 or prediction.logits.shape[2] > 2
+
+
+def _pictures(prediction: Prediction, values: Tensor, folder: str | Path) -> Iterator[tuple[Path, Tensor]]:
+    """Yield every frame that counts, with the file that it goes to, whose folder is made."""
+    for name, pictures, counted in zip(prediction.id, values, prediction.valid, strict=True):
         below = Path(folder, name)
         below.mkdir(parents=True, exist_ok=True)
         for second in counted.nonzero().flatten().tolist():
-            Image.fromarray(pictures[second].numpy()).save(below / f"{second}.png")
+            yield below / f"{second}.png", pictures[second]
+
+
+def num_classes(clips: ClipDataset) -> int:
+    """Return of how many classes a dataset's masks are, as a reader says; 1 if they are binary."""
+    return getattr(_heard(clips), "num_classes", 1)
+
+
+def class_names(clips: ClipDataset) -> tuple[str, ...]:
+    """Return the names of a dataset's classes, the background first; empty if it has none or nobody says."""
+    clips = _heard(clips)
+    if isinstance(clips, AVSBenchSemantic) and (clips.root / "label2idx.json").is_file():
+        return clips.classes
+    return ()
 
 
 def clip_files(clips: ClipDataset) -> list[ClipFiles] | None:
     """Return where the clips of a dataset lie, also behind another sound; None if it is no reader."""
+    clips = _heard(clips)
+    return clips.clips if isinstance(clips, ClipReader) else None
+
+
+def _heard(clips: ClipDataset) -> ClipDataset:
+    """Return the dataset behind another sound."""
     while isinstance(clips, SilentSound | SwappedSound):
         clips = clips.clips
-    return clips.clips if isinstance(clips, ClipReader) else None
+    return clips
