@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from avslib.media.palette import NUM_CLASSES
 from avslib.data.synthetic_families import CLASS_NAMES, FAMILIES
+from avslib.media.palette import NUM_CLASSES
 
 
 def test_avss_has_a_name_for_each_number() -> None:
