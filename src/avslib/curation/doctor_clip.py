@@ -128,7 +128,7 @@ def _check_frames(clip: ClipFiles, sizes: dict[Path, tuple[int, int]]) -> Iterat
         try:
             frame = read_frame(path)
         except (OSError, ValueError) as error:
-            yield Problem("damaged-frame", path, _reason(error, path))
+            yield Problem("damaged-frame", path, reason(error, path))
             continue
         sizes[path] = (frame.shape[1], frame.shape[2])
         if frame.max() <= BLACKEST:
@@ -148,7 +148,7 @@ def _check_masks(
         try:
             mask, problems = read(path)
         except (OSError, ValueError) as error:
-            yield Problem("damaged-mask", path, _reason(error, path))
+            yield Problem("damaged-mask", path, reason(error, path))
             continue
         yield from problems
         sizes[path] = (mask.shape[-2], mask.shape[-1])
@@ -171,7 +171,7 @@ def _read_classes(path: Path) -> tuple[Tensor, list[Problem]]:
     try:
         return read_classes(path, unknown="raise"), []
     except ValueError as error:
-        return read_frame(path), [Problem("foreign-colour", path, _reason(error, path))]
+        return read_frame(path), [Problem("foreign-colour", path, reason(error, path))]
 
 
 def _check_wav(clip: ClipFiles, expected: Expectation) -> tuple[Sound | None, list[Problem]]:
@@ -181,7 +181,7 @@ def _check_wav(clip: ClipFiles, expected: Expectation) -> tuple[Sound | None, li
     try:
         waveform, rate = read_wav(path)
     except (OSError, ValueError) as error:
-        return None, [Problem("damaged-wav", path, _reason(error, path), is_unused)]
+        return None, [Problem("damaged-wav", path, reason(error, path), is_unused)]
     seconds = len(clip.frames)
     needed = ((seconds - 1) * expected.hop_steps + 97.5) / 100
     problems = []
@@ -241,7 +241,7 @@ def _load(path: Path, is_unused: bool) -> tuple[Tensor | None, list[Problem]]:
     except (OSError, ValueError) as error:
         is_hostile = "found the name" in str(error)  # of something that it wants to call
         kind = "hostile-log-mel" if is_hostile else "damaged-log-mel"
-        return None, [Problem(kind, path, _reason(error, path), is_unused)]
+        return None, [Problem(kind, path, reason(error, path), is_unused)]
 
 
 def _check_same_sound(clip: ClipFiles, expected: Expectation, log_mel: Tensor, sound: Sound) -> list[Problem]:
@@ -263,6 +263,6 @@ def _fingerprint(paths: tuple[Path, ...]) -> str:
     return digest.hexdigest()
 
 
-def _reason(error: Exception, path: Path) -> str:
+def reason(error: Exception, path: Path) -> str:
     """Give what is wrong out of a message, without the file and what to do about it."""
     return str(error).removeprefix(f"{path}: ").partition("; ")[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avslib._jobs import UNFINISHED
-from avslib.curation.doctor_clip import Examined
+from avslib.curation.doctor_clip import Examined, reason
 from avslib.curation.doctor_report import Finding, find
 from avslib.curation.prepare_folder import RECORD
+from avslib.data.avss import read_class_names
 from avslib.data.layout import AVSS_SECONDS, SPLITS, ClipFiles, links_out
-from avslib.media.palette import NUM_CLASSES
 
 
 class Place(NamedTuple):
@@ -134,13 +133,10 @@ def check_links(root: Path, setting: str, clips: Sequence[ClipFiles]) -> Iterato
 def check_class_names(root: Path, setting: str) -> Iterator[Finding]:
     """Find out whether AVSBench-semantic's classes have names."""
     path = root / "label2idx.json"
-    text = f"expected {NUM_CLASSES} names with the numbers 0 to {NUM_CLASSES - 1}"
     try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
-        if sorted(numbers.values()) != list(range(NUM_CLASSES)):
-            yield find("class-names", setting, path, text)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        yield find("class-names", setting, path, f"{text} ({error})" if path.is_file() else "not there")
+        read_class_names(path)
+    except (OSError, ValueError) as error:
+        yield find("class-names", setting, path, reason(error, path))
 
 
 def check_unfinished(root: Path) -> Iterator[Finding]:

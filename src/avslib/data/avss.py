@@ -63,20 +63,29 @@ class AVSBenchSemantic(ClipReader):
             FileNotFoundError: if that file is not there.
             ValueError: if it does not number 71 names from 0 to 70.
         """
-        path = self.root / "label2idx.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: not there; it comes with AVSBench-semantic")
-        try:
-            numbers = json.loads(path.read_text(encoding="utf-8"))
-            names = {int(number): str(name) for name, number in numbers.items()}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: expected names and their numbers ({error})") from error
-        if sorted(names) != list(range(NUM_CLASSES)) or len(numbers) != NUM_CLASSES:
-            raise ValueError(f"{path}: expected {NUM_CLASSES} names numbered from 0, got {len(numbers)}")
-        return tuple(names[number] for number in range(NUM_CLASSES))
+        return read_class_names(self.root / "label2idx.json")
 
     def _list(self) -> list[ClipFiles]:
         return list_avss(self.root, parts=self.parts)
 
     def _read_mask(self, path: Path) -> Tensor:
         return read_classes(path, self.size, fit=self.fit, max_pixels=self.max_pixels)
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read the names of AVSBench-semantic's classes, background first.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it does not number 71 names from 0 to 70.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; it comes with AVSBench-semantic")
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+        names = {int(number): str(name) for name, number in numbers.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected names and their numbers ({error})") from error
+    if sorted(names) != list(range(NUM_CLASSES)) or len(numbers) != NUM_CLASSES:
+        raise ValueError(f"{path}: expected {NUM_CLASSES} names numbered from 0, got {len(numbers)}")
+    return tuple(names[number] for number in range(NUM_CLASSES))
