@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from avslib._version import __version__
 from avslib.cli.doctor import add_doctor
 from avslib.cli.evaluate import add_evaluate
+from avslib.cli.listen import add_listen
 from avslib.cli.pack import add_pack
 from avslib.cli.prepare import add_prepare
 from avslib.cli.weights import add_convert, add_models
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"avslib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_prepare, add_doctor, add_pack, add_evaluate, add_convert, add_models):
+    for add in (add_prepare, add_doctor, add_pack, add_evaluate, add_listen, add_convert, add_models):
         add(commands)
     parsed = parser.parse_args(arguments)
     try:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avslib.cli._parser import Commands
+from avslib.cli._sources import add_clips, add_model_options, open_clips, open_model
 
 if TYPE_CHECKING:
     from avslib.data import ClipReader
     from avslib.metrics.report import Prediction
     from avslib.metrics.report_record import Report
     from avslib.training.prediction import Predictions
-
-_SETTINGS = ("s4", "ms3", "avss", "folder")
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -28,29 +27,19 @@ def add_evaluate(commands: Commands) -> None:
         "over clips. A clip that cannot be read ends it with an error.",
         allow_abbrev=False,
     )
-    parser.add_argument("setting", choices=_SETTINGS, help="which reader the clips have")
-    parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
+    add_clips(parser, settings=("s4", "ms3", "avss", "folder"))
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="folder that save_pretrained wrote, or repository of the hub")
     source.add_argument(
         "--predictions", type=Path, metavar="FOLDER", help="pictures ID/0.png, or as AVSBench's scripts write"
     )
-    parser.add_argument("--split", default="test", help="default: test")
-    parser.add_argument("--size", type=_size, default=(224, 224), help="side in px, or 'own' (default: 224)")
-    parser.add_argument("--sound", choices=("log_mel", "wav"), help="default: log_mel; of avss, wav")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report, tables and pictures there")
     parser.add_argument("--compare", type=Path, metavar="REPORT", help="test against a report on these clips")
     parser.add_argument("--worst", type=int, default=8, metavar="N", help="clips in worst.png (default: 8)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="of a model's noise, and of what is drawn")
 
     of_model = parser.add_argument_group("of --model")
-    of_model.add_argument("--model-class", help="the model's class, where its folder does not say")
-    of_model.add_argument(
-        "--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)"
-    )
-    of_model.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
-    of_model.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
+    add_model_options(of_model)
     of_model.add_argument(
         "--heard",
         choices=("true", "silence", "other"),
@@ -77,7 +66,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from avslib.training.provenance import describe_data, describe_run
 
     other = None if parsed.compare is None else Report.load(parsed.compare)  # a mistake shows at once
-    clips = _open(parsed)
+    clips = open_clips(parsed)
     predictions, heard, source = _predict(parsed, clips)
     provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *sys.argv[1:]])}
 
@@ -111,18 +100,11 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _open(parsed: argparse.Namespace) -> ClipReader:
-    from avslib.data import READERS
-
-    sound = {} if parsed.sound is None else {"sound": parsed.sound}
-    return READERS[parsed.setting](parsed.root, parsed.split, size=parsed.size, **sound)
-
-
 def _predict(parsed: argparse.Namespace, clips: ClipReader) -> tuple[Predictions, Any, dict[str, Any]]:
     """Return the predictions, the clips as they are heard, and where the predictions come from."""
     from avslib.data import SilentSound, SwappedSound
     from avslib.training.folder_predictions import FolderPredictions
-    from avslib.training.prediction import ModelPredictions, num_classes
+    from avslib.training.prediction import ModelPredictions
 
     if parsed.predictions is not None:
         if parsed.heard != "true" or parsed.save_predictions is not None:
@@ -138,20 +120,9 @@ def _predict(parsed: argparse.Namespace, clips: ClipReader) -> tuple[Predictions
         options = {"missing": parsed.missing, "resize": parsed.resize, "white": parsed.white}
         return predictions, clips, {"predictions": {"folder": parsed.predictions.name, **options}}
 
-    import torch
-
-    from avslib.models.saved import load_model
     from avslib.training.provenance import describe_model
 
-    model = load_model(parsed.model, model_class=parsed.model_class)
-    if model.num_classes != num_classes(clips):
-        expected, got = (
-            "binary masks" if count == 1 else f"{count} classes"
-            for count in (num_classes(clips), model.num_classes)
-        )
-        raise ValueError(f"--model: expected a model of {expected}, got one of {got}")
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    model.to(parsed.device or accelerator or "cpu")
+    model = open_model(parsed, clips)
     heard = {"true": lambda x: x, "silence": SilentSound, "other": SwappedSound}[parsed.heard](clips)
     told = describe_model(model)
     if model.stochastic:
@@ -182,7 +153,3 @@ def _draw(parsed: argparse.Namespace, found: Report, predictions: Predictions, c
     plot_report(found, parsed.out)
     if parsed.worst > 0:
         plot_worst(found, predictions, clips, parsed.out / "worst.png", count=parsed.worst)
-
-
-def _size(word: str) -> tuple[int, int] | None:
-    return None if word == "own" else (int(word), int(word))

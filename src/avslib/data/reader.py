@@ -59,9 +59,8 @@ class ClipReader(Dataset[Clip], ABC):
             None for the length that clips of the setting have.
         transform: changes a clip before its frames, uint8 RGB, are normalised.
         sound_transform: changes the waveform ``(S,)`` at 16 kHz before its log-mel; needs ``sound="wav"``.
-        normalize: False leaves ``frames`` as uint8 RGB, a quarter of the memory: ``normalize_frames`` takes
-            them, best on the device, and so do :func:`~avslib.training.fit` and
-            :func:`~avslib.training.evaluate`.
+        normalize: False leaves ``frames`` as uint8 RGB, a quarter of the memory; every model of ours takes
+            them so, and normalises them on its device.
         on_error: ``"raise"``, or ``"skip"`` to give a black clip, of which no frame is ``valid`` or
             ``labelled``, in the place of one that cannot be read, with a warning. So the dataset keeps its
             length; losses and metrics pass over such a clip, and ``evaluate`` says how many there were.

@@ -166,7 +166,7 @@ class AVSModel(
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write weights and configuration; it names the class, which ``load_model`` looks for."""
         super()._save_pretrained(save_directory)
-        config = cast("dict[str, Any]", self._hub_mixin_config)
+        config = cast("dict[str, Any]", self._hub_mixin_config or {})
         text = json.dumps({**config, "architectures": [type(self).__name__]}, sort_keys=True, indent=2)
         (save_directory / "config.json").write_text(text, encoding="utf-8")
 

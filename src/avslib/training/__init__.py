@@ -5,7 +5,7 @@ from avslib.training.evaluation import evaluate, latent_std
 from avslib.training.experiment import Result, Splits, format_result, open_data, run
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.folder_predictions import FolderPredictions, read_probability
-from avslib.training.listening import g_measures, listen, sound_protocols
+from avslib.training.listening import format_listening, g_measures, listen, sound_protocols
 from avslib.training.objectives import (
     AVSBenchObjective,
     C3NObjective,
@@ -53,6 +53,7 @@ __all__ = [
     "describe_run",
     "evaluate",
     "fit",
+    "format_listening",
     "format_result",
     "g_measures",
     "latent_std",

@@ -131,6 +131,28 @@ def listen(
     return table
 
 
+def format_listening(table: Mapping[str, Mapping[str, float]], combined: Mapping[str, float]) -> str:
+    """Return `listen`'s table and the G-measures as text of a fixed width.
+
+    Example:
+        >>> scores = {"miou": 0.6, "f_score": 0.7, "sounding_miou": 0.55, "area": 0.1}
+        >>> table = {"true sound": scores | {"onset_accuracy": 0.9}, "silence": scores | {"drop": 0.0}}
+        >>> print(format_listening(table, {"g_miou": 0.5}))
+                                                  mIoU         F  sounding      area      drop
+        true sound                               0.600     0.700     0.550     0.100
+        silence                                  0.600     0.700     0.550     0.100     0.000
+        <BLANKLINE>
+        onset_accuracy 0.900
+        g_miou 0.500
+    """
+    columns = {"miou": "mIoU", "f_score": "F", "sounding_miou": "sounding", "area": "area", "drop": "drop"}
+    lines = [f"{'':36}" + "".join(f"{title:>10}" for title in columns.values())]
+    for row, scores in table.items():
+        lines.append(f"{row:36}" + "".join(f"{scores[name]:10.3f}" for name in columns if name in scores))
+    onsets = {name: table[TRUE][name] for name in ("onset_accuracy", "transitions") if name in table[TRUE]}
+    return "\n".join([*lines, "", *(f"{name} {value:.3f}" for name, value in {**onsets, **combined}.items())])
+
+
 def g_measures(
     table: Mapping[str, Mapping[str, float]], *, negatives: Sequence[str] | None = None
 ) -> dict[str, float]:

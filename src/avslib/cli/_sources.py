@@ -1,0 +1,63 @@
+"""The clips and the model that a command is told of."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avslib.data import ClipReader
+    from avslib.models import AVSModel
+
+
+def add_clips(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
+    """Add the arguments that say which clips are read."""
+    parser.add_argument("setting", choices=settings, help="which reader the clips have")
+    parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
+    parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--size", type=_size, default=(224, 224), help="side in px, or 'own' (default: 224)")
+    parser.add_argument("--sound", choices=("log_mel", "wav"), help="default: log_mel; of avss, wav")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
+
+
+def add_model_options(group: argparse._ArgumentGroup) -> None:
+    """Add the arguments that say how a model is loaded and called."""
+    group.add_argument("--model-class", help="the model's class, where its folder does not say")
+    group.add_argument("--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)")
+    group.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
+    group.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
+
+
+def open_clips(parsed: argparse.Namespace) -> ClipReader:
+    """Open the clips."""
+    from avslib.data import READERS
+
+    sound = {} if parsed.sound is None else {"sound": parsed.sound}
+    return READERS[parsed.setting](parsed.root, parsed.split, size=parsed.size, **sound)
+
+
+def open_model(parsed: argparse.Namespace, clips: ClipReader) -> AVSModel:
+    """Load the model onto its device.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it has masks of other classes than the clips.
+    """
+    import torch
+
+    from avslib.models.saved import load_model
+
+    model = load_model(parsed.model, model_class=parsed.model_class)
+    if model.num_classes != clips.num_classes:
+        expected, got = (
+            "binary masks" if count == 1 else f"{count} classes"
+            for count in (clips.num_classes, model.num_classes)
+        )
+        raise ValueError(f"--model: expected a model of {expected}, got one of {got}")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return model.to(parsed.device or accelerator or "cpu")
+
+
+def _size(word: str) -> tuple[int, int] | None:
+    return None if word == "own" else (int(word), int(word))

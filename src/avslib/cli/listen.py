@@ -1,0 +1,49 @@
+"""The command that tells whether a model listens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from avslib.cli._parser import Commands
+from avslib.cli._sources import add_clips, add_model_options, open_clips, open_model
+
+
+def add_listen(commands: Commands) -> None:
+    """Add ``avslib listen``."""
+    parser = commands.add_parser(
+        "listen",
+        help="score a model under silence, noise, other clips' sounds: does it listen?",
+        description="Score a model with the true sound and with every other that the clips have; the ground "
+        "truth stays that of the true one. Off-screen sound takes --sound wav.",
+        allow_abbrev=False,
+    )
+    add_clips(parser, settings=("s4", "ms3", "folder"))
+    parser.add_argument(
+        "--model", required=True, help="folder that save_pretrained wrote, or repository of the hub"
+    )
+    add_model_options(parser.add_argument_group("of the model"))
+    parser.add_argument("--seed", type=int, default=0, help="of a model's noise (default: 0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.set_defaults(run=_listen)
+
+
+def _listen(parsed: argparse.Namespace) -> int:
+    from avslib.training.listening import format_listening, g_measures, listen
+
+    clips = open_clips(parsed)
+    model = open_model(parsed, clips)
+    table = listen(
+        model,
+        clips,
+        num_samples=parsed.num_samples,
+        batch_size=parsed.batch_size,
+        num_workers=parsed.workers,
+        seed=parsed.seed,
+    )
+    combined = g_measures(table)
+    print(format_listening(table, combined))
+    if parsed.json is not None:
+        parsed.json.write_text(json.dumps({"rows": table, **combined}, indent=2), encoding="utf-8")
+    return 0

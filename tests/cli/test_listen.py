@@ -1,0 +1,35 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from avslib.cli import main
+from avslib.data import AVSBenchS4, write_avsbench
+from avslib.models import create_model
+from avslib.training import listen
+
+
+def test_the_table_is_what_listen_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_avsbench(tmp_path / "set", setting="s4", clips={"test": 3}, size=32, videos=False)
+    model = create_model("audio_blind.small").eval()
+    model.save_pretrained(tmp_path / "model")
+    capsys.readouterr()  # the hub's mixin prints
+    command = ["listen", "s4", str(tmp_path / "set"), "--model", str(tmp_path / "model"), "--size", "32"]
+    assert main([*command, "--sound", "wav", "--json", str(tmp_path / "numbers.json")]) == 0
+    printed = capsys.readouterr().out
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    table = listen(model, AVSBenchS4(tmp_path / "set", "test", size=(32, 32), sound="wav"))
+    assert numbers["rows"] == {
+        row: {name: pytest.approx(value, abs=1e-5) for name, value in scores.items()}
+        for row, scores in table.items()
+    }
+    assert "off-screen sound added" in numbers["rows"]
+    assert all(row in printed for row in table)
+    assert f"g_miou {numbers['g_miou']:.3f}" in printed
+
+
+def test_a_model_of_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_avsbench(tmp_path / "set", setting="ms3", clips={"test": 2}, size=32, videos=False)
+    create_model("avsbench_semantic.small").save_pretrained(tmp_path / "model")
+    assert main(["listen", "ms3", str(tmp_path / "set"), "--model", str(tmp_path / "model")]) == 1
+    assert "--model: expected a model of binary masks, got one of 71 classes" in capsys.readouterr().err
