@@ -14,6 +14,7 @@ from avslib.data import (
     AVSBenchMS3,
     AVSBenchS4,
     AVSBenchSemantic,
+    NoiseSound,
     SilentSound,
     SyntheticAVS,
     SyntheticConfig,
@@ -301,6 +302,7 @@ def test_data_and_run_are_told(root: Path) -> None:
         "size": SIZE,
         "fit": "stretch",
     }
+    assert describe_data(NoiseSound(ms3(root))) == {**told, "sound": "NoiseSound"}
     assert describe_run(["avslib", "evaluate", "a b"])["command"] == "avslib evaluate 'a b'"
     assert "command" not in describe_run()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avslib._checks import check_one_of, check_positive
 from avslib._jobs import run_jobs
-from avslib.curation.doctor_clip import Examined, examine_clip, expectation, holds_classes
+from avslib.curation.doctor_clip import Examined, examine_clip, expectation
 from avslib.curation.doctor_report import KINDS, LEVELS, Diagnosis, Finding, SplitCount, find
 from avslib.curation.doctor_set import (
     PLACES,
@@ -22,7 +22,7 @@ from avslib.curation.doctor_set import (
     check_sizes,
     check_unfinished,
 )
-from avslib.data.layout import LISTERS, SPLITS, ClipFiles
+from avslib.data.layout import LISTERS, SPLITS, ClipFiles, holds_classes
 
 
 def examine(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from avslib.data.layout import ClipFiles, is_semantic
+from avslib.data.layout import ClipFiles, holds_classes
 from avslib.data.reader import SAMPLE_RATE
 from avslib.data.stored_log_mel import load_log_mel
 from avslib.media.audio import read_wav, resample
@@ -54,12 +54,6 @@ class Expectation(NamedTuple):
         waveform, rate = sound
         examples = log_mel_examples(resample(waveform, rate, SAMPLE_RATE), example_hop_steps=self.hop_steps)
         return fit_examples(examples, seconds, padding=self.padding)
-
-
-def holds_classes(root: Path, setting: str) -> bool:
-    """Tell whether the masks of a setting are those of AVSBench-semantic."""
-    own_folder = {"s4": "Single-source", "ms3": "Multi-sources"}.get(setting)
-    return setting == "avss" or (own_folder is not None and is_semantic(root, own_folder))
 
 
 def expectation(root: Path, setting: str) -> Expectation:

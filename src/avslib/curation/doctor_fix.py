@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from avslib._jobs import remove_unfinished, run_jobs, write_whole
-from avslib.curation.doctor_clip import Expectation, expectation, holds_classes
+from avslib.curation.doctor_clip import Expectation, expectation
 from avslib.curation.doctor_report import Diagnosis
-from avslib.curation.prepare import check_links, prepare_clip
+from avslib.curation.prepare import prepare_clip
 from avslib.curation.report import Report, report_of
-from avslib.data.layout import LISTERS, ClipFiles
+from avslib.data.layout import LISTERS, ClipFiles, holds_classes, refuse_links_out
 from avslib.data.stored_log_mel import save_log_mel
 from avslib.media.audio import read_wav
 from avslib.media.frame import read_frame
@@ -79,7 +79,7 @@ def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
     """Make the bad files of a clip, first what no video is needed for; what is there stays until then."""
     clip, bad, size = job
     converted = clip.log_mel.with_suffix(".safetensors")
-    check_links((*bad, converted), root)
+    refuse_links_out((*bad, converted), root, to_allow="prepare")
     lacks_log_mel = bool(bad & {clip.log_mel, converted})
     if lacks_log_mel and clip.wav not in bad:
         save_log_mel(clip, expected.log_mel(read_wav(clip.wav), len(clip.frames)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,16 +15,14 @@ from avslib._checks import check_one_of, check_positive
 from avslib._jobs import remove_unfinished, run_jobs, write_whole
 from avslib.curation.frame_rule import FRAME_RULES, frame_moments
 from avslib.curation.report import Report, report_of
-from avslib.data.layout import LISTERS, ClipFiles, is_semantic, links_out
-from avslib.data.reader import SAMPLE_RATE
+from avslib.data.layout import LISTERS, ClipFiles, holds_classes, refuse_links_out
+from avslib.data.reader import SAMPLE_RATE, clip_examples
 from avslib.data.stored_log_mel import converted_path, load_examples, log_mel_path, save_log_mel
 from avslib.media.audio import read_wav, resample, write_wav
 from avslib.media.frame import read_frame, write_frame
-from avslib.media.mel import fit_examples, log_mel_examples
 from avslib.media.video import VideoInfo, iter_frames, probe_video, read_audio
 
 _SETTINGS = ("s4", "ms3", "avss")
-_OBJECT_FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
 _SHORTEST = 15_600
 """Samples of one log-mel example at 16 kHz."""
 
@@ -74,7 +72,7 @@ def prepare(
         check_positive("size", min(size))
     root = Path(root)
     clips = LISTERS[setting](root)
-    semantic = setting == "avss" or is_semantic(root, _OBJECT_FOLDERS[setting])
+    semantic = holds_classes(root, setting)
     job = partial(
         prepare_clip,
         size=None if semantic else size,
@@ -129,19 +127,10 @@ def _run(
 ) -> Report:
     if not follow_links:
         touched = ((*clip.frames, clip.wav, clip.log_mel, converted_path(clip), clip.video) for clip in clips)
-        check_links(chain.from_iterable(touched), root)
+        refuse_links_out(chain.from_iterable(touched), root, to_allow="prepare")
     remove_unfinished(root)
     outcomes = run_jobs(job, clips, workers=workers, progress=progress)
     return report_of((files.id, bool(made), error) for files, made, error in outcomes)
-
-
-def check_links(paths: Iterable[Path], root: Path) -> None:
-    """Raise ``ValueError`` if a path leads out of ``root`` through a symbolic link."""
-    for path in links_out(paths, root):
-        raise ValueError(
-            f"{path}: leads out of {root} through a link, to {path.resolve()}; if you made that link "
-            "yourself, prepare with follow_links=True"
-        )
 
 
 def prepare_clip(
@@ -199,12 +188,9 @@ def prepare_clip(
     lacks_log_mel = overwrite or not _has_log_mel(files)
     if lacks_log_mel:
         waveform, rate = read_wav(files.wav)
-        examples = log_mel_examples(resample(waveform, rate, SAMPLE_RATE), example_hop_steps=hop_steps)
-        if not len(examples) and padding == "repeat":
-            raise ValueError(
-                f"{files.wav}: expected at least 0.975 s of sound, got {len(waveform) / rate:.3f} s"
-            )
-        save_log_mel(files, fit_examples(examples, seconds, padding=padding))
+        waveform = resample(waveform, rate, SAMPLE_RATE)
+        examples = clip_examples(waveform, seconds, path=files.wav, padding=padding, hop_steps=hop_steps)
+        save_log_mel(files, examples)
     return bool(lacking or lacks_sound or lacks_log_mel)
 
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from avslib._checks import check_one_of, check_positive
 from avslib._jobs import remove_unfinished, run_jobs, write_whole
 from avslib.curation.frame_rule import FRAME_RULES, whole_seconds
-from avslib.curation.prepare import check_links, prepare_clip
+from avslib.curation.prepare import prepare_clip
 from avslib.curation.report import Report, report_of
 from avslib.curation.video_files import VideoFile, find_videos
-from avslib.data.layout import PLAIN, folder_files, list_folder
+from avslib.data.layout import PLAIN, folder_files, list_folder, refuse_links_out
 from avslib.media.audio import MAX_SECONDS
 from avslib.media.video import probe_video
 
@@ -78,8 +78,9 @@ def prepare_folder(
         check_positive("max_seconds", max_seconds)
     out, found = Path(out), find_videos(videos)
     if not follow_links:
-        check_links((video.path for video in found), Path(videos))
-        check_links((_folder_of(video, out) / "frames" / "0.png" for video in found), out)
+        refuse_links_out((video.path for video in found), Path(videos), to_allow="prepare")
+        frames = (_folder_of(video, out) / "frames" / "0.png" for video in found)
+        refuse_links_out(frames, out, to_allow="prepare")
     rows = {name: row for name, row in _read_table(out).items() if row.split != split}
     for video in found:
         if video.id in rows and not _origin(video).items() <= _read_record(_folder_of(video, out)).items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from avslib.data.layout import AVSBENCH_SECONDS, ClipFiles, is_semantic, list_ms3, list_s4
+from avslib.data.layout import AVSBENCH_SECONDS, ClipFiles, holds_classes, list_ms3, list_s4
 from avslib.data.reader import ClipReader
 from avslib.media.palette import read_classes
 
@@ -26,12 +26,11 @@ class AVSBenchS4(ClipReader):
     _seconds = AVSBENCH_SECONDS
 
     def _list(self) -> list[ClipFiles]:
+        self._of_classes = holds_classes(self.root, "s4")
         return list_s4(self.root)
 
     def _read_mask(self, path: Path) -> Tensor:
-        if is_semantic(self.root, "Single-source"):
-            return _read_foreground(path, self)
-        return super()._read_mask(path)
+        return _read_foreground(path, self) if self._of_classes else super()._read_mask(path)
 
 
 class AVSBenchMS3(ClipReader):
@@ -50,12 +49,11 @@ class AVSBenchMS3(ClipReader):
     _seconds = AVSBENCH_SECONDS
 
     def _list(self) -> list[ClipFiles]:
+        self._of_classes = holds_classes(self.root, "ms3")
         return list_ms3(self.root)
 
     def _read_mask(self, path: Path) -> Tensor:
-        if is_semantic(self.root, "Multi-sources"):
-            return _read_foreground(path, self)
-        return super()._read_mask(path)
+        return _read_foreground(path, self) if self._of_classes else super()._read_mask(path)
 
 
 def _read_foreground(path: Path, reader: ClipReader) -> Tensor:

@@ -46,7 +46,7 @@ PLAIN = Kind(re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f]{1,200}"), "a plain name")
 """One step in a path, on any system: no separator, no drive, no ``..``."""
 _PART = Kind(re.compile("|".join(AVSS_SECONDS)), "v1s, v1m or v2")
 _SECONDS = Kind(re.compile("[1-9][0-9]{0,5}"), "a whole number from 1 to 999999")
-_OWN_FOLDERS = ("Single-source", "Multi-sources")
+_OWN_FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
 
 Lister = Callable[[Path], list[ClipFiles]]
 
@@ -126,7 +126,7 @@ def list_s4(root: str | Path) -> list[ClipFiles]:
         ValueError: if the table is damaged, lacks a column, or holds a name that leads out of its folder.
     """
     root = Path(root)
-    if is_semantic(root, "Single-source"):
+    if holds_classes(root, "s4"):
         return list_avss(root, parts=("v1s",))
     table = root / "Single-source" / "s4_meta_data.csv"
     return [
@@ -143,7 +143,7 @@ def list_ms3(root: str | Path) -> list[ClipFiles]:
         ValueError: if the table is damaged, lacks a column, or holds a name that leads out of its folder.
     """
     root = Path(root)
-    if is_semantic(root, "Multi-sources"):
+    if holds_classes(root, "ms3"):
         return list_avss(root, parts=("v1m",))
     table = root / "Multi-sources" / "ms3_meta_data.csv"
     return [
@@ -202,9 +202,14 @@ LISTERS: dict[str, Lister] = {"s4": list_s4, "ms3": list_ms3, "avss": list_avss,
 """By the name of a setting: what lists its clips."""
 
 
-def is_semantic(root: Path, own_folder: str) -> bool:
-    """Tell whether a setting must be read out of AVSBench-semantic, since its own folder is not there."""
-    return not (root / own_folder).is_dir() and (root / "metadata.csv").is_file()
+def holds_classes(root: Path, setting: str) -> bool:
+    """Tell whether the masks of a setting are those of AVSBench-semantic.
+
+    S4 and MS3 are read out of it where their own folder is not there.
+    """
+    if setting not in _OWN_FOLDERS:
+        return setting == "avss"
+    return not (root / _OWN_FOLDERS[setting]).is_dir() and (root / "metadata.csv").is_file()
 
 
 def read_table(
@@ -230,7 +235,8 @@ def read_table(
         ValueError: if it is no CSV file, lacks a column, or a value is not what it must be.
     """
     if not path.is_file():
-        place = path.relative_to(path.parent.parent) if path.parent.name in _OWN_FOLDERS else path.name
+        has_folder = path.parent.name in _OWN_FOLDERS.values()
+        place = path.relative_to(path.parent.parent) if has_folder else path.name
         raise FileNotFoundError(
             f"{path}: no such table; root must be the folder into which the dataset was unpacked, "
             f"the one that holds {place}"
@@ -270,6 +276,15 @@ def links_out(paths: Iterable[Path], root: Path) -> Iterator[Path]:
             folders[parent] = parent.resolve().is_relative_to(inside)
         if not folders[parent] or (path.is_symlink() and not path.resolve().is_relative_to(inside)):
             yield path
+
+
+def refuse_links_out(paths: Iterable[Path], root: Path, *, to_allow: str) -> None:
+    """Raise ``ValueError`` if a path leads out of a folder through a link, and say how to allow it."""
+    for path in links_out(paths, root):
+        raise ValueError(
+            f"{path}: leads out of {root} through a link, to {path.resolve()}; if you made that link "
+            f"yourself, {to_allow} with follow_links=True"
+        )
 
 
 def _numbered(folder: Path, stem: str, count: int) -> tuple[Path, ...]:

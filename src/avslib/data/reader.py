@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from avslib._checks import check_one_of, check_positive
 from avslib.clip import Clip
-from avslib.data.layout import SPLITS, ClipFiles, links_out
+from avslib.data.layout import SPLITS, ClipFiles, refuse_links_out
 from avslib.data.stored_log_mel import load_examples, log_mel_path
 from avslib.media._image import MAX_PIXELS
 from avslib.media.audio import read_wav, resample
@@ -150,11 +150,7 @@ class ClipReader(Dataset[Clip], ABC):
         expected = pictures + sounds
         if not follow_links:
             for root, paths in ((self.root, pictures), (self._sound_root(), sounds)):
-                for path in links_out(paths, root):
-                    raise ValueError(
-                        f"{path}: leads out of {root} through a link, to {path.resolve()}; if you made that "
-                        "link yourself, read with follow_links=True"
-                    )
+                refuse_links_out(paths, root, to_allow="read")
         missing = [path for path in expected if not path.is_file()]
         if not missing:
             return
@@ -232,10 +228,7 @@ class ClipReader(Dataset[Clip], ABC):
 
     def _finish(self, clip: Clip) -> Clip:
         """Transform, normalise, and bring to the length asked for: padding is zero in every field."""
-        if self.transform is not None:
-            clip = self.transform(clip)
-        if self.normalize:
-            clip = clip._replace(frames=normalize_frames(clip.frames))
+        clip = finish_clip(clip, transform=self.transform, normalize=self.normalize)
         length = len(clip.frames)
         if self.seconds is None or self.seconds == length:
             return clip
@@ -249,12 +242,9 @@ class ClipReader(Dataset[Clip], ABC):
             waveform = self._read_sound(files)
             if self.sound_transform is not None:
                 waveform = self.sound_transform(waveform)
-            examples = log_mel_examples(waveform, example_hop_steps=self._hop_steps)
-            if not len(examples) and self._padding == "repeat":
-                raise ValueError(
-                    f"{path}: expected at least 0.975 s of sound, got {len(waveform) / SAMPLE_RATE:.3f} s"
-                )
-            return fit_examples(examples, seconds, padding=self._padding)
+            return clip_examples(
+                waveform, seconds, path=path, padding=self._padding, hop_steps=self._hop_steps
+            )
         return load_examples(path, seconds)
 
     def _read_sound(self, files: ClipFiles) -> Tensor:
@@ -266,6 +256,34 @@ class ClipReader(Dataset[Clip], ABC):
             return resample(waveform, rate, SAMPLE_RATE)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def finish_clip(clip: Clip, *, transform: Callable[[Clip], Clip] | None, normalize: bool) -> Clip:
+    """Change a decoded clip, then normalise its frames."""
+    if transform is not None:
+        clip = transform(clip)
+    return clip._replace(frames=normalize_frames(clip.frames)) if normalize else clip
+
+
+def clip_examples(waveform: Tensor, seconds: int, *, path: Path, padding: str, hop_steps: int) -> Tensor:
+    """Compute the log-mel of a clip, ``(T, 1, 96, 64)``.
+
+    Args:
+        waveform: its sound, ``(S,)`` at 16 kHz.
+        seconds: T.
+        path: the file that the sound is from.
+        padding: what follows where it is too short: ``"repeat"`` or ``"zero"``.
+        hop_steps: distance of two examples, steps of 10 ms.
+
+    Raises:
+        ValueError: if it is too short for one example, to be repeated; the message names the file.
+    """
+    examples = log_mel_examples(waveform, example_hop_steps=hop_steps)
+    if not len(examples) and padding == "repeat":
+        raise ValueError(
+            f"{path}: expected at least 0.975 s of sound, got {len(waveform) / SAMPLE_RATE:.3f} s"
+        )
+    return fit_examples(examples, seconds, padding=padding)
 
 
 def _fit_length(tensor: Tensor, seconds: int) -> Tensor:

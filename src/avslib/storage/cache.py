@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 
 from avslib._jobs import write_whole
 from avslib.clip import Clip
+from avslib.data.reader import finish_clip
 from avslib.data.sound import ClipDataset
-from avslib.storage.stored import agree, check_decoded, check_fixed, describe_clips, finish_clip, narrow_masks
+from avslib.storage.stored import agree, check_decoded, check_fixed, describe_clips, narrow_masks
 
 VERSION = 1
 """Of the files: a change of what is written raises it."""

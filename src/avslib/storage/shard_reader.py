@@ -14,9 +14,9 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from avslib._checks import check_one_of, check_positive
 from avslib.clip import Clip
+from avslib.data.reader import finish_clip
 from avslib.storage.shard_format import decode_clip, list_members
 from avslib.storage.shard_index import read_index
-from avslib.storage.stored import finish_clip
 
 _UNEVEN = ("keep", "drop", "repeat")
 Numbers = npt.NDArray[np.int64]

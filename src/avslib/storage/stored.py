@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,6 @@ from avslib._jobs import write_whole
 from avslib.clip import Clip
 from avslib.data.reader import ClipReader
 from avslib.data.sound import ClipDataset
-from avslib.media.frame import normalize_frames
 
 
 def check_fixed(clips: ClipDataset) -> None:
@@ -61,13 +60,6 @@ def narrow_masks(masks: Tensor) -> Tensor:
         if limits.min <= lowest and highest <= limits.max:
             return masks.to(dtype)
     raise ValueError(f"masks: expected classes within int16, got {lowest} to {highest}")
-
-
-def finish_clip(clip: Clip, *, transform: Callable[[Clip], Clip] | None, normalize: bool) -> Clip:
-    """Change a decoded clip, then normalise its frames, as readers do."""
-    if transform is not None:
-        clip = transform(clip)
-    return clip._replace(frames=normalize_frames(clip.frames)) if normalize else clip
 
 
 def describe_clips(clips: ClipDataset) -> dict[str, object]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from avslib.clip import Clip
-from avslib.data import AVSBenchSemantic, ClipReader, SilentSound, SwappedSound
+from avslib.data import AVSBenchSemantic, ClipReader, OtherSound
 from avslib.data.layout import ClipFiles
 from avslib.data.sound import ClipDataset
 from avslib.media.palette import write_classes
@@ -163,6 +163,6 @@ def clip_files(clips: ClipDataset) -> list[ClipFiles] | None:
 
 def _heard(clips: ClipDataset) -> ClipDataset:
     """Return the dataset behind another sound."""
-    while isinstance(clips, SilentSound | SwappedSound):
+    while isinstance(clips, OtherSound):
         clips = clips.clips
     return clips

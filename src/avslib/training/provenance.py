@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from avslib._version import __version__
-from avslib.data import ClipReader, SilentSound, SwappedSound
+from avslib.data import ClipReader, OtherSound, SilentSound, SwappedSound
 from avslib.data.sound import ClipDataset
 
 
@@ -39,11 +39,14 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     }
 
 
+_SOUNDS: dict[type[OtherSound], str] = {SilentSound: "silence", SwappedSound: "another clip's"}
+
+
 def describe_data(clips: ClipDataset) -> dict[str, Any]:
     """Return what a dataset is: reader, name of its folder, split, size, sound, and how many clips."""
     sound = "true"
-    while isinstance(clips, SilentSound | SwappedSound):
-        sound = "silence" if isinstance(clips, SilentSound) else "another clip's"
+    while isinstance(clips, OtherSound):
+        sound = _SOUNDS.get(type(clips), type(clips).__name__)
         clips = clips.clips
     told: dict[str, Any] = {"reader": type(clips).__name__, "clips": len(clips), "sound": sound}
     if isinstance(clips, ClipReader):
