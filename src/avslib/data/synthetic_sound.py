@@ -24,10 +24,6 @@ FloatArray = NDArray[np.float32]
 Timbre = Callable[[Generator, int], FloatArray]
 
 
-def _time(samples: int) -> FloatArray:
-    return np.arange(samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
-
-
 def _sine(cycles: NDArray[np.floating]) -> FloatArray:
     """Return the sine of a phase in cycles; wrapped in float64 first, so that float32 is enough after it."""
     return np.sin((2 * math.pi * np.mod(cycles, 1)).astype(np.float32))
