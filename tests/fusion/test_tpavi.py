@@ -136,7 +136,8 @@ def test_is_the_dense_equation_with_its_gradients_and_statistics(
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(aligned, dense_audio(block, clip[1]) if sound else None)
     for ours, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        # of a bias before a batch norm the dense form gives the rounding errors, where the gradient is 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-9)
     torch.testing.assert_close(block.batch_norm.state_dict(), norm.state_dict(), rtol=1e-10, atol=1e-10)
 
 
@@ -324,7 +325,7 @@ def test_wrong_arguments_are_named() -> None:
         TPAVI(8, audio_channels=0)
     with pytest.raises(ValueError, match=r"audio: expected .* with b=2, t=5, a=8, got \(2, 5, 6\)"):
         TPAVI(8, audio_channels=None)(x, audio)
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+    with pytest.raises(ValueError, match="x: expected more than one position in training"):
         block(x[:1, :1, :, :1, :1], audio[:1, :1])
 
 

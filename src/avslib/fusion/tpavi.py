@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from avslib._checks import check_one_of, check_positive, check_shape
 from avslib.fusion.attention import dot_attention, relu_attention, softmax_attention
+from avslib.fusion.folded_norm import fold_batch_norm
 
 MODES = ("dot", "embedded", "gaussian", "concatenate")
 
@@ -119,18 +120,33 @@ class TPAVI(nn.Module):
             x = _scale_to_length_1(x, dim=2)
         pixels = rearrange(x, "b t c h w -> b (t h w) c")
         if audio is None:
-            y = self.out(self._attend_to_pixels(pixels))
+            fused = pixels + self._normalize(self.out(self._attend_to_pixels(pixels)))
         else:
             check_shape("audio", audio, "b t a", b=size["b"], t=size["t"], a=self.audio_channels)
             audio = self.align(audio)
             if self.normalize:
                 audio = _scale_to_length_1(audio, dim=2)
             weights = self._compare_with_sound(pixels, audio)
-            values = self.value(reduce(x, "b t c h w -> b t c", "mean")) @ self.out.weight.mT
-            y = torch.baddbmm(self.out.bias, weights, values)
-        y = self.batch_norm(y.flatten(0, 1)).view_as(y)
-        z = self.layer_norm(pixels + y)
+            # Not the mean: the gradient of a sum is never written out, pixel by pixel.
+            pooled = reduce(x, "b t c h w -> b t c", "sum") / (size["h"] * size["w"])
+            values = self.value(pooled) @ self.out.weight.mT
+            fused = self._add_product(pixels, weights, values)
+        z = self.layer_norm(fused)
         return rearrange(z, "b (t h w) c -> b t c h w", t=size["t"], h=size["h"]), audio
+
+    def _add_product(self, pixels: Tensor, weights: Tensor, values: Tensor) -> Tensor:
+        """Return ``pixels + batch_norm(weights @ values + out.bias)`` in one pass over the pixels."""
+        bias = self.out.bias
+        if type(self.batch_norm) is nn.BatchNorm1d:
+            values, bias = fold_batch_norm(self.batch_norm, weights, values, bias)
+        elif not isinstance(self.batch_norm, nn.Identity):  # such as a SyncBatchNorm
+            return pixels + self._normalize(torch.baddbmm(bias, weights, values))
+        # The bias is the value of one more second, whose weight is 1 for every pixel.
+        values = torch.cat([values, bias.to(values.dtype).expand(len(values), 1, -1)], dim=1)
+        return torch.baddbmm(pixels, F.pad(weights, (0, 1), value=1.0), values)
+
+    def _normalize(self, y: Tensor) -> Tensor:
+        return self.batch_norm(y.flatten(0, 1)).view_as(y)
 
     def _compare_with_sound(self, pixels: Tensor, audio: Tensor) -> Tensor:
         """Return the weight of every second for every pixel, ``(B, N, T)``: f, summed over copies."""
