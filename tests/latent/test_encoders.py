@@ -20,7 +20,26 @@ def test_the_latent_parts_have_the_papers_four_million_parameters() -> None:
 
 
 def test_the_noise_estimator_has_eight_fully_connected_layers() -> None:
-    assert sum(isinstance(module, nn.Linear) for module in NoiseEstimator().modules()) == 8
+    estimator = NoiseEstimator()
+    assert len(estimator.encoder) + len(estimator.decoder) == 8
+
+
+def test_the_noise_estimator_is_layers_that_read_latent_skip_condition_and_timestep() -> None:
+    estimator = NoiseEstimator(6, condition_dim=5, widths=(7, 8, 9, 4), timestep_features=4).double()
+    latent, condition = torch.randn(2, 3, 6).double(), torch.randn(2, 3, 5).double()
+    timestep = torch.randint(20, (2, 3))
+    layers = [*estimator.encoder, *estimator.decoder]
+    parts = (estimator.condition.weight, estimator.timestep.weight, estimator.condition.bias)
+    split = zip(*(part.split([len(layer.weight) for layer in layers]) for part in parts), strict=True)
+    context = torch.cat([condition, timestep_embedding(timestep, 4).double()], dim=-1)
+    x, outputs = latent, []
+    for i, (layer, (of_condition, of_timestep, bias)) in enumerate(zip(layers, split, strict=True)):
+        read = [x] if i < 5 else [x, outputs[7 - i]]  # the fifth to seventh outputs, from the deepest up
+        weight = torch.cat([layer.weight, of_condition, of_timestep], dim=1)
+        x = nn.functional.linear(torch.cat([*read, context], dim=-1), weight, bias)
+        x = x if i == 7 else nn.functional.leaky_relu(x, 0.2)
+        outputs.append(x)
+    torch.testing.assert_close(estimator(latent, timestep, condition), x)
 
 
 def test_the_ground_truth_encoder_has_the_papers_channels() -> None:

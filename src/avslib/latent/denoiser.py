@@ -37,7 +37,8 @@ class NoiseEstimator(nn.Module):
     """Noise estimator eps_theta: a UNet over vectors, of eight fully connected layers.
 
     Four layers encode and four decode; each decoding layer but the first also sees the encoding layer of its
-    depth. Condition and timestep enter every layer, so that no layer can wash them out.
+    depth. Condition and timestep enter every layer, so that no layer can wash them out. What they add there
+    does not depend on the latent: a sampler computes :meth:`condition_terms` and :meth:`timestep_terms` once.
 
     Args:
         latent_dim: D, length of the latent.
@@ -70,16 +71,18 @@ class NoiseEstimator(nn.Module):
         self.condition_dim = condition_dim
         self.timestep_features = timestep_features
         self.negative_slope = negative_slope
-        context = condition_dim + timestep_features
-        self.encoder = nn.ModuleList(
-            nn.Linear(before + context, after) for before, after in pairwise((latent_dim, *widths))
-        )
         # what a decoding layer reads: the layer before it, beside the encoding layer it skips from
         read = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]
         write = [*reversed(widths[:-1]), latent_dim]
-        self.decoder = nn.ModuleList(
-            nn.Linear(before + context, after) for before, after in zip(read, write, strict=True)
+        self.encoder = nn.ModuleList(
+            nn.Linear(before, after, bias=False) for before, after in pairwise((latent_dim, *widths))
         )
+        self.decoder = nn.ModuleList(
+            nn.Linear(before, after, bias=False) for before, after in zip(read, write, strict=True)
+        )
+        self.condition = nn.Linear(condition_dim, sum(self._widths()))
+        self.timestep = nn.Linear(timestep_features, sum(self._widths()), bias=False)
+        self._initialize()
 
     def forward(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """Return the noise that is believed to be in a latent, ``(..., D)``.
@@ -92,18 +95,51 @@ class NoiseEstimator(nn.Module):
         Raises:
             ValueError: if the latent or the condition has another length.
         """
-        check_shape("latent", latent, "... d", d=self.latent_dim)
+        return self.denoise(latent, self.condition_terms(condition) + self.timestep_terms(timestep))
+
+    def condition_terms(self, condition: Tensor) -> Tensor:
+        """Return what the condition and the biases add to the layers, ``(..., C)`` to ``(..., W)``.
+
+        W is the sum of the layers' widths.
+        """
         check_shape("condition", condition, "... c", c=self.condition_dim)
-        embedded = timestep_embedding(timestep, self.timestep_features).to(condition.dtype)
-        context = torch.cat([condition, embedded.expand(*condition.shape[:-1], -1)], dim=-1)
-        x = latent
+        return self.condition(condition)
+
+    def timestep_terms(self, timestep: Tensor) -> Tensor:
+        """Return what the noise level adds to the layers, ``(...)`` to ``(..., W)``."""
+        embedded = timestep_embedding(timestep, self.timestep_features)
+        return self.timestep(embedded.to(self.timestep.weight.dtype))
+
+    def denoise(self, latent: Tensor, terms: Tensor) -> Tensor:
+        """Return the noise in a latent, ``(..., D)``, given the sum of both terms, ``(..., W)``."""
+        check_shape("latent", latent, "... d", d=self.latent_dim)
+        widths = self._widths()
+        added = iter(terms.reshape(-1, sum(widths)).split(widths, dim=-1))
+        x = latent.reshape(-1, self.latent_dim)
         skips: list[Tensor] = []
         for layer in self.encoder:
-            x = nn.functional.leaky_relu(layer(torch.cat([x, context], dim=-1)), self.negative_slope)
+            x = self._activate(layer(x) + next(added))
             skips.append(x)
-        skips.pop()
-        for depth, layer in enumerate(self.decoder):
-            x = layer(torch.cat([x, context] if depth == 0 else [x, skips.pop(), context], dim=-1))
-            if depth < len(self.decoder) - 1:
-                x = nn.functional.leaky_relu(x, self.negative_slope)
-        return x
+        x = skips.pop()
+        for layer in self.decoder:
+            x = layer(x) + next(added)
+            if skips:
+                x = torch.cat([self._activate(x), skips.pop()], dim=-1)
+        return x.view(latent.shape)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        return nn.functional.leaky_relu(x, self.negative_slope, inplace=True)
+
+    def _widths(self) -> list[int]:
+        return [len(layer.weight) for layer in (*self.encoder, *self.decoder)]
+
+    @torch.no_grad()
+    def _initialize(self) -> None:
+        """Initialise the parts of a layer as PyTorch does a single one that reads all inputs."""
+        widths = self._widths()
+        others = (self.condition.weight, self.condition.bias, self.timestep.weight)
+        parts = zip(*(part.split(widths) for part in others), strict=True)
+        for layer, theirs in zip((*self.encoder, *self.decoder), parts, strict=True):
+            bound = (layer.weight.shape[1] + self.condition_dim + self.timestep_features) ** -0.5
+            for part in (layer.weight, *theirs):
+                nn.init.uniform_(part, -bound, bound)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
 from avslib._checks import check_one_of, check_positive, check_shape
+from avslib.latent.denoiser import NoiseEstimator
 from avslib.latent.linear_steps import linear_steps, step_down
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -176,10 +178,13 @@ class LatentCondDiffusion(nn.Module):
         steps = linear_steps(self.scheduler, self.num_inference_steps)
         if steps is None:
             return self._sample_by_scheduler(condition, noise, generator)
+        levels = [
+            torch.full((), step.timestep, device=noise.device) for step in steps
+        ]  # no copy from the host
+        predict = self._predictor(torch.stack(levels), condition)
         latent = noise.float()
-        for step in steps:
-            timestep = torch.full(latent.shape[:-1], step.timestep, device=latent.device)
-            latent = step_down(step, latent, self.denoiser(latent, timestep, condition).float())
+        for i, step in enumerate(steps):
+            latent = step_down(step, latent, predict(latent, i).float())
         return latent
 
     def _sample_by_scheduler(self, condition: Tensor, noise: Tensor, generator: Generator | None) -> Tensor:
@@ -188,12 +193,20 @@ class LatentCondDiffusion(nn.Module):
         extra = (
             {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         )
+        predict = self._predictor(scheduler.timesteps, condition)
         latent = noise.float() * scheduler.init_noise_sigma
-        for timestep in scheduler.timesteps:
-            scaled = scheduler.scale_model_input(latent, timestep)
-            output = self.denoiser(scaled, timestep.expand(latent.shape[:-1]), condition)
+        for i, timestep in enumerate(scheduler.timesteps):
+            output = predict(scheduler.scale_model_input(latent, timestep), i)
             latent = scheduler.step(output.float(), timestep, latent, **extra).prev_sample
         return latent
+
+    def _predictor(self, timesteps: Tensor, condition: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """Return the denoiser at the steps of a run: a noisy latent and the step's number to its output."""
+        denoiser = self.denoiser
+        if type(denoiser) is not NoiseEstimator:
+            return lambda noisy, i: denoiser(noisy, timesteps[i].expand(noisy.shape[:-1]), condition)
+        fixed, of_step = denoiser.condition_terms(condition), denoiser.timestep_terms(timesteps)
+        return lambda noisy, i: denoiser.denoise(noisy, fixed + of_step[i])
 
     def _levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """How much signal and how much noise there is at a timestep, each ``(..., 1)``."""
