@@ -164,8 +164,12 @@ def _run_apart(
                 yield Outcome(job, None, f"its process was ended {_end(error.exitcode)}")
             except Exception as error:  # what it made cannot be sent back
                 yield Outcome(job, None, f"{type(error).__name__}: {error}")
-    finally:
+    except BaseException:
         pool.stop()
+        raise
+    else:
+        pool.close()  # not stopped: a process that is still starting would complain
+    finally:
         pool.join()
 
 
