@@ -17,7 +17,8 @@ class Clip(NamedTuple):
     frames: Tensor
     """``(T, 3, H, W)``, RGB, ImageNet-normalised; or uint8, which models normalise."""
     log_mel: Tensor
-    """``(T, 1, 96, 64)``, 96 steps of 10 ms by 64 mel bands."""
+    """``(T, 1, 96, 64)``, 96 steps of 10 ms by 64 mel bands; or ``(T, A)``, what a frozen audio encoder makes
+    of them, see :class:`~avslib.storage.CachedAudio`."""
     masks: Tensor
     """``(T, H, W)``, int64 class of each pixel; 0 is background, S4 and MS3 know only 0 and 1."""
     labelled: Tensor

@@ -131,6 +131,47 @@ def test_the_sound_is_heard_unless_the_model_is_audio_blind(model: AVSModel, nam
     assert torch.equal(predict(model, clip), predict(model, other)) is name.startswith("audio_blind")
 
 
+def test_embedded_sound_takes_the_place_of_log_mels(name: str, model: AVSModel) -> None:
+    clip = make_clip(model)
+    if model.audio_encoder is None:
+        assert torch.equal(
+            predict(model, clip), predict(model, clip._replace(log_mel=torch.empty(2, 3, 128)))
+        )
+        return
+    with torch.no_grad():
+        embedded = clip._replace(log_mel=model.audio_encoder(clip.log_mel))
+    expected = predict(model, clip)
+    calls: list[nn.Module] = []
+    hook = model.audio_encoder.register_forward_hook(lambda module, *_: calls.append(module))
+    assert torch.equal(predict(model, embedded), expected)
+    with torch.autocast("cpu", torch.bfloat16):  # what is stored is float32
+        assert predict(model, embedded).isfinite().all()
+    assert not calls
+    hook.remove()
+
+
+def test_embedded_sound_gives_the_gradients_of_a_frozen_encoder(name: str) -> None:
+    if not name.endswith(".small"):
+        pytest.skip("the same code as the small variant")
+    if name.startswith("audio_blind"):
+        pytest.skip("hears nothing")
+    gradients = []
+    for embed in (False, True):
+        model = build(name, freeze_audio=True).train()
+        clip = make_clip(model)
+        assert model.audio_encoder is not None
+        if embed:
+            clip = clip._replace(log_mel=model.audio_encoder(clip.log_mel))
+        torch.manual_seed(0)
+        OBJECTIVES[name.split(".")[0]](model(*clip[:5]), clip)["loss"].backward()
+        gradients.append({key: each.grad for key, each in model.named_parameters() if each.grad is not None})
+    without, having = gradients
+    assert without
+    assert without.keys() == having.keys()
+    for key, gradient in without.items():
+        assert torch.equal(having[key], gradient), key
+
+
 def test_a_batch_is_its_clips_one_by_one(model: AVSModel, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = make_clip(model)
     monkeypatch.setattr(torch, "randn", lambda *size, **kwargs: torch.zeros(*size))  # the noise of a model
@@ -270,6 +311,15 @@ def test_wrong_shapes_are_named(model: AVSModel) -> None:
             model(clip.frames)
         with pytest.raises(ValueError, match=r"log_mel: expected shape \(b, t, 1, 96, 64\) with b=2, t=3"):
             model(clip.frames, clip.log_mel[:, :2])
+        width = model.audio_encoder.embedding_dim
+        with pytest.raises(
+            ValueError, match=rf"log_mel: expected shape \(b, t, a\) with b=2, t=3, a={width}"
+        ):
+            model(clip.frames, torch.zeros(2, 3, width + 1))
+        if not model.audio_encoder.frozen:
+            model.train()
+            with pytest.raises(ValueError, match=r"log_mel: expected log-mel examples .* not frozen"):
+                model(clip.frames, torch.zeros(2, 3, width))
 
 
 def test_ecmvae_draws_other_codes_for_its_posterior() -> None:

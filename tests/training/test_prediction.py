@@ -20,6 +20,7 @@ from avslib.data import (
     SyntheticConfig,
     write_avsbench,
 )
+from avslib.encoders.state_dict import weights_sha256
 from avslib.media import write_classes
 from avslib.metrics import SemanticFScore, SemanticIoU
 from avslib.metrics.class_measures import CLASS_ROWS
@@ -28,7 +29,7 @@ from avslib.models import AVSModel, create_model
 from avslib.models.saved import load_model
 from avslib.training.folder_predictions import FolderPredictions, read_predicted_classes, read_probability
 from avslib.training.prediction import ModelPredictions, class_names, num_classes, save_prediction
-from avslib.training.provenance import describe_data, describe_model, describe_run, weights_sha256
+from avslib.training.provenance import describe_data, describe_model, describe_run
 
 SIZE = (48, 48)
 

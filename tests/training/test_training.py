@@ -8,8 +8,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from avslib.clip import Clip
-from avslib.data import SyntheticAVS, SyntheticConfig
+from avslib.data import SilentSound, SyntheticAVS, SyntheticConfig
 from avslib.losses import binary_cross_entropy, info_nce
+from avslib.media.frame import IMAGENET_MEAN, IMAGENET_STD
 from avslib.metrics import FScore
 from avslib.models import DiffusionAVS, LatentTerms, Segmentation
 from avslib.training import DiffusionAVSObjective, evaluate, evaluation, fit, latent_std, warmup_cosine
@@ -178,6 +179,18 @@ def test_replacing_the_latent_changes_the_scores_and_only_where_asked(clips: Syn
     assert sampled == again
     assert len({sampled, noise, truth}) > 1
     assert model.training
+
+
+def test_a_latent_is_replaced_also_where_frames_are_bytes(clips: SyntheticAVS) -> None:
+    class InBytes(SilentSound):
+        def __getitem__(self, index: int) -> Clip:
+            clip = self.clips[index]
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+            return clip._replace(frames=((clip.frames * std + mean) * 255).round().byte())
+
+    model = tiny_model()
+    in_bytes = evaluate(model, InBytes(clips), latent="noise")["miou"]
+    assert in_bytes == pytest.approx(evaluate(model, clips, latent="noise")["miou"], abs=1e-4)
 
 
 def test_the_codes_of_a_collapsed_encoder_do_not_differ(clips: SyntheticAVS) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from avslib._version import __version__
+from avslib.cli.cache_audio import add_cache_audio
 from avslib.cli.doctor import add_doctor
 from avslib.cli.evaluate import add_evaluate
 from avslib.cli.listen import add_listen
@@ -24,7 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"avslib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_prepare, add_doctor, add_pack, add_evaluate, add_listen, add_convert, add_models):
+    for add in (
+        add_prepare,
+        add_doctor,
+        add_pack,
+        add_cache_audio,
+        add_evaluate,
+        add_listen,
+        add_convert,
+        add_models,
+    ):
         add(commands)
     parsed = parser.parse_args(arguments)
     try:

@@ -41,6 +41,7 @@ class AudioEncoder(nn.Module):
         self.frozen = network == "vggish" if frozen is None else frozen
         self.network = AUDIO_NETWORKS[network](embedding_dim=embedding_dim)
         self.network.requires_grad_(not self.frozen)
+        self.train()
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Return one embedding an example, ``(..., A)``.

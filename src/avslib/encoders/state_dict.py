@@ -1,14 +1,15 @@
-"""Read a file of weights without running what is in it."""
+"""Read a file of weights without running what is in it; know weights again."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -55,3 +56,15 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         found = f"{other[0]!r}: {type(state_dict[other[0]]).__name__}" if other else "nothing"
         raise ValueError(f"state_dict: expected names and tensors, got {found}")
     return {re.sub(r"^(?:module\.)+", "", key): value for key, value in state_dict.items()}
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's weights: of their names, types, shapes and bytes, sorted by name.
+
+    It is the same in whichever file format, and on whichever device, the weights lie.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

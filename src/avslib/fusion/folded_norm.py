@@ -26,7 +26,7 @@ def fold_batch_norm(
     Raises:
         ValueError: if there is a single position to take the variance of in training.
     """
-    if norm.training or norm.running_mean is None:
+    if norm.training or norm.running_mean is None or norm.running_var is None:
         mean, variance = _moments(weights, values, bias)
         if norm.running_mean is not None:
             _track(norm, mean.detach(), variance.detach(), count=weights.shape[0] * weights.shape[1])

@@ -136,7 +136,7 @@ class TPAVI(nn.Module):
 
     def _add_product(self, pixels: Tensor, weights: Tensor, values: Tensor) -> Tensor:
         """Return ``pixels + batch_norm(weights @ values + out.bias)`` in one pass over the pixels."""
-        bias = self.out.bias
+        bias: Tensor = self.out.bias
         if type(self.batch_norm) is nn.BatchNorm1d:
             values, bias = fold_batch_norm(self.batch_norm, weights, values, bias)
         elif not isinstance(self.batch_norm, nn.Identity):  # such as a SyncBatchNorm

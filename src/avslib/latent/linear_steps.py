@@ -7,7 +7,6 @@ import weakref
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 
@@ -49,6 +48,8 @@ def linear_steps(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, 
 
 
 def _read(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | None:
+    from diffusers import DDIMScheduler
+
     config = scheduler.config
     if (
         type(scheduler) is not DDIMScheduler

@@ -66,9 +66,9 @@ class AVSModel(
 ):
     """Base of every model: ``model(frames, log_mel, masks=None, ...) -> Segmentation``.
 
-    ``forward`` embeds the sound and calls :meth:`segment`, which a model defines; with embeddings that were
-    computed before, call :meth:`segment` itself. Training and inference share it, because a distributed
-    wrapper sees only ``forward``.
+    ``forward`` embeds the sound, unless it is given embeddings that were computed before, and calls
+    :meth:`segment`, which a model defines. Training and inference share it, because a distributed wrapper
+    sees only ``forward``.
 
     ``save_pretrained(folder, model_card_kwargs={"data": ..., "protocol": ..., "numbers": {...}})`` writes
     weights, configuration and a model card that states what is given; ``push_to_hub`` takes the same, and
@@ -99,7 +99,9 @@ class AVSModel(
         Args:
             frames: ``(B, T, 3, H, W)``, ImageNet-normalised, or uint8 RGB, which is normalised here;
                 ``H, W >= 32``.
-            log_mel: VGGish log-mel examples, ``(B, T, 1, 96, 64)``; not read by audio-blind models.
+            log_mel: VGGish log-mel examples, ``(B, T, 1, 96, 64)``; or what the audio encoder makes of them,
+                ``(B, T, A)``, as :class:`~avslib.storage.CachedAudio` gives it, and the encoder is not
+                called. Not read by audio-blind models.
             masks: ground truth, ``(B, T, H, W)``; with it the output carries what the objective needs.
             labelled: which frames have ground truth, ``(B, T)`` bool; None for all. Masks of other frames
                 are not read.
@@ -109,8 +111,8 @@ class AVSModel(
             generator: source of all noise; the same seed on the same device gives the same masks.
 
         Raises:
-            ValueError: if a tensor has another shape, or several samples are asked of a deterministic model;
-                the message names it.
+            ValueError: if a tensor has another shape, several samples are asked of a deterministic model, or
+                an audio encoder that is being trained is given embeddings; the message names it.
         """
         size = check_shape("frames", frames, "b t 3 h w")
         b, t = size["b"], size["t"]
@@ -124,20 +126,33 @@ class AVSModel(
         for name, flags in (("labelled", labelled), ("valid", valid)):
             if flags is not None:
                 check_shape(name, flags, "b t", b=b, t=t)
-        audio = None
-        if self.audio_encoder is not None:
-            if log_mel is None:
-                raise ValueError(
-                    f"log_mel: expected the sound, {type(self).__name__} is not audio-blind, got None"
-                )
-            check_shape("log_mel", log_mel, "b t 1 96 64", b=b, t=t)
-            audio = self.audio_encoder(log_mel)
-        if frames.dtype == torch.uint8:
-            frames = normalize_frames(frames)
+        frames, audio = self.embed(frames, log_mel)
         output = self.segment(
             frames, audio, masks, labelled, valid, num_samples=num_samples, generator=generator
         )
         return output if valid is None else output.without_padding(valid)
+
+    def embed(self, frames: Tensor, log_mel: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return frames and sound as :meth:`segment` takes them; arguments as in :meth:`forward`."""
+        b, t = frames.shape[:2]
+        if frames.dtype == torch.uint8:
+            frames = normalize_frames(frames)
+        if self.audio_encoder is None:
+            return frames, None
+        if log_mel is None:
+            raise ValueError(
+                f"log_mel: expected the sound, {type(self).__name__} is not audio-blind, got None"
+            )
+        if log_mel.dim() != 3:
+            check_shape("log_mel", log_mel, "b t 1 96 64", b=b, t=t)
+            return frames, self.audio_encoder(log_mel)
+        check_shape("log_mel", log_mel, "b t a", b=b, t=t, a=self.audio_encoder.embedding_dim)
+        if self.training and not self.audio_encoder.frozen:
+            raise ValueError(
+                "log_mel: expected log-mel examples (b, t, 1, 96, 64), since the audio encoder is not frozen "
+                f"and being trained, got embeddings {tuple(log_mel.shape)}"
+            )
+        return frames, log_mel
 
     def segment(
         self,

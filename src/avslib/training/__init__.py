@@ -1,5 +1,6 @@
 """A model, an objective and a dataset -> weights and scores."""
 
+from avslib.encoders.state_dict import weights_sha256
 from avslib.training.contact_sheet import plot_worst
 from avslib.training.evaluation import evaluate, latent_std
 from avslib.training.experiment import Result, Splits, format_result, open_data, run
@@ -25,7 +26,7 @@ from avslib.training.pretraining import (
     render_labelled,
     train_classifiers,
 )
-from avslib.training.provenance import describe_data, describe_model, describe_run, weights_sha256
+from avslib.training.provenance import describe_data, describe_model, describe_run
 from avslib.training.recipe import SMALL, SMALL_PRETRAINED, Recipe, add_arguments, parse_arguments
 from avslib.training.trainer import fit
 

@@ -144,7 +144,9 @@ def _decode_instead(
     latent: str,
     generator: torch.Generator,
 ) -> Tensor:
-    encoded = model.encode(frames, model.audio_encoder(log_mel), valid)
+    frames, audio = model.embed(frames, log_mel)
+    assert audio is not None
+    encoded = model.encode(frames, audio, valid)
     code = model.ground_truth_encoder(masks)
     if latent == "noise":
         code = torch.randn(code.shape, generator=generator, device=code.device)

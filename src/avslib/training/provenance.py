@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import platform
 import shlex
 from collections.abc import Sequence
@@ -15,18 +14,7 @@ from torch import nn
 from avslib._version import __version__
 from avslib.data import ClipReader, OtherSound, SilentSound, SwappedSound
 from avslib.data.sound import ClipDataset
-
-
-def weights_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's weights: of their names, types, shapes and bytes, sorted by name.
-
-    It is the same in whichever file format, and on whichever device, the weights lie.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+from avslib.encoders.state_dict import weights_sha256
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:

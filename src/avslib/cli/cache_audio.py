@@ -1,0 +1,88 @@
+"""The command that embeds the sound of a dataset once and for all."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avslib.cli._parser import Commands
+
+if TYPE_CHECKING:
+    from avslib.data import ClipReader
+    from avslib.encoders import AudioEncoder
+
+_VPO = ("vpo-ss", "vpo-ms", "vpo-msmi")
+
+
+def add_cache_audio(commands: Commands) -> None:
+    """Add ``avslib cache-audio``."""
+    parser = commands.add_parser(
+        "cache-audio",
+        help="a dataset -> its sound as embeddings of a frozen audio encoder",
+        description="Embed the sound of a split with a frozen audio encoder and write the embeddings to one "
+        "file, which CachedAudio reads, so that no epoch computes them again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("setting", choices=("s4", "ms3", "avss", "folder", *_VPO), help="what lies there")
+    parser.add_argument("root", type=Path, help="the folder into which it was unpacked")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write, one for each split")
+    parser.add_argument("--split", help="train, val or test; of a folder one of its own, by default all")
+    parser.add_argument(
+        "--sound", choices=("log_mel", "wav"), help="read log-mels, or compute them (default: the reader's)"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", type=Path, metavar="FILE", help="VGGish's weights (.pth, .safetensors)")
+    source.add_argument(
+        "--model", help="folder that save_pretrained wrote, or repository of the hub, with its audio encoder"
+    )
+    parser.add_argument("--model-class", help="the model's class, where its folder does not say")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="B", help="seconds of sound at once (default: 64)"
+    )
+    parser.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
+    parser.set_defaults(run=_cache_audio)
+
+
+def _cache_audio(parsed: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from avslib.storage.audio_cache import cache_audio
+
+    if parsed.target.suffix != ".safetensors":
+        raise ValueError(f"target: expected a .safetensors file, got {parsed.target}")
+    clips = _open_clips(parsed)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    audio_encoder = _open_audio_encoder(parsed).to(parsed.device or accelerator or "cpu")
+    with tqdm(total=len(clips), unit="clip") as bar:
+        cache_audio(clips, audio_encoder, parsed.target, batch_size=parsed.batch_size, progress=bar.update)
+    print(f"{parsed.target}: {len(clips)} clips")
+    return 0
+
+
+def _open_clips(parsed: argparse.Namespace) -> ClipReader:
+    from avslib.data import READERS, VPO, ReaderOptions
+
+    options = ReaderOptions(normalize=False)
+    if parsed.sound is not None:
+        options["sound"] = parsed.sound
+    if parsed.setting in _VPO:
+        return VPO(parsed.root, parsed.split, part=parsed.setting.removeprefix("vpo-"), **options)
+    return READERS[parsed.setting](parsed.root, parsed.split, **options)
+
+
+def _open_audio_encoder(parsed: argparse.Namespace) -> AudioEncoder:
+    if parsed.model is None:
+        from avslib.encoders import AudioEncoder
+
+        audio_encoder = AudioEncoder("vggish")
+        audio_encoder.load_weights(parsed.weights)
+        return audio_encoder
+
+    from avslib.models.saved import load_model
+
+    model = load_model(parsed.model, model_class=parsed.model_class)
+    if model.audio_encoder is None:
+        raise ValueError(f"--model: expected one with an audio encoder, got {type(model).__name__}")
+    return model.audio_encoder
