@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -55,23 +57,19 @@ def set_up(arguments: argparse.Namespace) -> torch.device:
 
 def describe(device: torch.device | str = "cpu") -> dict[str, object]:
     """Say what is measured, and on what."""
-    import diffusers
-    import timm
-
     device = torch.device(device)
-    git = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": False}
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **git).stdout.strip()  # type: ignore[call-overload]
-    changed = subprocess.run(["git", "status", "--porcelain"], **git).stdout.strip()  # type: ignore[call-overload]
+    changed = "+" if _git("status", "--porcelain") else ""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "timm": timm.__version__,
-        "diffusers": diffusers.__version__,
+        "timm": importlib.metadata.version("timm"),
+        "diffusers": importlib.metadata.version("diffusers"),
         "avslib": avslib.__version__,
-        "commit": commit + ("+" if changed else ""),
+        "commit": _git("rev-parse", "--short=12", "HEAD") + changed,
     }
 
 
@@ -250,6 +248,14 @@ def _checked(output: object, expected: Sequence[Tensor], name: str, atol: float,
             ours, theirs, atol=atol, rtol=rtol, check_dtype=False, msg=lambda message: f"{name}: {message}"
         )
     return leaves
+
+
+def _git(*arguments: str) -> str:
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", *arguments]
+    folder = Path(__file__).parent
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _processor() -> str:

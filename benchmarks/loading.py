@@ -1,25 +1,22 @@
 """How many clips a second one worker reads: from pictures, from the cache, from shards.
 
-  python benchmarks/loading.py --clips 64 --runs 9 --out benchmarks/results/cpu/loading.json
+  python benchmarks/loading.py --clips 64 --rounds 9 --out benchmarks/results/cpu/loading.json
 
 Writes synthetic clips, caches and packs them, checks that every way gives what a plain loop over Pillow
-gives, then times all in turn: reading batches in this process, and through a DataLoader with one worker,
-which hands them over in shared memory. Prints the machine, quantiles, and what follows for a million clips.
-Files come from the page cache: the speed of a disk is another limit, for which MB/clip and MB/s are told.
+gives, then times all in turn: reading batches in this process (no workers), and through a DataLoader with
+one worker, which hands them over in shared memory; on a GPU with the way there. Prints clips a second, and
+what follows for a million clips. Files come from the page cache: the speed of a disk is another limit, for
+which MB/clip and MB/s are told.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import os
 import pickle
-import platform
-import subprocess
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -27,10 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 import torch
+from _measure import make_parser, set_up, time_in_turn, write
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-import avslib
 from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, write_avsbench
 from avslib.data.layout import ClipFiles, list_ms3
@@ -41,6 +38,7 @@ from avslib.storage.pack import pack
 from avslib.storage.shard_reader import ShardedClips
 
 PLAIN = "Pillow, plain"
+WORKERS = (0, 1)
 GPU_RATES = (20, 100, 500)
 """Clips a second that one GPU may take while it trains."""
 
@@ -76,13 +74,14 @@ class Way(NamedTuple):
     paths: Iterable[Path]
     batches_itself: bool = False
 
-    def loader(self, batch_size: int, workers: int) -> DataLoader[Clip]:
-        """Return what reads all clips, in batches."""
+    def loader(self, batch_size: int, workers: int, *, pin: bool = False) -> DataLoader[Clip]:
+        """Return what reads all clips, in batches, into memory that a GPU can fetch from by itself or not."""
         return DataLoader(
             self.clips,
             batch_size=None if self.batches_itself else batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=pin,
         )
 
 
@@ -133,104 +132,79 @@ def check(ways: Mapping[str, Way], count: int) -> None:
         assert sorted(seen) == sorted(expected)
 
 
-def clips_per_second(loader: DataLoader[Clip]) -> float:
-    """Read all clips once."""
-    begun, count = time.perf_counter(), 0
+def read_all(loader: DataLoader[Clip], count: int, device: torch.device) -> None:
+    """Read all clips once, onto a device."""
+    seen = 0
     for batch in loader:
-        count += len(batch.id)
-    return count / (time.perf_counter() - begun)
-
-
-def commit() -> str:
-    """Tell which commit is measured; with a plus if files were changed since."""
-    git = partial(subprocess.run, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    changed = "+" if git(["git", "status", "--porcelain"]).stdout.strip() else ""
-    return git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip() + changed
+        for field in batch[:5]:
+            field.to(device, non_blocking=True)
+        seen += len(batch.id)
+    assert seen == count
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--clips", type=int, default=64)
+    parser = make_parser(__doc__, rounds=5)
+    parser.set_defaults(threads=1)
+    parser.add_argument("--clips", type=int, default=32, help="clips of five frames, read once a round")
     parser.add_argument("--size", type=int, default=224, help="side of a frame, px")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--runs", type=int, default=9, help="times that all clips are read each way")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--seconds", type=float, default=20, help="of timing with and without worker, about")
     arguments = parser.parse_args()
+    device, count = set_up(arguments), arguments.clips
 
-    torch.set_num_threads(1)
-    machine = {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "avslib": avslib.__version__,
-        "commit": commit(),
-    }
-    print(machine)
     with TemporaryDirectory() as folder:
-        ways = prepare(Path(folder), arguments.clips, arguments.size, arguments.batch_size)
-        check(ways, arguments.clips)
-        loaders = {
-            (name, workers): way.loader(arguments.batch_size, workers)
-            for name, way in ways.items()
-            for workers in (0, 1)
-        }
-        for loader in loaders.values():
-            clips_per_second(loader)  # a worker starts once
-        rates: dict[tuple[str, int], list[float]] = {key: [] for key in loaders}
-        for _ in range(arguments.runs):
-            for key, loader in loaders.items():
-                rates[key].append(clips_per_second(loader))
-        del loaders
-        sizes = {
-            name: sum(path.stat().st_size for path in way.paths) / arguments.clips
-            for name, way in ways.items()
-        }
+        ways = prepare(Path(folder), count, arguments.size, arguments.batch_size)
+        check(ways, count)
+        timings = {}
+        for workers in WORKERS:
+            loaders = {
+                name: way.loader(arguments.batch_size, workers, pin=device.type == "cuda")
+                for name, way in ways.items()
+            }
+            runs = {name: partial(read_all, loader, count, device) for name, loader in loaders.items()}
+            timings[workers] = time_in_turn(
+                runs, device=device, rounds=arguments.rounds, seconds=arguments.seconds
+            )
+            del loaders, runs  # ends the workers
+        sizes = {name: sum(path.stat().st_size for path in way.paths) / count for name, way in ways.items()}
 
     rows = []
-    print(f"\n{'clips/s of one process':26}{'p10':>8}{'p50':>8}{'p90':>8}{'x plain':>9}", end="")
-    print(f"{'one worker':>14}{'p10':>8}{'p90':>8}{'x plain':>9}{'MB/clip':>10}")
-    for name in ways:
-        row: dict[str, object] = {"way": name, "bytes per clip": sizes[name]}
-        print(f"{name:26}", end="")
-        for workers, place in ((0, "one process"), (1, "one worker")):
-            measured = torch.tensor(rates[name, workers])
-            p10, p50, p90 = measured.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
-            ratio = (measured / torch.tensor(rates[PLAIN, workers])).median().item()
-            row[place] = {"p10": p10, "p50": p50, "p90": p90, "ratio to plain": ratio}
-            if workers:
-                print(f"{p50:14.0f}{p10:8.0f}{p90:8.0f}{ratio:9.1f}", end="")
-            else:
-                print(f"{p10:8.0f}{p50:8.0f}{p90:8.0f}{ratio:9.1f}", end="")
-        print(f"{sizes[name] / 1e6:10.3f}")
-        rows.append(row)
+    print(f"{'clips/s':26}{'workers':>8}{'p50':>8}{'p10':>8}{'p90':>8}{'x plain':>9}{'MB/clip':>10}")
+    for workers, name in product(WORKERS, ways):
+        ms, speedup = timings[workers][name]
+        rates = {p: 1e3 * count / ms[q] for p, q in (("p10", "p90"), ("p50", "p50"), ("p90", "p10"))}
+        print(f"{name:26}{workers:8}", end="")
+        print("".join(f"{rates[p]:8.0f}" for p in ("p50", "p10", "p90")), end="")
+        print(f"{speedup['p50']:9.1f}{sizes[name] / 1e6:10.3f}")
+        rows.append(
+            {
+                "implementation": name,
+                "workers": workers,
+                "clips/s": rates,
+                "speedup": speedup,
+                "bytes a clip": sizes[name],
+            }
+        )
 
     print(f"\n{'a million clips':26}{'TB':>8}{'h/worker':>9}", end="")
     print("".join(f"{f'workers, MB/s at {rate}/s':>28}" for rate in GPU_RATES))
     million = []
     for name in ways:
-        rate_of_worker = torch.tensor(rates[name, 1]).median().item()
+        rate_of_worker = 1e3 * count / timings[1][name].ms["p50"]
         hours, terabytes = 1e6 / rate_of_worker / 3600, sizes[name] / 1e6
         needs = {rate: (math.ceil(rate / rate_of_worker), rate * sizes[name] / 1e6) for rate in GPU_RATES}
         print(f"{name:26}{terabytes:8.2f}{hours:9.1f}", end="")
         print("".join(f"{f'{workers}, {megabytes:.0f}':>28}" for workers, megabytes in needs.values()))
         million.append(
             {
-                "way": name,
+                "implementation": name,
                 "TB": terabytes,
                 "hours an epoch takes one worker": hours,
                 "workers and MB/s by clips/s of a GPU": needs,
             }
         )
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        settings = {key: getattr(arguments, key) for key in ("clips", "size", "batch_size", "runs")}
-        report = {"machine": machine, "settings": settings, "rows": rows, "a million clips": million}
-        arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    versions = {"numpy": np.__version__, "pillow": PIL.__version__}
+    write(arguments, "loading", rows, **versions, **{"a million clips": million})
 
 
 if __name__ == "__main__":

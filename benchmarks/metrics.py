@@ -1,28 +1,36 @@
-"""How long the scores take: F at 255 thresholds and the classes of AVSBench-semantic, beside plain loops.
+"""How long the scores take: J, F at 255 thresholds, and the IoU of the classes of AVSBench-semantic.
 
-  python benchmarks/metrics.py --device cpu --clips 4 --out benchmarks/results/cpu/metrics.json
+  python benchmarks/metrics.py --device cpu --out benchmarks/results/cpu/metrics.json
 
-Times one update of a metric with clips of five frames beside a loop over thresholds, and over frames and
-classes, as the published scripts have them; in turn, after a warm-up and a check that both give the same
-number. Prints the machine and quantiles, and writes them as JSON with --out.
+Scores clips of five frames with the library's metrics, beside the loops over frames, thresholds and classes
+that the published scripts have, which are the reference. On a GPU it also shows that no update waits for it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import time
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
+from _measure import make_parser, peak_bytes, set_up, time_in_turn, write
 from torch import Tensor
+from torchmetrics import Metric
 
-import avslib
 from avslib.metrics import FScore, MaskIoU, SemanticIoU
 
-CLASSES = 71
+CLASSES, SECONDS = 71, 5
+CLIPS = {"cpu": (1, 4), "cuda": (1, 4, 16, 64)}
+
+
+def j_loop(logits: Tensor, masks: Tensor) -> Tensor:
+    """J of frames one by one; one without ground truth scores the share of it that is background."""
+    scores = []
+    for frame, mask in zip(logits.flatten(0, 2), masks.flatten(0, 1), strict=True):
+        predicted, truth = frame.sigmoid() > 0.5, mask > 0
+        if truth.any():
+            scores.append((predicted & truth).sum() / (predicted | truth).sum())
+        else:
+            scores.append((~predicted).float().mean())
+    return torch.stack(scores).mean()
 
 
 def f_loop(logits: Tensor, masks: Tensor) -> Tensor:
@@ -58,77 +66,83 @@ def classes_loop(logits: Tensor, masks: Tensor) -> Tensor:
     return (total / seen).nan_to_num(nan=0.0).mean()
 
 
-def timed_ms(run: Callable[[], Tensor], device: torch.device) -> float:
-    """Time one call, in ms."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begun = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return 1e3 * (time.perf_counter() - begun)
+def score(metric: Metric, logits: Tensor, masks: Tensor) -> Tensor:
+    """Score clips that are all there is."""
+    metric.reset()
+    metric.update(logits, masks)
+    return metric.compute()
+
+
+def update_without_waiting(metric: Metric, logits: Tensor, masks: Tensor) -> None:
+    """Raise if an update waits for the GPU, as far as torch can tell."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        metric.update(logits, masks)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def clips_to_score(clips: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Make masks and logits that lean towards them, ``(clips, 5, 1, size, size)``."""
+    masks = (torch.rand(clips, SECONDS, size, size, device=device) > 0.8).long()
+    logits = 2 * torch.randn(masks.shape, device=device) + masks
+    return logits.unsqueeze(2), masks
+
+
+def classes_to_score(clips: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Make labels and logits that lean towards them, ``(clips, 5, classes, size, size)``."""
+    labels = torch.randint(CLASSES, (clips, SECONDS, size, size), device=device)
+    logits = torch.randn(clips, SECONDS, CLASSES, size, size, device=device)
+    return logits.scatter_(2, labels.unsqueeze(2), 3), labels
+
+
+SCORES = {
+    "J": (MaskIoU(), j_loop, clips_to_score),
+    "F": (FScore(), f_loop, clips_to_score),
+    "semantic IoU": (SemanticIoU(num_classes=CLASSES), classes_loop, classes_to_score),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--clips", type=int, default=4, help="clips of five frames")
+    parser = make_parser(__doc__, rounds=20)
+    parser.add_argument("--clips", type=int, nargs="+", help=f"clips of five frames (default: {CLIPS})")
     parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
-    parser.add_argument("--runs", type=int, default=20, help="timed calls of each")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--seconds", type=float, default=2, help="of timing for each score, about")
     arguments = parser.parse_args()
+    device = set_up(arguments)
+    arguments.clips = arguments.clips or CLIPS[device.type]
 
-    device = torch.device(arguments.device)
-    generator = torch.Generator().manual_seed(0)
-    shape = (arguments.clips, 5, arguments.size, arguments.size)
-    masks = (torch.rand(shape, generator=generator) > 0.8).long().to(device)
-    logits = (2 * torch.randn(shape, generator=generator)).to(device).unsqueeze(2) + masks.unsqueeze(2)
-    labels = torch.randint(0, CLASSES, shape, generator=generator).to(device)
-    many = torch.randn(*shape[:2], CLASSES, *shape[2:], generator=generator).to(device)
-    many.scatter_add_(2, labels.unsqueeze(2), torch.full_like(labels.unsqueeze(2), 3, dtype=many.dtype))
-
-    machine = {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "avslib": avslib.__version__,
-    }
-    f_score, j, semantic = (
-        metric.to(device) for metric in (FScore(), MaskIoU(), SemanticIoU(num_classes=CLASSES))
-    )
-    runs: dict[str, dict[str, Callable[[], Tensor]]] = {
-        "F": {
-            "avslib": lambda: f_score(logits, masks),
-            "loop over thresholds": lambda: f_loop(logits, masks),
-        },
-        "J": {"avslib": lambda: j(logits, masks)},
-        "semantic IoU": {
-            "avslib": lambda: semantic(many, labels),
-            "loop over frames": lambda: classes_loop(many, labels),
-        },
-    }
-    print(machine)
-    print(f"{'metric':>14}{'implementation':>22}{'p50':>10}{'p10':>10}{'p90':>10}  ms a frame")
+    print(f"{'score':>14}{'clips':>7}{'implementation':>16}{'p50':>10}{'p10':>10}{'p90':>10}  ms", end="")
+    print(f"{'x faster':>10}{'MB':>9}")
     rows = []
-    for metric, implementations in runs.items():
-        numbers = torch.stack([run().double() for run in implementations.values()])  # and a warm-up
-        torch.testing.assert_close(numbers, numbers[:1].expand_as(numbers), rtol=0, atol=2e-6)
-        times: dict[str, list[float]] = {name: [] for name in implementations}
-        for _ in range(arguments.runs):
-            for name, run in implementations.items():
-                times[name].append(timed_ms(run, device) / (5 * arguments.clips))
-        for name, measured in times.items():
-            p10, p50, p90 = torch.tensor(measured).quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
-            print(f"{metric:>14}{name:>22}{p50:10.3f}{p10:10.3f}{p90:10.3f}")
-            rows.append({"metric": metric, "implementation": name, "p10": p10, "p50": p50, "p90": p90})
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        setting = {"clips": arguments.clips, "size": arguments.size, "runs": arguments.runs}
-        arguments.out.write_text(json.dumps({"machine": machine, **setting, "rows": rows}, indent=2))
+    for name, (metric, loop, make) in SCORES.items():
+        metric.to(device)
+        for clips in arguments.clips:
+            inputs = make(clips, arguments.size, device)
+            runs = {"loop": partial(loop, *inputs), "avslib": partial(score, metric, *inputs)}
+            timings = time_in_turn(
+                runs, device=device, rounds=arguments.rounds, seconds=arguments.seconds, atol=2e-6, rtol=0
+            )
+            if device.type == "cuda":
+                update_without_waiting(metric, *inputs)
+            for implementation, (ms, speedup) in timings.items():
+                memory = peak_bytes(runs[implementation], device)
+                print(f"{name:>14}{clips:7}{implementation:>16}", end="")
+                print("".join(f"{ms[p]:10.2f}" for p in ("p50", "p10", "p90")), end="    ")
+                print(f"{speedup['p50']:10.1f}{memory / 1e6:9.1f}")
+                rows.append(
+                    {
+                        "score": name,
+                        "clips": clips,
+                        "implementation": implementation,
+                        "ms": ms,
+                        "speedup": speedup,
+                        "bytes": memory,
+                    }
+                )
+    if device.type == "cuda":
+        print("no update waited for the GPU")
+    write(arguments, "metrics", rows, no_update_waits=device.type == "cuda" or None)
 
 
 if __name__ == "__main__":

@@ -1,116 +1,176 @@
-"""How long the sampler takes: ten DDIM steps over B*T latents, on the CPU or on a CUDA device.
+"""How long sampling takes: ten DDIM steps from noise to the latents of B*T frames, several samples of each.
 
-  python benchmarks/sampler_latency.py --device cuda --frames 1 5 20 80 --samples 1 16
+  python benchmarks/sampler_latency.py --device cuda --out benchmarks/results/cuda/sampler_latency.json
 
-Times the library's sampler beside a plain loop over diffusers' scheduler, in turn, after a warm-up and a
-check that both give the same latents; prints the machine and quantiles, and writes them as JSON with --out.
+The reference is the loop that diffusers documents, around the same denoiser. Beside it stand the library's
+sampler as it is, compiled, and on a GPU replayed as a CUDA graph; and, as the bound that no sampler of small
+batches beats by much, reading all weights of the denoiser from the cache once a step.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
+from _measure import Run, make_parser, set_up, time_in_turn, write
 from torch import Tensor
 
-import avslib
 from avslib.latent import LatentCondDiffusion, NoiseEstimator, cosine_ddim
 
+LOOP, WEIGHTS = "diffusers loop", "read the weights"
+FRAMES = {"cpu": (1, 5, 20, 80), "cuda": (1, 5, 20, 80, 320, 1024, 4096)}
+SAMPLES = {"cpu": (1, 16), "cuda": (1, 4, 16, 64)}
+COMPILED = {"cpu": (5,), "cuda": (5, 80)}
+"""B*T at which the compiled sampler is timed: compiling takes from 10 s to a minute for every shape."""
 
-def plain_loop(denoiser: NoiseEstimator, condition: Tensor, noise: Tensor, steps: int) -> Tensor:
+
+def diffusers_loop(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) -> Tensor:
     """Sample as diffusers' own documentation does."""
     scheduler = cosine_ddim()
-    scheduler.set_timesteps(steps, device=noise.device)
+    scheduler.set_timesteps(diffusion.num_inference_steps, device=noise.device)
     latent = noise
     with torch.no_grad():
         for timestep in scheduler.timesteps:
-            predicted = denoiser(latent, timestep.expand(latent.shape[:-1]), condition)
+            predicted = diffusion.denoiser(latent, timestep.expand(latent.shape[:-1]), condition)
             latent = scheduler.step(predicted, timestep, latent).prev_sample
     return latent
 
 
-def timed_ms(run: Callable[[], Tensor], device: torch.device) -> float:
-    """Time one call, in ms: CUDA events on a GPU, the clock elsewhere."""
-    if device.type == "cuda":
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
+def compiled(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) -> Run:
+    """Compile the sampler for one shape, on a GPU with CUDA graphs."""
+    torch.compiler.reset()  # what was compiled for another shape is of no use, and counts as a recompilation
+    mode = "reduce-overhead" if condition.is_cuda else None
+    sample = torch.compile(diffusion.sample, dynamic=False, mode=mode)
+    run = partial(sample, condition, noise=noise)
+    for _ in range(3):  # compiles, then captures the graph, then replays it
         run()
-        end.record()
-        torch.cuda.synchronize(device)
-        return start.elapsed_time(end)
-    begun = time.perf_counter()
-    run()
-    return 1e3 * (time.perf_counter() - begun)
+    return run
+
+
+def graphed(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) -> Run:
+    """Capture the sampler in a CUDA graph; a call copies its inputs in and replays it.
+
+    The output is the graph's own memory, which the harness overwrites between calls.
+    """
+    inputs = condition.clone(), noise.clone()
+    graph, output = capture(lambda: diffusion.sample(inputs[0], noise=inputs[1]))
+
+    def run() -> Tensor:
+        inputs[0].copy_(condition)
+        inputs[1].copy_(noise)
+        graph.replay()
+        return output
+
+    return run
+
+
+def weight_reader(denoiser: NoiseEstimator, steps: int) -> Run:
+    """Return what reads all parameters, one flat buffer, once a step."""
+    weights = torch.cat([parameter.detach().flatten() for parameter in denoiser.parameters()])
+
+    def read() -> Tensor:
+        return torch.stack([weights.sum() for _ in range(steps)])
+
+    if not weights.is_cuda:
+        return read
+    graph, output = capture(read)
+
+    def replay() -> Tensor:
+        graph.replay()
+        return output
+
+    return replay
+
+
+def capture(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """Return a CUDA graph of a call and the tensor that it writes to; after a warm-up on another stream."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = run()
+    return graph, output
+
+
+def compiler_problem(device: torch.device) -> str | None:
+    """Say why nothing can be compiled for a device, if so."""
+    try:
+        torch.compile(torch.nn.Softplus().to(device))(torch.ones(8, device=device))
+    except Exception as error:  # no C++ compiler, no Triton, a Python that is too new: each has its own
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 5, 20, 80], help="B*T")
-    parser.add_argument("--samples", type=int, nargs="+", default=[1, 16], help="samples a frame")
+    parser = make_parser(__doc__, rounds=50)
+    parser.add_argument("--frames", type=int, nargs="+", help=f"B*T (default: {FRAMES})")
+    parser.add_argument("--samples", type=int, nargs="+", help=f"samples a frame (default: {SAMPLES})")
+    parser.add_argument("--compile", type=int, nargs="*", help=f"B*T to compile for (default: {COMPILED})")
     parser.add_argument("--steps", type=int, default=10, help="sampling steps")
-    parser.add_argument("--runs", type=int, default=50, help="timed calls of each")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--seconds", type=float, default=2, help="of timing for each shape, about")
     arguments = parser.parse_args()
+    device = set_up(arguments)
+    arguments.frames = arguments.frames or FRAMES[device.type]
+    arguments.samples = arguments.samples or SAMPLES[device.type]
+    if arguments.compile is None:
+        arguments.compile = COMPILED[device.type]
+    problem = compiler_problem(device) if arguments.compile else None
+    if problem is not None:
+        print(f"nothing is compiled: {problem}")
 
-    device = torch.device(arguments.device)
-    torch.manual_seed(0)
     denoiser = NoiseEstimator().to(device).eval()
-    diffusion = LatentCondDiffusion(denoiser, num_inference_steps=arguments.steps).to(device)
-    on_gpu = device.type == "cuda"
-    machine = {
-        "device": torch.cuda.get_device_name(device)
-        if on_gpu
-        else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "avslib": avslib.__version__,
-    }
-    print(machine)
-    print(f"{'frames':>7}{'samples':>8}{'sampler':>10}{'p50':>8}{'p90':>8}{'p99':>8}  ms")
+    diffusion = LatentCondDiffusion(denoiser, num_inference_steps=arguments.steps).to(device).eval()
+    floor = weight_reader(denoiser, arguments.steps)
     rows = []
+    print(
+        f"{'frames':>7}{'samples':>8}{'implementation':>20}{'p50':>9}{'p10':>9}{'p90':>9}{'p99':>9}  ms",
+        end="",
+    )
+    print(f"{'x faster':>10}{'x weights':>10}")
     for frames in arguments.frames:
         for samples in arguments.samples:
-            condition = torch.randn(samples, frames, 24, device=device)
-            noise = torch.randn_like(condition)
-
-            def library(condition: Tensor = condition, noise: Tensor = noise) -> Tensor:
-                return diffusion.sample(condition, noise=noise)
-
-            def plain(condition: Tensor = condition, noise: Tensor = noise) -> Tensor:
-                return plain_loop(denoiser, condition, noise, arguments.steps)
-
-            torch.testing.assert_close(library(), plain(), rtol=1e-5, atol=1e-5)
-            runs = {"avslib": library, "plain loop": plain}
-            times: dict[str, list[float]] = {name: [] for name in runs}
-            for _ in range(arguments.runs):
-                for name, run in runs.items():
-                    times[name].append(timed_ms(run, device))
-            for name, measured in times.items():
-                p50, p90, p99 = torch.tensor(measured).quantile(torch.tensor([0.5, 0.9, 0.99])).tolist()
-                print(f"{frames:7}{samples:8}{name:>10}{p50:8.2f}{p90:8.2f}{p99:8.2f}")
+            condition = torch.randn(samples, frames, denoiser.condition_dim, device=device)
+            noise = torch.randn(samples, frames, denoiser.latent_dim, device=device)
+            runs: dict[str, Run] = {
+                LOOP: partial(diffusers_loop, diffusion, condition, noise),
+                "avslib": partial(diffusion.sample, condition, noise=noise),
+            }
+            if frames in arguments.compile and problem is None:
+                runs["avslib compiled"] = compiled(diffusion, condition, noise)
+            if device.type == "cuda":
+                runs["avslib CUDA graph"] = graphed(diffusion, condition, noise)
+            # the first step divides by a signal of 0.0025: the latents of an untrained denoiser are large
+            scale = diffusers_loop(diffusion, condition, noise).abs().max().item()
+            timings = time_in_turn(
+                runs,
+                device=device,
+                rounds=arguments.rounds,
+                unchecked={WEIGHTS: floor},
+                seconds=arguments.seconds,
+                atol=1e-5 * scale,
+            )
+            for name, (ms, speedup) in timings.items():
+                above = ms["p50"] / timings[WEIGHTS].ms["p50"]
+                print(f"{frames:7}{samples:8}{name:>20}", end="")
+                print("".join(f"{ms[p]:9.3f}" for p in ("p50", "p10", "p90", "p99")), end="    ")
+                print(f"{speedup['p50']:10.2f}{above:10.1f}")
                 rows.append(
                     {
                         "frames": frames,
                         "samples": samples,
-                        "sampler": name,
-                        "p50": p50,
-                        "p90": p90,
-                        "p99": p99,
+                        "implementation": name,
+                        "ms": ms,
+                        "speedup": speedup,
+                        "times the weights": above,
                     }
                 )
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(
-            json.dumps({"machine": machine, "steps": arguments.steps, "rows": rows}, indent=2)
-        )
+    weights = {"parameters": sum(parameter.numel() for parameter in denoiser.parameters())}
+    write(arguments, "sampler_latency", rows, **weights, not_compiled_because=problem)
 
 
 if __name__ == "__main__":
