@@ -1,0 +1,161 @@
+"""The rows of the paper's tables, and the controls that it lacks: what is built and what it minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Generator, Tensor
+
+from avslib.latent import cosine_ddim
+from avslib.losses import InfoNCE
+from avslib.models import AVSModel, DiffusionAVS, Segmentation, create_model
+from avslib.training import (
+    AVSBenchObjective,
+    CVAEObjective,
+    DiffusionAVSObjective,
+    ECMVAEObjective,
+    SegmentationObjective,
+)
+from avslib.training.trainer import Objective
+
+
+class EncoderDecoder(DiffusionAVS):
+    """What the paper calls E-D, with DiffusionAVS's neck and head: the pyramid decoded without a latent."""
+
+    stochastic: ClassVar[bool] = False
+
+    def segment(
+        self,
+        frames: Tensor,
+        audio: Tensor | None,
+        masks: Tensor | None = None,
+        labelled: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Segmentation:
+        """Segment frames; see :meth:`AVSModel.forward`."""
+        assert audio is not None
+        pyramid = self.encode(frames, audio, valid).pyramid
+        return Segmentation(self.head(pyramid, size=(frames.shape[-2], frames.shape[-1])))
+
+
+class Regressor(DiffusionAVS):
+    """The same network without diffusion: the latent is what the noise estimator makes of the condition.
+
+    It has every parameter that DiffusionAVS has in inference, and one pass through the estimator instead of
+    ten: what is left of an advantage over it is no matter of capacity.
+    """
+
+    stochastic: ClassVar[bool] = False
+
+    def segment(
+        self,
+        frames: Tensor,
+        audio: Tensor | None,
+        masks: Tensor | None = None,
+        labelled: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Segmentation:
+        """Segment frames; see :meth:`AVSModel.forward`."""
+        assert audio is not None
+        encoded = self.encode(frames, audio, valid)
+        level = torch.zeros(encoded.condition.shape[:-1], device=frames.device)
+        latent = self.diffusion.denoiser(torch.zeros_like(encoded.condition), level, encoded.condition)
+        size = (frames.shape[-2], frames.shape[-1])
+        return Segmentation(self.decode(encoded.pyramid, latent, size=size))
+
+
+def _diffusion(weight: float = 0.1, **loss: bool) -> Callable[[], Objective]:
+    return lambda: DiffusionAVSObjective(contrastive_weight=weight, contrastive=InfoNCE(**loss))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration that is trained: a model by its constructor's arguments, and its objective."""
+
+    title: str
+    objective: Callable[[], Objective]
+    family: str = "diffusion_avs"
+    kind: type[DiffusionAVS] | None = None
+    """A twin that takes the arguments of the family's preset; None for the preset's own class."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    shuffled: bool = False
+    """Whether it is trained with the sound of other clips: what it then scores, it does not hear."""
+
+    def build(self, **sizes: Any) -> AVSModel:
+        """Build the model; ``sizes`` are those of the budget."""
+        arguments = {key: make() if callable(make) else make for key, make in self.arguments.items()}
+        variant = sizes.pop("variant")
+        if self.family.startswith("audio_blind"):
+            sizes.pop("audio_encoder", None)
+        model = create_model(f"{self.family}.{variant}", **sizes, **arguments)
+        if self.kind is None:
+            return model
+        twin = self.kind(**{**cast("dict[str, Any]", model._hub_mixin_config), **arguments})
+        twin.load_state_dict(model.state_dict())  # the same start as the model that it is a twin of
+        return twin
+
+
+ROWS: dict[str, Row] = {
+    "e_d": Row("E-D", SegmentationObjective, kind=EncoderDecoder),
+    "cvae": Row("CVAE", CVAEObjective, "cvae"),
+    "ldm": Row("LDM, audio-visual condition", _diffusion(0.0)),
+    "ldm_none": Row("LDM, no condition", _diffusion(0.0), arguments={"condition": "none"}),
+    "ldm_audio": Row("LDM, audio condition", _diffusion(0.0), arguments={"condition": "audio"}),
+    "ldm_visual": Row("LDM, visual condition", _diffusion(0.0), arguments={"condition": "visual"}),
+    "full": Row("LDM with contrastive loss", _diffusion()),
+    "regressor": Row("the same network without diffusion", SegmentationObjective, kind=Regressor),
+    "shuffled": Row("LDM, trained with other clips' sound", _diffusion(0.0), shuffled=True),
+    "d8": Row("D = 8", _diffusion(), arguments={"latent_dim": 8}),
+    "d16": Row("D = 16", _diffusion(), arguments={"latent_dim": 16}),
+    "d32": Row("D = 32", _diffusion(), arguments={"latent_dim": 32}),
+    "from_truth": Row("decodes z0", _diffusion(), arguments={"decode_from": "ground_truth"}),
+    "from_noised": Row("decodes z0 with noise", _diffusion(), arguments={"decode_from": "noised"}),
+    "from_one_step": Row(
+        "decodes the one-step estimate", _diffusion(), arguments={"decode_from": "one_step"}
+    ),
+    "from_sampled": Row("decodes samples", _diffusion(), arguments={"decode_from": "sampled"}),
+    "from_half": Row(
+        "decodes z0 and samples alike",
+        _diffusion(),
+        arguments={"decode_from": {"ground_truth": 0.5, "sampled": 0.5}},
+    ),
+    "masked": Row("no negatives of the same clip", _diffusion(same_clip_negatives=False)),
+    "attached": Row("contrastive gradient reaches z0", _diffusion(detach_positive=False)),
+    "weight_0.01": Row("lambda 2 = 0.01", _diffusion(0.01)),
+    "weight_1": Row("lambda 2 = 1", _diffusion(1.0)),
+    "leading": Row(
+        "leading timesteps",
+        _diffusion(),
+        arguments={"scheduler": lambda: cosine_ddim(timestep_spacing="leading")},
+    ),
+    "joint": Row(
+        "z0 neither detached nor normalised",
+        _diffusion(),
+        arguments={"detach_diffusion": False, "normalize_latent": False},
+    ),
+    "audio_blind": Row("audio-blind", SegmentationObjective, "audio_blind"),
+    "audio_blind_temporal": Row("audio-blind, temporal", SegmentationObjective, "audio_blind_temporal"),
+    "avsbench": Row("AVSBench", AVSBenchObjective, "avsbench"),
+    "ecmvae": Row("ECMVAE", ECMVAEObjective, "ecmvae"),
+}
+
+TABLES: dict[str, Sequence[str]] = {
+    "1": ("audio_blind", "audio_blind_temporal", "avsbench", "ecmvae", "full"),
+    "2": ("e_d", "cvae", "ldm", "regressor"),
+    "3": ("ldm_none", "ldm_audio", "ldm_visual", "ldm"),
+    "4": ("ldm", "full"),
+    "6": ("d8", "d16", "full", "d32"),
+    "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
+    "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
+    "spacing": ("full", "leading"),
+    "controls": ("regressor", "shuffled", "full"),
+}

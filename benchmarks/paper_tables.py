@@ -1,0 +1,296 @@
+"""Ask the paper's tables again, on clips that anyone can make: train every row, with several seeds.
+
+  python benchmarks/paper_tables.py 2 3 4 --seeds 3            # what is not there yet of these tables
+  python benchmarks/paper_tables.py all --budget gpu           # 224 x 224, PVT v2 b2; hours on a GPU
+  python benchmarks/paper_tables.py 2 --seeds 3 --list         # what would be run, and what is there
+
+A run is a row, a setting and a seed. All runs of a budget see the same clips and take as many steps, start
+from encoders that learned classes from other clips, keep the epoch that is best on the validation clips and
+meet the test clips once. A run leaves one JSON file, with the score of every test clip; a run that was
+killed goes on from its last epoch. Runs of one seed are done before those of the next. Several calls may
+work on the same tables: each takes the runs that no other has begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from _measure import describe
+from _paper_rows import ROWS, TABLES, Row
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, Dataset
+
+from avslib.clip import Clip
+from avslib.data import READERS, ClipDataset, SilentSound, SwappedSound, write_avsbench
+from avslib.metrics import f_score, frame_iou
+from avslib.models import AVSModel, DiffusionAVS
+from avslib.training import (
+    ModelPredictions,
+    evaluate,
+    fit,
+    latent_std,
+    pretrain_encoders,
+    render_labelled,
+    warmup_cosine,
+)
+
+RUNS = Path("runs", "paper")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every row of a table gets."""
+
+    variant: str
+    size: int
+    clips: Mapping[str, Mapping[str, int]]
+    epochs: Mapping[str, int]
+    learning_rate: float
+    pretrain_clips: int
+    batch_size: int = 4
+    num_samples: int = 8
+    backbone: str | None = None
+
+    def sizes(self) -> dict[str, str]:
+        """Return what the model's constructor is told."""
+        backbone = {} if self.backbone is None else {"backbone": self.backbone}
+        return {"variant": self.variant, "audio_encoder": "mel_cnn", **backbone}
+
+
+_FEW = {"train": 1500, "val": 100, "test": 240}
+_TINY = {"train": 8, "val": 2, "test": 4}
+BUDGETS = {
+    "cpu": Budget(
+        "small", 112, {"s4": _FEW, "ms3": _FEW}, {"s4": 3, "ms3": 3}, learning_rate=1e-3, pretrain_clips=1000
+    ),
+    "gpu": Budget(
+        "pvt_v2_b5",
+        224,
+        {
+            "s4": {"train": 4000, "val": 400, "test": 740},
+            "ms3": {"train": 1200, "val": 120, "test": 240},
+        },
+        {"s4": 15, "ms3": 30},
+        learning_rate=1e-4,
+        pretrain_clips=4000,
+        backbone="pvt_v2_b2",
+    ),
+    "tiny": Budget(
+        "small",
+        32,
+        {"s4": _TINY, "ms3": _TINY},
+        {"s4": 1, "ms3": 1},
+        learning_rate=1e-3,
+        pretrain_clips=4,
+    ),
+}
+"""``tiny`` is for trying the command out."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    budget: str
+    setting: str
+    row: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name it, as a file name."""
+        return f"{self.row}-seed{self.seed}"
+
+
+def open_splits(run: Run) -> dict[str, ClipDataset]:
+    """Make the clips, where they are not there yet, and open them; one process at a time."""
+    budget = BUDGETS[run.budget]
+    root = RUNS / run.budget / "data"
+    write_avsbench(
+        root,
+        setting=run.setting,
+        clips=budget.clips[run.setting],
+        size=budget.size,
+        videos=False,
+        workers=os.cpu_count() or 1,
+    )
+    size = (budget.size, budget.size)
+    return {
+        split: READERS[run.setting](root, split, size=size, normalize=False)
+        for split in ("train", "val", "test")
+    }
+
+
+def start(model: AVSModel, run: Run) -> None:
+    """Give a model the encoders of its seed, which are trained once and kept."""
+    budget = BUDGETS[run.budget]
+    names = [name for name in ("visual_encoder", "audio_encoder") if getattr(model, name) is not None]
+    width = 128 if model.audio_encoder is None else model.audio_encoder.embedding_dim
+    path = RUNS / run.budget / f"encoders-{width}-seed{run.seed}.safetensors"
+    if not path.exists():
+        set_seed(run.seed)
+        teacher = ROWS["ldm"].build(**budget.sizes(), audio_channels=width)
+        pretrain_encoders(teacher, render_labelled("train", budget.pretrain_clips, budget.size))
+        kept = {
+            key: value
+            for key, value in teacher.state_dict().items()
+            if key.startswith(("visual_encoder.", "audio_encoder."))
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(kept, path)
+    stored = load_file(path)
+    for name in names:
+        part = {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")}
+        getattr(model, name).load_state_dict(part)
+
+
+def train(
+    row: Row, run: Run, folder: Path, splits: Mapping[str, ClipDataset]
+) -> tuple[AVSModel, list[dict[str, float]]]:
+    """Train a row, and return the model of its best epoch and what every epoch was like."""
+    budget = BUDGETS[run.budget]
+    set_seed(run.seed)
+    model = row.build(**budget.sizes())
+    start(model, run)
+    set_seed(run.seed)
+    clips = SwappedSound(splits["train"]) if row.shuffled else splits["train"]
+    loader = DataLoader(cast("Dataset[Clip]", clips), budget.batch_size, shuffle=True, drop_last=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, budget.learning_rate, fused=True)
+    epochs = budget.epochs[run.setting]
+    steps = epochs * len(loader)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), step_scheduler_with_optimizer=False)
+    history = fit(
+        model,
+        row.objective(),
+        loader,
+        optimizer,
+        epochs=epochs,
+        run_dir=folder,
+        lr_scheduler=warmup_cosine(optimizer, steps=steps, warmup_steps=steps // 20),
+        validate=lambda network: evaluate(network, splits["val"])["miou"],
+        accelerator=accelerator,
+        resume=True,
+    )
+    return model, history
+
+
+def score(model: AVSModel, clips: ClipDataset, num_samples: int) -> dict[str, list[float]]:
+    """Return mIoU and F of every clip, by protocol ``avsbench``; F of a clip without truth is NaN."""
+    ious, scores = [], []
+    for prediction in ModelPredictions(model, clips, num_samples=num_samples):
+        for logits, masks in zip(prediction.logits, prediction.masks, strict=True):
+            ious.append(frame_iou(logits[None], masks[None]).mean().item())
+            scores.append(f_score(logits[None], masks[None]).item())
+    return {"miou": [round(x, 5) for x in ious], "f_score": [round(x, 5) for x in scores]}
+
+
+def test(model: AVSModel, clips: ClipDataset, num_samples: int) -> dict[str, object]:
+    """Return what a model scores, and what is left of it when something is taken away."""
+    sounds = {"true sound": clips, "silence": SilentSound(clips), "another clip's sound": SwappedSound(clips)}
+    found: dict[str, object] = {name: score(model, heard, num_samples) for name, heard in sounds.items()}
+    if isinstance(model, DiffusionAVS) and model.stochastic:
+        found["latent: one sample"] = score(model, clips, 1)
+        for name, latent in (("latent: noise", "noise"), ("latent: true z0", "ground_truth")):
+            found[name] = evaluate(model, clips, latent=latent)
+        found["std of z0"] = latent_std(model, clips)
+    return found
+
+
+def do(run: Run, out: Path) -> None:
+    """Train and test one row, and write what was found."""
+    torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
+    row, budget = ROWS[run.row], BUDGETS[run.budget]
+    folder = RUNS / run.budget / run.setting / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = open_splits(run)
+    begun, used = time.monotonic(), time.process_time()
+    model, history = train(row, run, folder, splits)
+    trained = time.monotonic() - begun
+    found = test(model, splits["test"], budget.num_samples)
+    report = {
+        **asdict(run),
+        "title": row.title,
+        "machine": describe("cuda" if torch.cuda.is_available() else "cpu"),
+        "budget": {"name": run.budget, **asdict(budget)},
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "history": history,
+        "seconds": {
+            "training": trained,
+            "all": time.monotonic() - begun,
+            "of CPU": time.process_time() - used,
+        },
+        "test": found,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".new").write_text(json.dumps(report) + "\n", encoding="utf-8")
+    out.with_suffix(".new").replace(out)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # the best weights stay
+
+
+def claim(run: Run) -> bool:
+    """Take a run, unless another process has."""
+    path = RUNS / run.budget / run.setting / f"{run.name}.pid"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        text = path.read_text()
+        if text.isdigit() and Path(f"/proc/{text}").exists():
+            return False
+        path.write_text(str(os.getpid()))  # of a process that was killed
+    return True
+
+
+def plan(arguments: argparse.Namespace) -> list[Run]:
+    """Return the runs that were asked for, those of one seed after those of another."""
+    tables = list(TABLES) if "all" in arguments.tables else arguments.tables
+    rows = list(dict.fromkeys(row for table in tables for row in TABLES[table]))
+    return [
+        Run(arguments.budget, setting, row, seed)
+        for seed in range(arguments.seeds)
+        for setting in arguments.settings
+        for row in rows
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "tables", nargs="+", choices=(*TABLES, "all"), metavar="TABLE", help=", ".join(TABLES)
+    )
+    parser.add_argument("--settings", nargs="+", choices=("s4", "ms3"), default=["ms3"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", choices=BUDGETS, default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks", "results", "paper"))
+    parser.add_argument("--list", action="store_true", help="say what is there, and train nothing")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    for run in plan(arguments):
+        out = arguments.out / run.budget / run.setting / f"{run.name}.json"
+        if arguments.list:
+            print(
+                f"{'there' if out.exists() else 'to do':8}{run.setting:5}{run.name:24}{ROWS[run.row].title}"
+            )
+        elif not out.exists() and claim(run):
+            do(run, out)
+
+
+if __name__ == "__main__":
+    main()
