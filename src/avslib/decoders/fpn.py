@@ -75,20 +75,30 @@ class FPNHead(nn.Module):
         for i, level in enumerate(pyramid):
             check_shape(f"pyramid[{i}]", level, "... c h w", c=self.in_channels)
         sizes = [(level.shape[-2], level.shape[-1]) for level in pyramid]
-        total = self._refine(pyramid[0], 0, sizes)
+        total = self._classify(pyramid[0], 0, sizes)
         for i in range(1, len(pyramid)):
-            total = total + self._refine(pyramid[i], i, sizes)
-        logits = _enlarge(self.classify(total.flatten(0, -4)), size)
+            total = total + self._classify(pyramid[i], i, sizes)
+        logits = _enlarge(total.flatten(0, -4), size)
         return logits.unflatten(0, total.shape[:-3])
 
-    def _refine(self, x: Tensor, level: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
+    def _classify(self, x: Tensor, level: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Return what a level adds to the logits, at the size of the finest one.
+
+        The paper's head enlarges the features of every level to that size and classifies their sum. Both are
+        linear and treat channels and pixels apart, so a level is classified first, where it is smaller.
+        """
         leading = x.shape[:-3]
         x = x.flatten(0, -4)
-        for i, step in enumerate(self.levels[level].children()):
+        steps = list(self.levels[level].children())
+        for i, step in enumerate(steps):
             x = step(x)
-            if level > 0:
+            if i < len(steps) - 1:
                 x = _enlarge(x, sizes[level - 1 - i])
-        return x.unflatten(0, leading)
+        if level == 0:
+            logits = self.classify(x)
+        else:  # the bias counts once
+            logits = _enlarge(nn.functional.conv2d(x, self.classify.weight), sizes[0])
+        return logits.unflatten(0, leading)
 
 
 def _step(in_channels: int, out_channels: int, num_groups: int) -> nn.Sequential:
