@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
 from torch import Tensor
 
 
@@ -67,3 +68,14 @@ def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:
     """
     if value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_all(allowed: Tensor, message: str) -> None:
+    """Raise ``ValueError`` with a message unless all elements are True; waits for an accelerator.
+
+    A compiled graph, which cannot branch on values, has an assertion instead, which raises ``RuntimeError``.
+    """
+    if torch.compiler.is_compiling():
+        torch._assert_async(allowed.all(), message)
+    elif not allowed.all():
+        raise ValueError(message)

@@ -10,6 +10,7 @@ from avslib._version import __version__
 from avslib.cli.cache_audio import add_cache_audio
 from avslib.cli.doctor import add_doctor
 from avslib.cli.evaluate import add_evaluate
+from avslib.cli.export import add_export
 from avslib.cli.listen import add_listen
 from avslib.cli.pack import add_pack
 from avslib.cli.prepare import add_prepare
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_evaluate,
         add_listen,
         add_convert,
+        add_export,
         add_models,
     ):
         add(commands)

@@ -142,7 +142,7 @@ class TPAVI(nn.Module):
         elif not isinstance(self.batch_norm, nn.Identity):  # such as a SyncBatchNorm
             return pixels + self._normalize(torch.baddbmm(bias, weights, values))
         # The bias is the value of one more second, whose weight is 1 for every pixel.
-        values = torch.cat([values, bias.to(values.dtype).expand(len(values), 1, -1)], dim=1)
+        values = torch.cat([values, bias.to(values.dtype).expand(values.shape[0], 1, -1)], dim=1)
         return torch.baddbmm(pixels, F.pad(weights, (0, 1), value=1.0), values)
 
     def _normalize(self, y: Tensor) -> Tensor:

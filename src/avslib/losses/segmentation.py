@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avslib._checks import check_shape
+from avslib._checks import check_all, check_shape
 
 
 def binary_cross_entropy(
@@ -105,8 +105,10 @@ def cross_entropy(logits: Tensor, masks: Tensor, labelled: Tensor | None = None)
     """
     size = check_shape("logits", logits, "b t k h w")
     scores, truth = _labelled_frames(logits, masks, labelled)
-    if ((truth < 0) | (truth >= size["k"])).any():
-        raise ValueError(f"masks: expected classes from 0 to {size['k'] - 1} where labelled, got others")
+    check_all(
+        (truth >= 0) & (truth < size["k"]),
+        f"masks: expected classes from 0 to {size['k'] - 1} where labelled, got others",
+    )
     return F.cross_entropy(scores, truth.long(), reduction="sum") / max(truth.numel(), 1)
 
 
@@ -142,8 +144,7 @@ def binary_frames(logits: Tensor, masks: Tensor, labelled: Tensor | None) -> tup
     """
     check_shape("logits", logits, "b t 1 h w")
     scores, truth = _labelled_frames(logits, masks, labelled)
-    if ((truth != 0) & (truth != 1)).any():
-        raise ValueError("masks: expected the values 0 and 1 where labelled, got others")
+    check_all((truth == 0) | (truth == 1), "masks: expected the values 0 and 1 where labelled, got others")
     return scores.squeeze(1), truth.to(scores.dtype)
 
 

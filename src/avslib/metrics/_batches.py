@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from avslib._checks import check_positive, check_shape
+from avslib._checks import check_all, check_positive, check_shape
 
 
 def check_frames(
@@ -35,11 +35,10 @@ def not_binary(masks: Tensor) -> Tensor:
 
 
 def check_binary(wrong: Tensor) -> None:
-    """Raise ``ValueError`` if a frame, or a count of frames, is wrong; waits for an accelerator."""
-    if wrong.any():
-        raise ValueError(
-            "masks: expected the values 0 and 1, got others; grey levels must be read as 0 and 1"
-        )
+    """Raise ``ValueError`` if a frame, or a count of frames, is wrong."""
+    check_all(
+        wrong == 0, "masks: expected the values 0 and 1, got others; grey levels must be read as 0 and 1"
+    )
 
 
 def mean_over_batches(

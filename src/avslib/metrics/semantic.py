@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from avslib._checks import check_one_of, check_positive, check_shape
+from avslib._checks import check_all, check_one_of, check_positive, check_shape
 from avslib.metrics._batches import add_settings
 from avslib.metrics._plots import plot_named_bars
 from avslib.metrics.classes import (
@@ -259,11 +259,10 @@ class SemanticFScore(_SemanticScore):
 
 
 def _check_classes(wrong: Tensor) -> None:
-    if wrong.any():
-        raise ValueError(
-            "masks: expected classes in [0, num_classes) or ignore_index, and such classes predicted, "
-            "got others"
-        )
+    check_all(
+        wrong == 0,
+        "masks: expected classes in [0, num_classes) or ignore_index, and such classes predicted, got others",
+    )
 
 
 def _first_largest(scores: Tensor) -> Tensor:

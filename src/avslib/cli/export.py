@@ -1,0 +1,44 @@
+"""The command that writes a model as an ONNX file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from avslib.cli._parser import Commands
+
+
+def add_export(commands: Commands) -> None:
+    """Add ``avslib export``."""
+    parser = commands.add_parser(
+        "export",
+        help="write a model as an ONNX file, to run without PyTorch",
+        description="Write a model's inference as one ONNX file. Frames go in as uint8 RGB, noise is an "
+        "input, the number of clips is free. The file is written once onnxruntime gives the model's logits.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", help="folder that save_pretrained wrote, or repository of the hub")
+    parser.add_argument("target", type=Path, help="the file to write, .onnx")
+    parser.add_argument("--seconds", type=int, default=5, metavar="T", help="length of a clip (default: 5)")
+    parser.add_argument("--size", type=int, default=224, help="side of a frame in px (default: 224)")
+    parser.add_argument("--model-class", help="the model's class, where its folder does not say")
+    parser.set_defaults(run=_export)
+
+
+def _export(parsed: argparse.Namespace) -> int:
+    from avslib.models.export import export_onnx
+    from avslib.models.saved import load_model
+
+    model = load_model(parsed.model, model_class=parsed.model_class)
+    difference = export_onnx(model, parsed.target, seconds=parsed.seconds, size=(parsed.size, parsed.size))
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(parsed.target, providers=["CPUExecutionProvider"])
+    for kind, tensors in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        for tensor in tensors:
+            shape = ", ".join(map(str, tensor.shape))
+            print(f"{kind:6}  {tensor.name:7}  {tensor.type}  ({shape})")
+    print(f"onnxruntime's logits differ from PyTorch's by up to {difference:.1e}")
+    print(f"{parsed.target}: {parsed.target.stat().st_size / 1e6:.1f} MB")
+    return 0
