@@ -1,0 +1,164 @@
+"""What the paper says: its numbers, and the comparisons that it draws from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Scores = Mapping[str, Mapping[str, float]]
+"""By setting, then by measure: mIoU in percent, F in [0, 1]."""
+
+
+class Published(NamedTuple):
+    """A row of the paper."""
+
+    label: str
+    scores: Scores
+
+
+class Table(NamedTuple):
+    """What a table asks."""
+
+    title: str
+    question: str
+    reference: str
+    """The row that the others are compared with."""
+    published: Mapping[str, Published] = {}
+    """The paper's rows, by the names that they have in ``_paper_rows``."""
+
+
+class Claim(NamedTuple):
+    """One row is better than another."""
+
+    table: str
+    text: str
+    better: str
+    worse: str
+
+    def published(self, setting: str, measure: str) -> float | None:
+        """Return by how much the paper's better row is better; None where the paper has no number."""
+        rows = TABLES_OF_PAPER.get(self.table, Table("", "", "")).published
+        scores = [rows[row].scores.get(setting, {}) for row in (self.better, self.worse) if row in rows]
+        if len(scores) < 2 or any(measure not in score for score in scores):
+            return None
+        return scores[0][measure] - scores[1][measure]
+
+
+def _row(label: str, s4: tuple[float, float], ms3: tuple[float, float]) -> Published:
+    return Published(label, {"s4": _scores(s4), "ms3": _scores(ms3)})
+
+
+def _scores(pair: tuple[float, float]) -> dict[str, float]:
+    return {"miou": pair[0], "f_score": pair[1]}
+
+
+TABLES_OF_PAPER: dict[str, Table] = {
+    "1": Table(
+        "Table I: systems",
+        "How good is the whole model beside others? The paper also has four systems of related tasks, which "
+        "are not here; audio-blind decoders and ECMVAE are not in the paper's table.",
+        "avsbench",
+        {
+            "avsbench": _row("AVSBench", (78.74, 0.879), (54.00, 0.645)),
+            "full": _row("the full model", (81.38, 0.902), (58.18, 0.709)),
+        },
+    ),
+    "2": Table(
+        "Table II: the latent diffusion model",
+        "Does a latent that is generated help, and is diffusion the way to generate it? None of these rows "
+        "has the contrastive loss. The row without diffusion is not the paper's: it has the same networks, "
+        "and takes as latent what the noise estimator makes of the condition in one pass.",
+        "e_d",
+        {
+            "e_d": _row("E-D", (78.89, 0.881), (54.28, 0.648)),
+            "cvae": _row("CVAE", (79.97, 0.888), (55.21, 0.661)),
+            "ldm": _row("LDM", (81.02, 0.894), (57.67, 0.698)),
+        },
+    ),
+    "3": Table(
+        "Table III: the condition",
+        "What should the diffusion be told? None of these rows has the contrastive loss. The sound reaches "
+        "the head by another way too, whatever the condition.",
+        "ldm_none",
+        {
+            "ldm_none": _row("None", (80.04, 0.889), (56.12, 0.671)),
+            "ldm_audio": _row("Audio", (80.29, 0.892), (56.59, 0.680)),
+            "ldm_visual": _row("Visual", (80.68, 0.892), (57.21, 0.688)),
+            "ldm": _row("Audio-visual", (81.02, 0.894), (57.67, 0.698)),
+        },
+    ),
+    "4": Table(
+        "Table IV: contrastive learning",
+        "Does it help to pull the condition towards the code of its own mask, away from those of others?",
+        "ldm",
+        {
+            "ldm": _row("without the contrastive loss", (81.02, 0.894), (57.67, 0.698)),
+            "full": _row("with it", (81.38, 0.902), (58.18, 0.709)),
+        },
+    ),
+    "5": Table(
+        "Table V: pre-training on S4",
+        "Does MS3 gain from weights that were trained on S4?",
+        "full",
+        {
+            "full": Published("from scratch", {"ms3": {"miou": 58.18}}),
+            "full_from_s4": Published("pre-trained on S4", {"ms3": {"miou": 60.94}}),
+        },
+    ),
+    "6": Table(
+        "Table VI: the size of the latent",
+        "How many numbers should a latent have?",
+        "full",
+        {
+            "d8": _row("D = 8", (81.04, 0.892), (57.28, 0.689)),
+            "d16": _row("D = 16", (81.18, 0.895), (57.98, 0.704)),
+            "full": _row("D = 24", (81.38, 0.902), (58.18, 0.709)),
+            "d32": _row("D = 32", (80.78, 0.891), (57.01, 0.687)),
+        },
+    ),
+}
+"""The paper's numbers with PVT v2; its tables II, III, IV and VI have no others. Labels are shortened."""
+
+TABLES_BEYOND: dict[str, Table] = {
+    "decode_from": Table(
+        "`decode_from`: which latent the head learns to decode",
+        "The paper does not say whether the head sees, while it is trained, the code of the true mask, that "
+        "code with noise, or what the diffusion makes of it. The reference is the library's default, a "
+        "mixture.",
+        "full",
+    ),
+    "loss": Table(
+        "The contrastive loss, and what gradients reach",
+        "Other frames of a clip as negatives or not, the gradient of the contrastive loss to z0 or not, its "
+        "weight lambda 2 (0.1 in the paper and in the reference), and a z0 that is neither kept from the "
+        "gradient of the diffusion nor normalised.",
+        "full",
+    ),
+    "spacing": Table(
+        "`timestep_spacing`: which noise levels are visited",
+        "Sampling visits some of the noise levels of training. The reference starts at the noisiest of them "
+        "(trailing), the other never visits it (leading).",
+        "full",
+    ),
+}
+
+CLAIMS = (
+    Claim("1", "the full model beats AVSBench", "full", "avsbench"),
+    Claim("2", "a CVAE beats E-D", "cvae", "e_d"),
+    Claim("2", "the LDM beats the CVAE", "ldm", "cvae"),
+    Claim("2", "the LDM beats E-D", "ldm", "e_d"),
+    Claim("text", "diffusion, not parameters, brings the gain", "ldm", "regressor"),
+    Claim("3", "an audio condition beats none", "ldm_audio", "ldm_none"),
+    Claim("3", "a visual condition beats an audio one", "ldm_visual", "ldm_audio"),
+    Claim("3", "an audio-visual condition beats a visual one", "ldm", "ldm_visual"),
+    Claim("3", "an audio-visual condition beats none", "ldm", "ldm_none"),
+    Claim("4", "contrastive learning helps", "full", "ldm"),
+    Claim("5", "pre-training on S4 helps", "full_from_s4", "full"),
+    Claim("6", "D = 24 beats D = 8", "full", "d8"),
+    Claim("6", "D = 24 beats D = 16", "full", "d16"),
+    Claim("6", "D = 24 beats D = 32", "full", "d32"),
+)
+"""Table by table, and what section IV-B says of parameters."""
+
+NAMES = {"1": "I", "2": "II", "3": "III", "4": "IV", "5": "V", "6": "VI", "text": "IV-B, text"}
+"""How the paper calls a table."""

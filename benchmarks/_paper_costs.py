@@ -1,0 +1,117 @@
+"""What the runs of a study were given, what they cost, and which are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from statistics import fmean
+
+from _paper_claims import TABLES_OF_PAPER
+from _paper_results import Report, Study
+from _paper_rows import ROWS, TABLES
+from _paper_writing import hours, many, minutes, named, span, table
+
+SEEDS = 3
+"""How many every row should have at least."""
+
+
+def origin(study: Study) -> str:
+    """Say what the models of a study were given."""
+    budget = study.settings
+    clips, epochs = budget["clips"][study.setting], budget["epochs"][study.setting]
+    seeds = [len(found) for found in study.runs.values()]
+    return (
+        f"- **{study.title}**: {budget['size']} x {budget['size']} pixels; {clips['train']:,} clips to train "
+        f"on, {clips['val']:,} to choose the epoch by, {clips['test']:,} to test on; "
+        f"{many(epochs, 'epoch')} in batches of {budget['batch_size']}, learning rate "
+        f"{budget['learning_rate']:g}. The backbone is `{_backbone(budget['variant'], budget['backbone'])}`, "
+        f"the sizes are those of the preset `{budget['variant']}`, the audio encoder is `mel_cnn`; both "
+        f"encoders begin with random weights and first learn classes from "
+        f"{many(budget['pretrain_clips'], 'synthetic clip')}: nothing comes from ImageNet or AudioSet. "
+        f"{many(len(study.runs), 'row')}, with {span(seeds)} {'seed' if max(seeds) == 1 else 'seeds'} each, "
+        f"on {_machines(study)}."
+    )
+
+
+def cost(study: Study) -> str:
+    """Write parameters, chosen epochs and time of every row."""
+    lines = []
+    for row, seeds in study.runs.items():
+        reports = [seeds[seed] for seed in sorted(seeds)]
+        best = [
+            max(report["history"], key=lambda record: record["validation"])["epoch"] for report in reports
+        ]
+        lines.append(
+            [
+                named(study, row),
+                f"{reports[0]['parameters'] / 1e6:.2f} M",
+                ", ".join(map(str, best)),
+                *(_mean_minutes(reports, part) for part in ("training", "all", "of CPU")),
+            ]
+        )
+    header = ("row", "trainable parameters", "epoch chosen, by seed", "training", "with the test", "CPU time")
+    every = list(study.reports())
+    wall, processor = (sum(report["seconds"].get(part, 0) for report in every) for part in ("all", "of CPU"))
+    return (
+        f"{table(header, lines)}\n\n{many(len(every), 'run')}: {hours(wall)}, each run counted from its "
+        f"start to its end, and {hours(processor)} of CPU time."
+    )
+
+
+def _mean_minutes(reports: Sequence[Report], part: str) -> str:
+    """Write the mean of what was timed; nothing if it was not timed."""
+    times = [report["seconds"][part] for report in reports if part in report["seconds"]]
+    return minutes(fmean(times)) if times else ""
+
+
+def commands(study: Study) -> str:
+    """Write the command of every table, and which of its runs are missing."""
+    seeds = range(max(SEEDS, 1 + max(seed for found in study.runs.values() for seed in found)))
+    lines = []
+    for key, rows in TABLES.items():
+        missing = {row: [seed for seed in seeds if seed not in study.runs.get(row, {})] for row in rows}
+        gone = "; ".join(
+            f"`{row}`" + (f" seed {', '.join(map(str, these))}" if len(these) < len(seeds) else "")
+            for row, these in missing.items()
+            if these
+        )
+        there = len(rows) * len(seeds) - sum(map(len, missing.values()))
+        command = (
+            f"python benchmarks/paper_tables.py {key} --budget {study.budget} --settings {study.setting} "
+            f"--seeds {len(seeds)}"
+        )
+        lines.append([f"`{command}`", f"{there} of {len(rows) * len(seeds)}", gone or "none"])
+    return table(("command", "runs there", "missing"), lines)
+
+
+def without(studies: Sequence[Study]) -> str:
+    """List the settings without a run, and the paper's tables without a command."""
+    there = {(study.budget, study.setting) for study in studies}
+    lines = [
+        f"- {setting.upper()} with budget `{budget}`: no run. The commands take `--settings {setting}`."
+        for budget in dict.fromkeys(study.budget for study in studies)
+        for setting in ("s4", "ms3")
+        if (budget, setting) not in there
+    ]
+    lines += [
+        f"- {asked.title}: no command yet." for key, asked in TABLES_OF_PAPER.items() if key not in TABLES
+    ]
+    return "\n".join(lines) or "- Nothing."
+
+
+def _machines(study: Study) -> str:
+    machines = [report["machine"] for report in study.reports()]
+    texts = [
+        f"{machine['device']} (torch {machine['torch']}, commit {machine['commit']})" for machine in machines
+    ]
+    return "; ".join(dict.fromkeys(texts))
+
+
+@cache
+def _backbone(variant: str, backbone: str | None) -> str:
+    """Return the backbone of a budget; if it names none, it is the preset's."""
+    if backbone is not None:
+        return backbone
+    config = ROWS["full"].build(variant=variant, audio_encoder="mel_cnn")._hub_mixin_config
+    assert isinstance(config, dict)
+    return str(config["backbone"])

@@ -1,0 +1,146 @@
+"""The pictures of the page on the paper's tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from _paper_claims import NAMES, TABLES_BEYOND, TABLES_OF_PAPER
+from _paper_controls import bounds_by_seed, candidates, ceiling
+from _paper_results import MEASURES, MIOU, Study
+from _paper_rows import TABLES
+from _paper_sections import Judged, finding
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+FINDING_COLORS = {"agrees": "#0072B2", "disagrees": "#D55E00", "undecided": "#777777"}
+"""Colours that the colour-blind tell apart (Okabe and Ito)."""
+
+Curves = Callable[[str], Mapping[int, Sequence[float]]]
+"""A row to its curve over epochs, by seed."""
+
+
+def draw_claims(study: Study, judged: Judged) -> Figure:
+    """Draw the difference of every claim with its interval, beside the paper's."""
+    figure, grid = _axes(1, 2, width=5.2, height=1 + 0.4 * len(judged))
+    places = range(len(judged), 0, -1)
+    for axes, measure in zip(grid[0], MEASURES, strict=True):
+        axes.axvline(0, color="black", linewidth=0.8)
+        for place, (claim, compared) in zip(places, judged.items(), strict=True):
+            found = compared[measure]
+            if found is None:
+                axes.annotate(
+                    "not run", (0, place), (4, 2), textcoords="offset points", fontsize=8, color="#777777"
+                )
+            else:
+                low, mean, high = (measure.scale * x for x in (found.low, found.mean, found.high))
+                color = FINDING_COLORS[finding(found)]
+                axes.plot([low, high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
+                axes.plot(mean, place, "o", color=color, markersize=6)
+            paper = claim.published(study.setting, measure.key)
+            if paper is not None:
+                axes.plot(paper, place - 0.3, "D", color="black", markerfacecolor="none", markersize=5)
+        axes.set(xlabel=f"difference in {measure.name}", ylim=(0.4, len(judged) + 0.6))
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    grid[0][0].set_yticks(places, [f"{claim.text} ({NAMES[claim.table]})" for claim in judged])
+    for name, color in FINDING_COLORS.items():
+        grid[0][1].plot([], [], "o-", color=color, label=name)
+    grid[0][1].plot([], [], "D", color="black", markerfacecolor="none", label="the paper")
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def draw_rows(study: Study) -> Figure:
+    """Draw the mIoU of every seed of every row."""
+    rows = list(study.runs)
+    figure, grid = _axes(1, 1, width=7.5, height=0.9 + 0.26 * len(rows))
+    axes = grid[0][0]
+    axes.axvline(MIOU.scale * ceiling(study), color="#777777", linestyle="--", label="audio-blind ceiling")
+    for place, row in enumerate(reversed(rows)):
+        scores = [MIOU.scale * score for score in study.means(row, MIOU)]
+        axes.plot(scores, [place] * len(scores), "o", color=COLORS[0], markerfacecolor="none", markersize=6)
+        axes.plot(sum(scores) / len(scores), place, "|", color="black", markersize=13, markeredgewidth=2)
+    axes.plot([], [], "o", color=COLORS[0], markerfacecolor="none", label="a seed")
+    axes.plot([], [], "|", color="black", markersize=10, markeredgewidth=2, label="their mean")
+    axes.set(xlabel="mIoU, test clips", ylim=(-0.7, len(rows) - 0.3))
+    axes.set_yticks(range(len(rows)), [study.titled(row) for row in reversed(rows)], fontsize=8)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def draw_validation(study: Study) -> Figure | None:
+    """Draw the score on the validation clips, epoch by epoch."""
+
+    def curves(row: str) -> dict[int, list[float]]:
+        runs = study.runs.get(row, {})
+        return {s: [MIOU.scale * epoch["validation"] for epoch in run["history"]] for s, run in runs.items()}
+
+    figure, _ = _draw_curves(study, curves, "mIoU, validation clips")
+    return figure
+
+
+def draw_information(study: Study) -> Figure | None:
+    """Draw the bound on the mutual information of condition and latent, epoch by epoch."""
+    figure, panels = _draw_curves(study, lambda row: bounds_by_seed(study, row), "lower bound, nats")
+    for axes, rows in panels:
+        for n in sorted({candidates(study, row) for row in rows}):
+            axes.axhline(math.log(n), color="#777777", linestyle="--", linewidth=0.8)
+            axes.annotate(
+                f"log {n}",
+                (0.01, math.log(n)),
+                (0, -9),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                fontsize=7,
+                color="#777777",
+            )
+    return figure
+
+
+def _draw_curves(
+    study: Study, curves: Curves, label: str
+) -> tuple[Figure | None, list[tuple[Axes, list[str]]]]:
+    """Draw a panel for every table with two rows or more: their means over seeds, and the seeds thinly."""
+    shown = {key: [row for row in rows if curves(row)] for key, rows in TABLES.items()}
+    shown = {key: rows for key, rows in shown.items() if len(rows) > 1}
+    if not shown:
+        return None, []
+    columns = min(3, len(shown))
+    figure, grid = _axes(-(-len(shown) // columns), columns, width=4, height=3.2)
+    every = [axes for line in grid for axes in line]
+    panels = list(zip(every, shown.values(), strict=False))
+    for axes, (key, rows) in zip(every, shown.items(), strict=False):
+        for row, color, marker in zip(rows, cycle(COLORS), cycle(MARKERS), strict=False):
+            seeds = list(curves(row).values())
+            mean = [sum(epoch) / len(epoch) for epoch in zip(*seeds, strict=True)]
+            epochs = range(1, len(mean) + 1)
+            for curve in seeds:
+                axes.plot(epochs, curve, color=color, linewidth=0.6, alpha=0.5)
+            axes.plot(epochs, mean, color=color, marker=marker, markersize=4, linewidth=1.6, label=row)
+        axes.set(xlabel="epoch", ylabel=label, xticks=_ticks(len(mean)))
+        asked = {**TABLES_OF_PAPER, **TABLES_BEYOND}.get(key)
+        axes.set_title(asked.title.replace("`", "") if asked else key)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.legend(fontsize=7, framealpha=0.9)
+    for axes in every[len(shown) :]:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def _ticks(epochs: int) -> range:
+    return range(1, epochs + 1, max(1, epochs // 6))
+
+
+def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
+    """Axes on a figure of their own: nothing here touches matplotlib's global state or needs a display."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=True).tolist()

@@ -1,0 +1,107 @@
+"""What ``paper_tables.py`` left behind: runs by row and seed, and the score of every clip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from _paper_rows import ROWS
+from numpy.typing import NDArray
+
+Report = Mapping[str, Any]
+TRUE, SILENCE, OTHER = "true sound", "silence", "another clip's sound"
+ONE, NOISE, TRUTH, STD = "latent: one sample", "latent: noise", "latent: true z0", "std of z0"
+
+
+class Measure(NamedTuple):
+    """A score and how it is written."""
+
+    key: str
+    name: str
+    scale: float
+    digits: int
+
+    def write(self, value: float) -> str:
+        """Write a score."""
+        return f"{self.scale * value + 0.0:.{self.digits}f}"
+
+    def write_signed(self, value: float) -> str:
+        """Write a difference."""
+        return f"{round(self.scale * value, self.digits) + 0.0:+.{self.digits}f}"
+
+
+MIOU = Measure("miou", "mIoU", 100, 1)
+F = Measure("f_score", "F", 1, 3)
+MEASURES = (MIOU, F)
+
+
+class Study(NamedTuple):
+    """The runs of one budget and one setting: they may be compared."""
+
+    budget: str
+    setting: str
+    runs: Mapping[str, Mapping[int, Report]]
+    """By row and seed."""
+
+    @property
+    def title(self) -> str:
+        """Name it."""
+        return f"{self.setting.upper()}, budget `{self.budget}`"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return the budget, which all runs share."""
+        return next(self.reports())["budget"]
+
+    def reports(self) -> Iterator[Report]:
+        """Yield every run."""
+        return (report for seeds in self.runs.values() for report in seeds.values())
+
+    def seeds(self, *rows: str) -> list[int]:
+        """Return the seeds that all of these rows were run with."""
+        return sorted(set.intersection(*(set(self.runs.get(row, {})) for row in rows)))
+
+    def clips(
+        self, row: str, seeds: Iterable[int], measure: Measure, given: str = TRUE
+    ) -> NDArray[np.float64]:
+        """Return the score of every clip, ``(seeds, clips)``; NaN where a clip has none."""
+        return np.array(
+            [self.runs[row][seed]["test"][given][measure.key] for seed in seeds], dtype=np.float64
+        )
+
+    def means(self, row: str, measure: Measure, given: str = TRUE) -> list[float]:
+        """Return the score of every seed; none where it was not measured."""
+        tests = (self.runs[row][seed]["test"] for seed in self.seeds(row))
+        return [float(np.nanmean(test[given][measure.key])) for test in tests if given in test]
+
+    def titled(self, row: str) -> str:
+        """Return what a row is called, whether or not it was run."""
+        if row in self.runs:
+            return str(next(iter(self.runs[row].values()))["title"])
+        return ROWS[row].title if row in ROWS else row
+
+
+def read(folder: Path) -> list[Study]:
+    """Read ``<budget>/<setting>/<row>-seed<n>.json``.
+
+    Raises:
+        ValueError: if two runs of a budget and a setting differ in the budget or in the number of test clips.
+    """
+    studies = []
+    for place in sorted(path for path in folder.glob("*/*") if path.is_dir()):
+        runs: dict[str, dict[int, Report]] = {}
+        first: tuple[Path, Any, int] | None = None
+        for path in sorted(place.glob("*-seed*.json")):
+            report = json.loads(path.read_text(encoding="utf-8"))
+            clips = len(report["test"][TRUE][MIOU.key])
+            first = first or (path, report["budget"], clips)
+            if (report["budget"], clips) != first[1:]:
+                raise ValueError(f"{path}: expected the budget and the test clips of {first[0]}, got others")
+            runs.setdefault(report["row"], {})[report["seed"]] = report
+        if runs:
+            ordered = [row for row in ROWS if row in runs] + [row for row in runs if row not in ROWS]
+            studies.append(Study(place.parent.name, place.name, {row: runs[row] for row in ordered}))
+    return studies

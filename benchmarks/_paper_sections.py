@@ -1,0 +1,139 @@
+"""The claims of the paper and its tables, as sections of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from _paper_claims import CLAIMS, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, Claim, Table
+from _paper_results import MEASURES, MIOU, F, Measure, Study
+from _paper_rows import TABLES
+from _paper_statistics import FINDINGS, Comparison, compare, reach
+from _paper_writing import difference, for_each, named, printed, spread, table
+
+SURE = 0.05
+
+Judged = Mapping[Claim, Mapping[Measure, Comparison | None]]
+
+
+def judge(study: Study) -> Judged:
+    """Compare the two rows of every claim."""
+    return {
+        claim: {measure: compare(study, claim.better, claim.worse, measure) for measure in MEASURES}
+        for claim in CLAIMS
+    }
+
+
+def finding(compared: Comparison | None) -> str:
+    """Return one of ``FINDINGS``."""
+    return "not run" if compared is None else compared.finding
+
+
+def claims_summary(judged: Judged) -> str:
+    """List the claims by what mIoU says of them."""
+    lines = []
+    for word in FINDINGS:
+        claims = {claim: c[MIOU] for claim, c in judged.items() if finding(c[MIOU]) == word}
+        texts = "; ".join(_bold(f"{claim.text} ({NAMES[claim.table]})", c) for claim, c in claims.items())
+        lines.append(f"- {word}, {len(claims)} of {len(judged)}" + (f": {texts}" if claims else ""))
+    return "\n".join(lines)
+
+
+def _bold(text: str, compared: Comparison | None) -> str:
+    """Write a finding bold if it is one and the seeds alone are sure of it."""
+    sure = compared is not None and compared.finding != "undecided" and compared.p < SURE
+    return f"**{text}**" if sure else text
+
+
+def claims_table(study: Study, judged: Judged) -> str:
+    """Write the paper's difference of every claim beside ours."""
+    lines = []
+    for claim, compared in judged.items():
+        paper = [printed(claim.published(study.setting, m.key), m, signed=True) for m in MEASURES]
+        seeds = len(study.seeds(claim.better, claim.worse))
+        lines.append(
+            [
+                NAMES[claim.table],
+                f"{claim.text}<br>`{claim.better}` over `{claim.worse}`",
+                " / ".join(filter(None, paper)),
+                *(difference(measure, compared[measure]) for measure in MEASURES),
+                str(seeds or ""),
+                _findings(compared),
+            ]
+        )
+    return table(("table", "claim", "paper: mIoU / F", "here: mIoU", "here: F", "seeds", "finding"), lines)
+
+
+def _findings(compared: Mapping[Measure, Comparison | None]) -> str:
+    """Write what mIoU says and, if it is something else, what F says."""
+    words = {measure: _bold(finding(found), found) for measure, found in compared.items()}
+    return words[MIOU] + ("" if words[F] == words[MIOU] else f"; F: {words[F]}")
+
+
+def how_sure(studies: Sequence[Study]) -> str:
+    """Say how far the seeds that were run can carry."""
+    counts = {len(study.seeds(claim.better, claim.worse)) for study in studies for claim in CLAIMS} - {0}
+    return (
+        ", ".join(f"{reach(count):.0%} of the time with {count}" for count in sorted(counts))
+        or "no claim was run yet"
+    )
+
+
+def tables(studies: Sequence[Study], asked: Mapping[str, Table]) -> str:
+    """Write tables, ours beside the paper's numbers."""
+    return "\n\n".join(_one_table(studies, key, question) for key, question in asked.items())
+
+
+def _one_table(studies: Sequence[Study], key: str, asked: Table) -> str:
+    found = for_each(studies, lambda study: rows_table(study, key, asked))
+    return "\n\n".join(filter(None, (f"### {asked.title}", asked.question, found)))
+
+
+def beyond() -> dict[str, Table]:
+    """Return the tables that can be run and are not the paper's; the controls are compared elsewhere."""
+    return {
+        key: TABLES_BEYOND.get(key, Table(key, "", rows[0]))
+        for key, rows in TABLES.items()
+        if key not in (*TABLES_OF_PAPER, "controls")
+    }
+
+
+def rows_table(study: Study, key: str, asked: Table) -> str:
+    """Write one table of one study; nothing if none of its rows was run."""
+    rows = TABLES.get(key, tuple(asked.published))
+    if not any(row in study.runs for row in rows):
+        return ""
+    compared = {row: compare(study, row, asked.reference, MIOU) for row in rows if row != asked.reference}
+    papers = any(study.setting in published.scores for published in asked.published.values())
+    lines = []
+    for row in rows:
+        paper = asked.published.get(row)
+        numbers = paper.scores.get(study.setting, {}) if paper else {}
+        differences = ["reference", ""]
+        if row != asked.reference:
+            differences = [
+                difference(MIOU, compared[row]),
+                difference(F, compare(study, row, asked.reference, F)),
+            ]
+        lines.append(
+            [
+                f"{paper.label} (`{row}`)" if paper else named(study, row),
+                *(printed(numbers.get(measure.key), measure) for measure in MEASURES if papers),
+                *(spread(study.means(row, measure), measure) or "not run" for measure in MEASURES),
+                str(len(study.seeds(row)) or ""),
+                *differences,
+            ]
+        )
+    header = ["row", *(f"paper: {measure.name}" for measure in MEASURES if papers)]
+    header += ["mIoU", "F", "seeds", "mIoU, difference", "F, difference"]
+    return table(header, lines) + _conclusion(compared)
+
+
+def _conclusion(compared: Mapping[str, Comparison | None]) -> str:
+    """Say which rows are better or worse than the reference, by mIoU."""
+    known = {row: found.finding for row, found in compared.items() if found}
+    words = {"agrees": "better than the reference", "disagrees": "worse", "undecided": "undecided"}
+    parts = [
+        f"{text}: {', '.join(f'`{row}`' for row, word in known.items() if word == this) or 'none'}"
+        for this, text in words.items()
+    ]
+    return f"\n\nBy mIoU, {'; '.join(parts)}." if known else ""

@@ -1,0 +1,129 @@
+"""Is one row better than another? An interval over seeds and clips, and what the seeds say alone."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from _paper_results import TRUE, Measure, Study
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+REPLICATES = 4000
+LEVEL = 0.95
+FEWEST_SEEDS = 2
+"""With one seed nothing is known of others, and no interval decides anything."""
+FINDINGS = ("agrees", "disagrees", "undecided", "not run")
+
+
+class Comparison(NamedTuple):
+    """How much better one row is than another."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    """Of the seeds alone."""
+    seeds: int
+
+    @property
+    def finding(self) -> str:
+        """Judge the claim that it is better."""
+        if self.seeds < FEWEST_SEEDS or self.low <= 0 <= self.high:
+            return "undecided"
+        return "agrees" if self.low > 0 else "disagrees"
+
+
+def compare(
+    study: Study,
+    ours: str,
+    theirs: str,
+    measure: Measure,
+    *,
+    given: str = TRUE,
+    theirs_given: str = TRUE,
+) -> Comparison | None:
+    """Compare two rows, or a row under two conditions, on the seeds that both have.
+
+    Args:
+        study: where the rows are.
+        ours: the row that may be better.
+        theirs: the row that may be worse.
+        measure: the score.
+        given: what ours was given in the test.
+        theirs_given: what theirs was given.
+
+    Returns:
+        The comparison; None if there is no common seed.
+    """
+    seeds = study.seeds(ours, theirs)
+    if not seeds:
+        return None
+    differences = study.clips(ours, seeds, measure, given) - study.clips(theirs, seeds, measure, theirs_given)
+    differences = differences[:, ~np.isnan(differences).any(axis=0)]  # F of a clip without truth
+    if not differences.size:
+        return None
+    low, high = interval(differences)
+    return Comparison(differences.mean().item(), low, high, p_of_seeds(differences.mean(axis=1)), len(seeds))
+
+
+def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the interval in which ``LEVEL`` of the bootstrap's means lie."""
+    means = bootstrap(differences)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def bootstrap(
+    differences: NDArray[np.float64], *, replicates: int = REPLICATES, seed: int = 0
+) -> NDArray[np.float64]:
+    """Draw seeds and clips with replacement, both at once, and return the mean difference of every draw.
+
+    A draw takes the same clips from every seed, as the test set is one and the same for all of them.
+
+    Args:
+        differences: of two rows, ``(seeds, clips)``.
+        replicates: how many draws.
+        seed: of the draws; the same seed draws the same for every pair of rows.
+
+    Returns:
+        Means, ``(replicates,)``.
+    """
+    seeds, clips = differences.shape
+    generator = np.random.default_rng(seed)
+    trainings = generator.integers(seeds, size=(replicates, seeds))
+    tests = generator.integers(clips, size=(replicates, clips))
+    share = (trainings[..., None] == np.arange(seeds)).mean(axis=1)
+    return np.take_along_axis(share @ differences, tests, axis=1).mean(axis=1)
+
+
+def p_of_seeds(differences: NDArray[np.float64]) -> float:
+    """Test whether seeds differ from 0 by more than chance: the two-sided p of Student's t, paired by seed.
+
+    Args:
+        differences: one mean difference a seed, ``(seeds,)``.
+
+    Returns:
+        p in [0, 1]; NaN with one seed.
+    """
+    seeds, mean = len(differences), differences.mean().item()
+    if seeds < 2:
+        return math.nan
+    error = differences.std(ddof=1).item() / math.sqrt(seeds)
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * student.sf(abs(mean) / error, seeds - 1))
+
+
+def reach(seeds: int) -> float:
+    """Return how often the median over all seeds lies between the lowest and the highest of some.
+
+    It is on one side of all of them with chance ``2 ** -seeds``, and there are two sides. Where only seeds
+    vary, the bootstrap's interval cannot be surer than that: it does not reach beyond those that were run.
+
+    Example:
+        >>> reach(3)
+        0.75
+    """
+    return 1 - 2.0 ** (1 - seeds)

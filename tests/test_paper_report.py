@@ -1,0 +1,336 @@
+"""The page on the paper's tables: the statistics, what is found of a claim, and the page from JSON."""
+
+import importlib
+import itertools
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import ttest_1samp
+
+from avslib.losses import InfoNCE
+
+ROOT = Path(__file__).parents[1]
+with pytest.MonkeyPatch.context() as patch:  # the scripts import each other by bare names
+    patch.syspath_prepend(str(ROOT / "benchmarks"))
+    paper_report, claims, controls, results, rows, sections, statistics = map(
+        importlib.import_module,
+        (
+            "paper_report",
+            *(f"_paper_{n}" for n in ["claims", "controls", "results", "rows", "sections", "statistics"]),
+        ),
+    )
+
+CLIPS = 40
+RESULTS = ROOT / "benchmarks" / "results" / "paper"
+PAGE = ROOT / "docs" / "paper_tables.md"
+MIOU, F = results.MEASURES
+
+
+def scores(seed: int, mean: float, spread: float = 0.02) -> NDArray[np.float64]:
+    return np.round(np.random.default_rng(seed).normal(mean, spread, CLIPS), 5)
+
+
+def write_run(
+    folder: Path,
+    row: str,
+    seed: int,
+    miou: NDArray[np.float64],
+    *,
+    f_score: NDArray[np.float64] | None = None,
+    setting: str = "ms3",
+    size: int = 32,
+    std: float = 1.0,
+) -> None:
+    """Write what ``paper_tables.py`` writes of a run, with these scores."""
+    clips = {"train": 8, "val": 2, "test": len(miou)}
+    heard = {"miou": miou.tolist(), "f_score": (miou if f_score is None else f_score).tolist()}
+    other = {key: [value / 2 for value in values] for key, values in heard.items()}
+    test: dict[str, Any] = {"true sound": heard, "silence": other, "another clip's sound": other}
+    objective = rows.ROWS[row].objective()
+    if row not in ("e_d", "cvae", "regressor", "avsbench", "ecmvae") and not row.startswith("audio_blind"):
+        test |= {"latent: one sample": heard, "std of z0": std}
+        test |= {key: {"miou": 0.3, "f_score": 0.4} for key in ("latent: noise", "latent: true z0")}
+    terms = {"contrastive": 2.5} if getattr(objective, "contrastive_weight", 0) else {}
+    report = {
+        "budget": {
+            "name": "tiny",
+            "variant": "small",
+            "size": size,
+            "clips": {"s4": clips, "ms3": clips},
+            "epochs": {"s4": 2, "ms3": 2},
+            "learning_rate": 0.001,
+            "pretrain_clips": 4,
+            "batch_size": 4,
+            "num_samples": 8,
+            "backbone": None,
+        },
+        "setting": setting,
+        "row": row,
+        "seed": seed,
+        "title": rows.ROWS[row].title,
+        "machine": {"device": "a processor", "torch": "2", "commit": "abc"},
+        "parameters": 7_000_000,
+        "history": [{"epoch": e, "validation": 0.1 * e - 0.01 * seed, **terms} for e in (1, 2)],
+        "seconds": {"training": 60.0, "all": 90.0, "of CPU": 120.0},
+        "test": test,
+    }
+    path = folder / "tiny" / setting / f"{row}-seed{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return results in which the CVAE wins, the LDM loses to it, E-D is as good as the LDM, and more."""
+    for seed in range(3):
+        write_run(tmp_path, "cvae", seed, scores(seed, 0.7))
+        write_run(tmp_path, "e_d", seed, scores(10 + seed, 0.5 + 0.02 * (-1) ** seed))
+        write_run(tmp_path, "ldm", seed, scores(20 + seed, 0.5 - 0.02 * (-1) ** seed))
+        write_run(tmp_path, "full", seed, scores(30 + seed, 0.5), std=0.2 if seed == 1 else 1.0)
+        write_run(tmp_path, "masked", seed, scores(40 + seed, 0.6))
+        write_run(tmp_path, "audio_blind", seed, scores(50 + seed, 0.3))
+    write_run(tmp_path, "ldm_audio", 0, scores(3, 0.9))
+    write_run(tmp_path, "ldm_none", 0, scores(4, 0.1))
+    return tmp_path
+
+
+def the_study(folder: Path) -> Any:
+    (study,) = results.read(folder)
+    return study
+
+
+# The bootstrap
+
+
+def test_the_bootstrap_is_the_slow_literal_one() -> None:
+    differences = np.random.default_rng(0).normal(size=(3, 7))
+    generator = np.random.default_rng(5)
+    trainings = generator.integers(3, size=(50, 3))
+    tests = generator.integers(7, size=(50, 7))
+    literal = []
+    for drawn_seeds, drawn_clips in zip(trainings, tests, strict=True):
+        drawn = [differences[seed, clip] for seed in drawn_seeds for clip in drawn_clips]
+        literal.append(sum(drawn) / len(drawn))
+    means = statistics.bootstrap(differences, replicates=50, seed=5)
+    np.testing.assert_allclose(means, literal, rtol=0, atol=1e-12)
+    low, high = statistics.interval(differences)
+    every = sorted(statistics.bootstrap(differences))
+    assert sum(mean < low for mean in every) == pytest.approx(0.025 * len(every), abs=1)
+    assert sum(mean > high for mean in every) == pytest.approx(0.025 * len(every), abs=1)
+
+
+def test_the_bootstrap_draws_from_all_draws_that_there_are() -> None:
+    differences = np.array([[0.0, 1.0, 5.0], [2.0, -1.0, 0.0]])
+    every = [
+        differences[list(seeds)][:, list(clips)].mean()
+        for seeds in itertools.product(range(2), repeat=2)
+        for clips in itertools.product(range(3), repeat=3)
+    ]
+    means = statistics.bootstrap(differences, replicates=20_000)
+    assert set(np.round(means, 9)) == set(np.round(every, 9))
+    assert means.mean() == pytest.approx(np.mean(every), abs=0.03)  # four standard errors
+    assert means.std() == pytest.approx(np.std(every), rel=0.03)
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.floats(-2, 2), st.integers(0, 100))
+def test_the_bootstrap_moves_and_turns_with_the_differences(s: int, n: int, shift: float, seed: int) -> None:
+    differences = np.random.default_rng(seed).normal(size=(s, n))
+    means = statistics.bootstrap(differences, replicates=20)
+    moved = statistics.bootstrap(shift - differences, replicates=20)
+    np.testing.assert_allclose(moved, shift - means, atol=1e-12)
+
+
+def test_where_only_seeds_vary_the_interval_does_not_reach_beyond_them() -> None:
+    differences = np.array([[0.1], [0.2], [0.6]]) + np.zeros((3, CLIPS))
+    assert statistics.interval(differences) == pytest.approx((0.1, 0.6))
+
+
+def test_seeds_have_the_median_between_them_as_often_as_the_page_says() -> None:
+    for seeds in (1, 2, 3, 5):
+        sides = list(itertools.product((False, True), repeat=seeds))  # of the median, each as likely
+        between = sum(any(above) and not all(above) for above in sides)
+        assert statistics.reach(seeds) == between / len(sides)
+
+
+def test_the_p_of_seeds_is_that_of_a_t_test() -> None:
+    differences = np.array([0.3, 0.1, 0.25, -0.05])
+    assert statistics.p_of_seeds(differences) == pytest.approx(ttest_1samp(differences, 0).pvalue)
+    assert math.isnan(statistics.p_of_seeds(differences[:1]))
+    assert statistics.p_of_seeds(np.zeros(3)) == 1
+    assert statistics.p_of_seeds(np.full(3, 0.25)) == 0
+
+
+def test_what_is_bold_is_seldom_wrong_even_where_seeds_vary_most() -> None:
+    generator = np.random.default_rng(0)
+    found, bold, trials = 0, 0, 300
+    for _ in range(trials):
+        seeds, clips = (
+            generator.normal(scale=0.03, size=(3, 1)),
+            generator.normal(scale=0.02, size=(1, CLIPS)),
+        )
+        differences = seeds + clips
+        low, high = np.quantile(statistics.bootstrap(differences, replicates=200), [0.025, 0.975])
+        decided = not low <= 0 <= high
+        found += decided
+        bold += decided and statistics.p_of_seeds(differences.mean(axis=1)) < sections.SURE
+    assert bold / trials < 0.09  # 0.05, and four standard errors
+    assert found / trials > 0.09  # what the page warns of
+
+
+# Findings
+
+
+def test_findings_are_what_the_scores_are(folder: Path) -> None:
+    judged = sections.judge(the_study(folder))
+    found = {(c.better, c.worse): sections.finding(judged[c][MIOU]) for c in claims.CLAIMS}
+    assert found["cvae", "e_d"] == "agrees"
+    assert found["ldm", "cvae"] == "disagrees"
+    assert found["ldm", "e_d"] == "undecided"
+    assert found["full", "d8"] == "not run"
+    assert found["ldm_audio", "ldm_none"] == "undecided"  # a large difference, and one seed
+
+
+def test_a_difference_is_the_mean_over_common_seeds_and_clips_with_a_score(tmp_path: Path) -> None:
+    ours, theirs = {}, {}
+    for seed in (0, 1, 2):
+        ours[seed] = scores(seed, 0.6)
+        ours[seed][3] = np.nan
+        write_run(tmp_path, "full", seed, scores(seed, 0.1), f_score=ours[seed])
+    for seed in (1, 2, 3):
+        theirs[seed] = scores(seed + 50, 0.5)
+        theirs[seed][3] = np.nan
+        write_run(tmp_path, "ldm", seed, scores(seed, 0.1), f_score=theirs[seed])
+    compared = statistics.compare(the_study(tmp_path), "full", "ldm", F)
+    by_seed = [np.nanmean(ours[seed]) - np.nanmean(theirs[seed]) for seed in (1, 2)]
+    assert compared.seeds == 2
+    assert compared.mean == pytest.approx(np.mean(by_seed))
+    assert compared.p == pytest.approx(ttest_1samp(by_seed, 0).pvalue)
+    assert compared.low < compared.mean < compared.high
+
+
+def test_a_row_may_be_compared_with_itself_under_another_sound(folder: Path) -> None:
+    compared = statistics.compare(the_study(folder), "cvae", "cvae", MIOU, theirs_given=results.OTHER)
+    assert compared.mean == pytest.approx(the_study(folder).means("cvae", MIOU, results.OTHER)[0], abs=0.01)
+
+
+def test_runs_of_other_budgets_are_not_mixed(folder: Path) -> None:
+    write_run(folder, "d8", 0, scores(0, 0.5), size=64)
+    with pytest.raises(ValueError, match=r"d8-seed0\.json: expected the budget and the test clips of"):
+        results.read(folder)
+
+
+# The paper
+
+
+def test_every_claim_has_the_direction_of_the_papers_numbers() -> None:
+    for claim in claims.CLAIMS:
+        for setting in ("s4", "ms3"):
+            miou, f_score = (claim.published(setting, measure.key) for measure in results.MEASURES)
+            assert miou is None or miou > 0, claim
+            assert f_score is None or f_score >= 0, claim  # Table III prints .892 twice
+
+
+def test_rows_of_claims_and_tables_can_be_run() -> None:
+    known = {*rows.ROWS, "full_from_s4"}
+    assert {row for c in claims.CLAIMS for row in (c.better, c.worse)} <= known
+    assert {row for table in claims.TABLES_OF_PAPER.values() for row in table.published} <= known
+    for key, asked in {**claims.TABLES_OF_PAPER, **claims.TABLES_BEYOND}.items():
+        assert asked.reference in rows.TABLES.get(key, asked.published)
+    for key, table in claims.TABLES_OF_PAPER.items():
+        assert set(table.published) <= {*rows.TABLES.get(key, table.published)}
+
+
+# The bound on mutual information
+
+
+@pytest.mark.parametrize(("row", "setting"), [("full", "ms3"), ("masked", "ms3"), ("masked", "s4")])
+def test_the_bound_is_that_of_the_loss(row: str, setting: str, tmp_path: Path) -> None:
+    write_run(tmp_path, row, 0, scores(0, 0.5), setting=setting)
+    frames = 5 if setting == "ms3" else 1
+    condition, latent = torch.randn(2, 4 * frames, 24, dtype=torch.float64)
+    clip = torch.arange(4).repeat_interleave(frames)
+    loss = InfoNCE(same_clip_negatives=row != "masked")
+    bound = loss.mutual_information_bound(condition, latent, clip).item()
+    study = the_study(tmp_path)
+    ours = math.log(controls.candidates(study, row)) - loss(condition, latent, clip).item()
+    assert ours == pytest.approx(bound, abs=1e-6)
+    assert controls.bounds_by_seed(study, row)[0] == pytest.approx(
+        2 * [math.log(controls.candidates(study, row)) - 2.5]
+    )
+
+
+# The page
+
+
+def cells(line: str) -> int:
+    return line.count("|")
+
+
+def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    paper_report.write(folder, docs)
+    page = (docs / "paper_tables.md").read_text()
+    agrees, disagrees = (next(x for x in page.splitlines() if x.startswith(f"- {word}, ")) for word in
+                         ("agrees", "disagrees"))  # fmt: skip
+    assert "**a CVAE beats E-D (II)**" in agrees
+    assert "**the LDM beats the CVAE (II)**" in disagrees
+    assert "synthetic clips" in page
+    assert "32 x 32 pixels; 8 clips to train on, 2 to choose the epoch by, 40 to test on" in page
+    assert "`regnetx_002`" in page
+    assert "75% of the time with 3" in page
+    assert "`python benchmarks/paper_tables.py 2 --budget tiny --settings ms3 --seeds 3` | 9 of 12" in page
+    assert "`ldm_none` seed 1, 2" in page
+    assert "S4 with budget `tiny`: no run" in page
+    (collapsed,) = re.findall(r"\n\| ([^\n]*)\*\*collapsed\*\*", page)
+    assert "(`full`)" in collapsed
+    assert "$" not in page
+    assert "nan" not in page
+    for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
+        assert len(set(map(cells, block.splitlines()))) == 1, block
+    pictures = re.findall(r"!\[.+\]\((.+)\)", page)
+    assert sorted(pictures) == sorted(f"_static/paper/{path.name}" for path in docs.glob("_static/paper/*"))
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert ElementTree.parse(docs / picture).getroot().tag.endswith("svg")
+
+    before = {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
+    paper_report.write(folder, docs)
+    assert {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()} == before
+
+
+def test_several_studies_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(folder, "full", seed, scores(seed, 0.4), setting="s4")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    paper_report.write(folder, docs)
+    page = (docs / "paper_tables.md").read_text()
+    assert "**S4, budget `tiny`**" in page
+    assert "**MS3, budget `tiny`**" in page
+    assert "81.38" in page  # the paper's number of S4
+
+
+def test_without_results_there_is_no_page(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="results: expected runs of paper_tables"):
+        paper_report.write(tmp_path, tmp_path)
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="no results of paper_tables.py are here, so there is no page")
+def test_the_page_in_the_docs_is_that_of_the_results(tmp_path: Path) -> None:
+    paper_report.write(RESULTS, tmp_path)
+    assert (tmp_path / PAGE.name).read_text() == PAGE.read_text(), "run python benchmarks/paper_report.py"
+    drawn, kept = (
+        {path.name for path in (d / "_static" / "paper").iterdir()} for d in (tmp_path, PAGE.parent)
+    )
+    assert drawn == kept
