@@ -1,8 +1,10 @@
 # Two commands for a machine that has python3 and make: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+SUBJECTS := tpavi sampler_latency metrics inference training_step loading import_time
+RESULTS = benchmarks/results/$(shell $(BIN)/python benchmarks/report.py --folder $(DEVICE))
 
-.PHONY: demo test test-slow lint types unit docs wheel clean
+.PHONY: demo test test-slow lint types unit docs wheel bench $(SUBJECTS:%=bench-%) clean
 
 demo: .venv/.demo  ## train, evaluate and draw the paper's model on clips that we make
 	$(BIN)/python examples/diffusion_avs.py $(ARGS)
@@ -32,6 +34,13 @@ wheel: .venv/.dev  ## build the package, install it in an empty environment and 
 	$(PYTHON) -m venv build/clean
 	build/clean/bin/python -m pip install --quiet dist/*.whl
 	cd build && clean/bin/python -c "import avslib; [getattr(avslib, name) for name in avslib.__all__]; print('avslib', avslib.__version__, 'imports from the wheel')"
+
+bench: .venv/.dev  ## measure time and memory, one subject after the other, and write docs/performance.md; DEVICE=cpu or cuda
+	for subject in $(SUBJECTS); do $(MAKE) bench-$$subject || exit; done
+	$(BIN)/python benchmarks/report.py
+
+$(SUBJECTS:%=bench-%): bench-%: .venv/.dev
+	$(BIN)/python benchmarks/$*.py $(DEVICE:%=--device %) --out $(RESULTS)/$*.json
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
