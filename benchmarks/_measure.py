@@ -58,7 +58,8 @@ def set_up(arguments: argparse.Namespace) -> torch.device:
 def describe(device: torch.device | str = "cpu") -> dict[str, object]:
     """Say what is measured, and on what."""
     device = torch.device(device)
-    changed = "+" if _git("status", "--porcelain") else ""
+    written = (":(top,exclude)benchmarks/results", ":(top,exclude)docs")  # by benchmarks themselves
+    changed = "+" if _git("status", "--porcelain", "--", ":(top)", *written) else ""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "processor": _processor(),
