@@ -101,6 +101,32 @@ def test_unknown_backbones_and_wrong_frames_are_named() -> None:
         VisualEncoder("resnet18")(torch.zeros(1, 3, 31, 64))
 
 
+def test_checkpointing_keeps_less_and_gives_the_same_gradients() -> None:
+    kept, gradients = [], []
+    for enable in (False, True):
+        torch.manual_seed(0)
+        encoder = VisualEncoder("pvt_v2_b0").train()
+        encoder.set_grad_checkpointing(enable)
+        saved: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, saved: dict[int, int] = saved) -> torch.Tensor:
+            saved[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            levels = encoder(torch.rand(2, 3, 64, 64))
+        kept.append(sum(saved.values()))
+        torch.stack([level.square().mean() for level in levels]).sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    assert kept[1] < kept[0] / 2
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_backbone_that_cannot_checkpoint_is_named() -> None:
+    with pytest.raises(ValueError, match="backbone: expected one whose gradients timm can checkpoint"):
+        VisualEncoder("hrnet_w18_small").set_grad_checkpointing()
+
+
 def test_the_neck_brings_every_level_to_one_width() -> None:
     neck = Neck((8, 16, 32), out_channels=12)
     levels = neck([torch.randn(2, c, 5, 7) for c in (8, 16, 32)])

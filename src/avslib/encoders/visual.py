@@ -61,6 +61,20 @@ class VisualEncoder(nn.Module):
             for level, channels in zip(pyramid, self.channels, strict=True)
         ]
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Let training forget what happens inside the backbone, and compute it again for the gradient.
+
+        It trades a second forward pass for memory: the backbone holds most of what a training step keeps. The
+        gradients are the same; the running statistics of batch norms move twice a step.
+
+        Raises:
+            ValueError: if timm has no checkpointing for the backbone.
+        """
+        try:
+            self.backbone.set_grad_checkpointing(enable)
+        except (AssertionError, AttributeError) as error:
+            raise ValueError("backbone: expected one whose gradients timm can checkpoint") from error
+
     def load_weights(self, path: str | Path) -> None:
         """Load a backbone's weights from a ``.safetensors`` or ``.pth`` file in timm's naming.
 
