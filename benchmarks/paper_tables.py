@@ -5,10 +5,10 @@
   python benchmarks/paper_tables.py 2 --seeds 3 --list         # what would be run, and what is there
 
 A run is a row, a setting and a seed. All runs of a budget see the same clips and take as many steps, start
-from encoders that learned classes from clips with a single object, keep the epoch that is best on the validation clips and
-meet the test clips once. A run leaves one JSON file, with the score of every test clip; a run that was
-killed goes on from its last epoch. Runs of one seed are done before those of the next. Several calls may
-work on the same tables: each takes the runs that no other has begun.
+from encoders that learned classes from clips with a single object, keep the epoch that is best on the
+validation clips and meet the test clips once. A run leaves one JSON file, with the score of every test clip;
+a run that was killed goes on from its last epoch. Runs of one seed are done before those of the next.
+Several calls may work on the same tables: each takes the runs that no other has begun.
 """
 
 from __future__ import annotations

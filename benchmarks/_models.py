@@ -1,0 +1,111 @@
+"""Models and clips to measure with: presets with random weights, clips of noise, and ways to call a model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from _measure import Run, Timing
+from _plain import densify, fill
+from torch import nn
+
+from avslib.clip import Clip
+from avslib.losses import CrossEntropy
+from avslib.models import C3N, AVSModel, create_model, list_models
+from avslib.training import (
+    AVSBenchObjective,
+    C3NObjective,
+    CVAEObjective,
+    DiffusionAVSObjective,
+    ECMVAEObjective,
+    SegmentationObjective,
+)
+
+DENSE = "dense"
+"""The way that the others are compared with."""
+
+OBJECTIVES: dict[str, nn.Module] = {
+    "audio_blind": SegmentationObjective(),
+    "audio_blind_temporal": SegmentationObjective(),
+    "avsbench": AVSBenchObjective(),
+    "avsbench_semantic": AVSBenchObjective(matching_weight=0, segmentation=CrossEntropy()),
+    "c3n": C3NObjective(),
+    "cvae": CVAEObjective(),
+    "diffusion_avs": DiffusionAVSObjective(),
+    "ecmvae": ECMVAEObjective(),
+}
+"""By the first half of a preset's name."""
+
+
+def find(patterns: list[str]) -> list[str]:
+    """Return the names of presets that match one of the patterns, each once."""
+    return list(dict.fromkeys(name for pattern in patterns for name in list_models(pattern)))
+
+
+def make_model(name: str, device: torch.device) -> AVSModel:
+    """Return a preset whose every part has a say in the result; always with the same weights."""
+    torch.manual_seed(0)
+    model = create_model(name)
+    fill(model)
+    if isinstance(model, C3N):  # normal, so that the best pair of classes stands out beyond rounding errors
+        model.consensus.set_similarity(torch.randn_like(model.consensus.similarity))
+    return model.to(device)
+
+
+def make_clip(model: AVSModel, *, batch: int, frames: int, size: int, device: torch.device) -> Clip:
+    """Return a batch of clips with ground truth in every frame."""
+    generator = torch.Generator().manual_seed(0)
+    every = torch.ones(batch, frames, dtype=torch.bool)
+    masks = torch.randint(max(2, model.num_classes), (batch, frames, size, size), generator=generator)
+    return Clip(
+        torch.randn(batch, frames, 3, size, size, generator=generator).to(device),
+        torch.randn(batch, frames, 1, 96, 64, generator=generator).to(device),
+        masks.to(device),
+        every.to(device),
+        every.to(device),
+        tuple(map(str, range(batch))),
+    )
+
+
+def build(model: AVSModel, way: str) -> nn.Module:
+    """Return a copy of a model to be called a way, whose name is made of words.
+
+    "dense": with the published TPAVI. "channels last": the weights are. "checkpointed": the backbone only
+    keeps what enters its stages, and computes the rest again. "compiled". "bf16" is left to the caller.
+    """
+    if way == DENSE:
+        return densify(model)
+    model = copy.deepcopy(model)
+    if "checkpointed" in way:
+        cast("Any", model.get_submodule("visual_encoder.backbone")).set_grad_checkpointing()
+    if "channels last" in way:
+        model = model.to(memory_format=torch.channels_last)
+    if "compiled" not in way:
+        return model
+    from torch._inductor import config
+
+    config.fallback_random = True  # so that it draws the same noise as what is not compiled
+    return cast("nn.Module", torch.compile(model, dynamic=False))
+
+
+def compiler_problem(run: Run) -> str | None:
+    """Call what is compiled for the first time; say why it cannot be, if so."""
+    try:
+        run()
+    except Exception as error:  # compilers have many exceptions of their own
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def rates(timing: Timing, clips: int) -> dict[str, float]:
+    """Return clips a second; p10 is the slow end."""
+    return {p: 1e3 * clips / timing.ms[q] for p, q in (("p10", "p90"), ("p50", "p50"), ("p90", "p10"))}
+
+
+def show(row: Mapping[str, Any]) -> None:
+    """Print a row of one model."""
+    ms, speedup, rate = row["ms"], row["speedup"]["p50"], row["clips/s"]["p50"]
+    print(f"  {row['implementation']:<36}{ms['p50']:9.1f} ({ms['p10']:.1f} to {ms['p90']:.1f})", end="")
+    print(f"{speedup:8.2f}{rate:9.2f}{(row['bytes'] or 0) / 1e6:9.0f}", flush=True)
