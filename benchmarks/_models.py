@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,6 +12,7 @@ from _plain import densify, fill
 from torch import nn
 
 from avslib.clip import Clip
+from avslib.fusion import TPAVI
 from avslib.losses import CrossEntropy
 from avslib.models import C3N, AVSModel, create_model, list_models
 from avslib.training import (
@@ -88,6 +89,12 @@ def build(model: AVSModel, way: str) -> nn.Module:
 
     config.fallback_random = True  # so that it draws the same noise as what is not compiled
     return cast("nn.Module", torch.compile(model, dynamic=False))
+
+
+def ways_of(model: AVSModel, ways: Sequence[str]) -> list[str]:
+    """Return the ways that differ: a model without TPAVI has no dense one."""
+    fused = any(isinstance(module, TPAVI) for module in model.modules())
+    return [way for way in ways if fused or way != DENSE]
 
 
 def compiler_problem(run: Run) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from _measure import Run, make_parser, peak_bytes, set_up, time_in_turn, write
-from _models import DENSE, build, compiler_problem, find, make_clip, make_model, rates, show
+from _models import DENSE, build, compiler_problem, find, make_clip, make_model, rates, show, ways_of
 from _weigh import count_bytes
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ WAYS = {
     ),
 }
 MODELS = {
-    "cpu": ("avsbench.pvt_v2_b5", "diffusion_avs.pvt_v2_b5", "*.resnet50"),
+    "cpu": ("avsbench.pvt_v2_b5", "diffusion_avs.pvt_v2_b5", "avsbench.resnet50", "[cde]*.resnet50"),
     "cuda": ("*.pvt_v2_b5", "*.resnet50"),
 }
 ROUNDS = {"cpu": 2, "cuda": 20}
@@ -70,7 +70,7 @@ def measure(
     narrow: dict[str, Run] = {}
     weighed: dict[str, int | None] = {}
     differences: dict[str, float] = {}
-    for way in ways:
+    for way in ways_of(model, ways):
         built, bf16 = build(model, way), "bf16" in way
         run = partial(predict, built, clip, bf16)
         if "compiled" in way and (found := compiler_problem(run)):

@@ -26,6 +26,7 @@ from _models import (
     make_model,
     rates,
     show,
+    ways_of,
 )
 from _weigh import faked, size_of
 from torch import Tensor, nn
@@ -45,10 +46,10 @@ WAYS = {
     ),
 }
 MODELS = {
-    "cpu": ("*.small", "diffusion_avs.resnet50"),
+    "cpu": ("avsbench.small", "[cde]*.small", "diffusion_avs.resnet50"),
     "cuda": ("*.pvt_v2_b5", "*.resnet50"),
 }
-COUNTED = ("avsbench.pvt_v2_b5", "avsbench.resnet50", "[cde]*.pvt_v2_b5")
+COUNTED = ("audio_blind.pvt_v2_b5", "avsbench.pvt_v2_b5", "diffusion_avs.pvt_v2_b5")
 COUNTED_WAYS = (DENSE, "avslib", "avslib checkpointed")
 BATCH = {"cpu": 1, "cuda": 4}
 ROUNDS = {"cpu": 2, "cuda": 20}
@@ -130,7 +131,7 @@ def measure(
     runs: dict[str, Run] = {}
     narrow: dict[str, Run] = {}
     weighed: dict[str, int | None] = {}
-    for way in ways:
+    for way in ways_of(model, ways):
         bf16 = "bf16" in way
         trained = plain if way == "avslib" else make_trained(build(model, way), objective, clip, bf16=bf16)
         if "compiled" in way and (found := compiler_problem(trained.step)):
