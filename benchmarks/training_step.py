@@ -53,9 +53,10 @@ COUNTED = ("audio_blind.pvt_v2_b5", "avsbench.pvt_v2_b5", "diffusion_avs.pvt_v2_
 COUNTED_WAYS = (DENSE, "avslib", "avslib checkpointed")
 BATCH = {"cpu": 1, "cuda": 4}
 ROUNDS = {"cpu": 2, "cuda": 20}
-TOLERANCE = {"cpu": 1e-3, "cuda": 3e-2}
-"""Of the gradient in float32, which passes through all layers twice. On CUDA convolutions take TF32 by
-PyTorch's default, which keeps 10 bits."""
+TOLERANCE = {"cpu": 5e-3, "cuda": 3e-2}
+"""Of the gradient in float32: TPAVI's batch norm divides by a small deviation, 1/80 of the mean in untrained
+weights, and with it enlarges rounding errors. On CUDA convolutions take TF32 by PyTorch's default, which
+keeps 10 bits."""
 BF16_TOLERANCE = 0.05
 """Of the loss: bfloat16 keeps 8 bits, and rounds after each of 100 layers."""
 

@@ -208,6 +208,15 @@ def test_the_inference_benchmark_checks_times_and_weighs(
     assert report["not_compiled_because"] == {}
 
 
+def test_ways_that_differ_are_named(benchmarks: Any) -> None:
+    check = benchmarks("inference").check_without_tf32
+    logits = torch.randn(2, 3)
+    runs = {"dense": lambda: logits, "avslib": lambda: logits + 1e-4}
+    check(runs, atol=2e-4)
+    with pytest.raises(AssertionError, match=r"avslib: off by .* more than"):
+        check(runs, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_the_inference_benchmark_segments_with_every_model(tmp_path: Path) -> None:
     ways = ("--ways", "dense", "avslib", "avslib channels last", "avslib bf16", "avslib bf16 channels last")
@@ -235,15 +244,16 @@ def test_the_training_benchmark_checks_times_and_weighs(
 
 
 @pytest.mark.slow
-def test_the_training_benchmark_trains_and_counts_every_model(tmp_path: Path) -> None:
+def test_the_training_benchmark_trains_every_model_and_counts(tmp_path: Path) -> None:
     small = ("--models", "*.small", "--size", "64", "--frames", "2", "--batch", "2", "--count-batch", "2")
     ways = ("--ways", "dense", "avslib", "avslib checkpointed", "avslib bf16 channels last")
-    report = run("training_step", tmp_path, *small, "--count", *FUSED, *ways)
+    counted = ("avsbench.small", "diffusion_avs.small")
+    report = run("training_step", tmp_path, *small, "--count", *counted, *ways)
     names = list_models("*.small")
     assert [row["model"] for row in report["rows"]] == [
         name for name in names for _ in range(3 + (name in FUSED))
     ]
-    assert [row["model"] for row in report["counted"]] == [name for name in FUSED for _ in range(3)]
+    assert [row["model"] for row in report["counted"]] == [name for name in counted for _ in range(3)]
     timed = {(row["model"], row["implementation"]): row["bytes"] for row in report["rows"]}
     for row in report["counted"]:
         assert row["bytes"] == timed[row["model"], row["implementation"]]
