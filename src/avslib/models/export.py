@@ -18,6 +18,8 @@ from avslib.latent.linear_steps import linear_steps
 from avslib.models.base import AVSModel
 from avslib.models.c3n import C3N
 
+__all__ = ["export_onnx", "export_program"]
+
 TOLERANCE = 1e-4
 """Most by which a logit of the graph may differ from the model's, in units of the largest logit or of 1."""
 
