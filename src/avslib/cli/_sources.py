@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from avslib.data import ClipReader
     from avslib.models import AVSModel
 
@@ -44,8 +46,6 @@ def open_model(parsed: argparse.Namespace, clips: ClipReader) -> AVSModel:
         FileNotFoundError: if it is not there.
         ValueError: if it has masks of other classes than the clips.
     """
-    import torch
-
     from avslib.models.saved import load_model
 
     model = load_model(parsed.model, model_class=parsed.model_class)
@@ -55,8 +55,15 @@ def open_model(parsed: argparse.Namespace, clips: ClipReader) -> AVSModel:
             for count in (clips.num_classes, model.num_classes)
         )
         raise ValueError(f"--model: expected a model of {expected}, got one of {got}")
+    return model.to(choose_device(parsed))
+
+
+def choose_device(parsed: argparse.Namespace) -> torch.device | str:
+    """Return the device that was asked for, else an accelerator if there is one."""
+    import torch
+
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return model.to(parsed.device or accelerator or "cpu")
+    return parsed.device or accelerator or "cpu"
 
 
 def _size(word: str) -> tuple[int, int] | None:

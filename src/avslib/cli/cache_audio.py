@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avslib.cli._parser import Commands
+from avslib.cli._sources import choose_device
 
 if TYPE_CHECKING:
     from avslib.data import ClipReader
@@ -45,7 +46,6 @@ def add_cache_audio(commands: Commands) -> None:
 
 
 def _cache_audio(parsed: argparse.Namespace) -> int:
-    import torch
     from tqdm import tqdm
 
     from avslib.storage.audio_cache import cache_audio
@@ -53,8 +53,7 @@ def _cache_audio(parsed: argparse.Namespace) -> int:
     if parsed.target.suffix != ".safetensors":
         raise ValueError(f"target: expected a .safetensors file, got {parsed.target}")
     clips = _open_clips(parsed)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    audio_encoder = _open_audio_encoder(parsed).to(parsed.device or accelerator or "cpu")
+    audio_encoder = _open_audio_encoder(parsed).to(choose_device(parsed))
     with tqdm(total=len(clips), unit="clip") as bar:
         cache_audio(clips, audio_encoder, parsed.target, batch_size=parsed.batch_size, progress=bar.update)
     print(f"{parsed.target}: {len(clips)} clips")
