@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from avslib.latent import cosine_ddim
 from avslib.losses import InfoNCE
 from avslib.models import AVSModel, DiffusionAVS, Segmentation, create_model
+from avslib.models.diffusion_avs import Encoded
 from avslib.training import (
     AVSBenchObjective,
     CVAEObjective,
@@ -22,8 +23,8 @@ from avslib.training import (
 from avslib.training.trainer import Objective
 
 
-class EncoderDecoder(DiffusionAVS):
-    """What the paper calls E-D, with DiffusionAVS's neck and head: the pyramid decoded without a latent."""
+class Twin(DiffusionAVS):
+    """A deterministic model with the parts of DiffusionAVS."""
 
     stochastic: ClassVar[bool] = False
 
@@ -40,37 +41,35 @@ class EncoderDecoder(DiffusionAVS):
     ) -> Segmentation:
         """Segment frames; see :meth:`AVSModel.forward`."""
         assert audio is not None
-        pyramid = self.encode(frames, audio, valid).pyramid
-        return Segmentation(self.head(pyramid, size=(frames.shape[-2], frames.shape[-1])))
+        size = (frames.shape[-2], frames.shape[-1])
+        return Segmentation(self.decode_encoded(self.encode(frames, audio, valid), size))
+
+    def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
+        """Turn what a clip says into logits ``(B, T, K, H, W)``."""
+        raise NotImplementedError
 
 
-class Regressor(DiffusionAVS):
+class EncoderDecoder(Twin):
+    """What the paper calls E-D, with DiffusionAVS's neck and head: the pyramid decoded without a latent."""
+
+    def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
+        """Decode the pyramid alone."""
+        return self.head(encoded.pyramid, size=size)
+
+
+class Regressor(Twin):
     """The same network without diffusion: the latent is what the noise estimator makes of the condition.
 
     It has every parameter that DiffusionAVS has in inference, and one pass through the estimator instead of
     ten: what is left of an advantage over it is no matter of capacity.
     """
 
-    stochastic: ClassVar[bool] = False
-
-    def segment(
-        self,
-        frames: Tensor,
-        audio: Tensor | None,
-        masks: Tensor | None = None,
-        labelled: Tensor | None = None,
-        valid: Tensor | None = None,
-        *,
-        num_samples: int = 1,
-        generator: Generator | None = None,
-    ) -> Segmentation:
-        """Segment frames; see :meth:`AVSModel.forward`."""
-        assert audio is not None
-        encoded = self.encode(frames, audio, valid)
-        level = torch.zeros(encoded.condition.shape[:-1], device=frames.device)
-        latent = self.diffusion.denoiser(torch.zeros_like(encoded.condition), level, encoded.condition)
-        size = (frames.shape[-2], frames.shape[-1])
-        return Segmentation(self.decode(encoded.pyramid, latent, size=size))
+    def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
+        """Decode pyramid and regressed latent."""
+        condition = encoded.condition
+        level = torch.zeros(condition.shape[:-1], device=condition.device)
+        latent = self.diffusion.denoiser(torch.zeros_like(condition), level, condition)
+        return self.decode(encoded.pyramid, latent, size=size)
 
 
 def _diffusion(weight: float = 0.1, **loss: bool) -> Callable[[], Objective]:
@@ -84,7 +83,7 @@ class Row:
     title: str
     objective: Callable[[], Objective]
     family: str = "diffusion_avs"
-    kind: type[DiffusionAVS] | None = None
+    kind: type[Twin] | None = None
     """A twin that takes the arguments of the family's preset; None for the preset's own class."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shuffled: bool = False
