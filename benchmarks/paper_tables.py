@@ -28,6 +28,7 @@ from _measure import describe
 from _paper_rows import ROWS, TABLES, Row
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
@@ -138,17 +139,18 @@ def start(model: AVSModel, run: Run) -> None:
     names = [name for name in ("visual_encoder", "audio_encoder") if getattr(model, name) is not None]
     width = 128 if model.audio_encoder is None else model.audio_encoder.embedding_dim
     path = RUNS / run.budget / f"encoders-{width}-seed{run.seed}.safetensors"
-    if not path.exists():
-        set_seed(run.seed)
-        teacher = ROWS["ldm"].build(**budget.sizes(), audio_channels=width)
-        pretrain_encoders(teacher, render_labelled("train", budget.pretrain_clips, budget.size))
-        kept = {
-            key: value
-            for key, value in teacher.state_dict().items()
-            if key.startswith(("visual_encoder.", "audio_encoder."))
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(kept, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            set_seed(run.seed)
+            teacher = ROWS["ldm"].build(**budget.sizes(), audio_channels=width)
+            pretrain_encoders(teacher, render_labelled("train", budget.pretrain_clips, budget.size))
+            kept = {
+                key: value
+                for key, value in teacher.state_dict().items()
+                if key.startswith(("visual_encoder.", "audio_encoder."))
+            }
+            save_file(kept, path)
     stored = load_file(path)
     for name in names:
         part = {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")}
@@ -163,6 +165,7 @@ def train(
     set_seed(run.seed)
     model = row.build(**budget.sizes())
     start(model, run)
+    model.to(memory_format=torch.channels_last)  # a seventh less time on a CPU
     set_seed(run.seed)
     clips = SwappedSound(splits["train"]) if row.shuffled else splits["train"]
     loader = DataLoader(cast("Dataset[Clip]", clips), budget.batch_size, shuffle=True, drop_last=True)
@@ -239,19 +242,16 @@ def do(run: Run, out: Path) -> None:
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # the best weights stay
 
 
-def claim(run: Run) -> bool:
-    """Take a run, unless another process has."""
-    path = RUNS / run.budget / run.setting / f"{run.name}.pid"
-    path.parent.mkdir(parents=True, exist_ok=True)
+def take(run: Run, out: Path) -> None:
+    """Do a run that is not there yet, unless another process is at it."""
+    place = RUNS / run.budget / run.setting
+    place.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("x") as file:
-            file.write(str(os.getpid()))
-    except FileExistsError:
-        text = path.read_text()
-        if text.isdigit() and Path(f"/proc/{text}").exists():
-            return False
-        path.write_text(str(os.getpid()))  # of a process that was killed
-    return True
+        with FileLock(place / f"{run.name}.lock", blocking=False):
+            if not out.exists():
+                do(run, out)
+    except Timeout:
+        print(f"{run.name} ({run.setting}): another process is at it")
 
 
 def plan(arguments: argparse.Namespace) -> list[Run]:
@@ -288,8 +288,8 @@ def main() -> None:
             print(
                 f"{'there' if out.exists() else 'to do':8}{run.setting:5}{run.name:24}{ROWS[run.row].title}"
             )
-        elif not out.exists() and claim(run):
-            do(run, out)
+        elif not out.exists():
+            take(run, out)
 
 
 if __name__ == "__main__":
