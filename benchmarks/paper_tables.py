@@ -3,6 +3,7 @@
   python benchmarks/paper_tables.py 2 3 4 --seeds 3            # what is not there yet of these tables
   python benchmarks/paper_tables.py all --budget gpu           # 224 x 224, PVT v2 b2; hours on a GPU
   python benchmarks/paper_tables.py 2 --seeds 3 --list         # what would be run, and what is there
+  python benchmarks/paper_tables.py full                       # one row
 
 A run is a row, a setting and a seed. All runs of a budget see the same clips and take as many steps, start
 from encoders that learned classes from clips with a single object, keep the epoch that is best on the
@@ -257,7 +258,7 @@ def take(run: Run, out: Path) -> None:
 def plan(arguments: argparse.Namespace) -> list[Run]:
     """Return the runs that were asked for, those of one seed after those of another."""
     tables = list(TABLES) if "all" in arguments.tables else arguments.tables
-    rows = list(dict.fromkeys(row for table in tables for row in TABLES[table]))
+    rows = list(dict.fromkeys(row for table in tables for row in TABLES.get(table, [table])))
     return [
         Run(arguments.budget, setting, row, seed)
         for seed in range(arguments.seeds)
@@ -271,7 +272,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "tables", nargs="+", choices=(*TABLES, "all"), metavar="TABLE", help=", ".join(TABLES)
+        "tables",
+        nargs="+",
+        choices=(*TABLES, "all", *ROWS),
+        metavar="TABLE",
+        help=f"{', '.join(TABLES)}, all, or the name of a row",
     )
     parser.add_argument("--settings", nargs="+", choices=("s4", "ms3"), default=["ms3"])
     parser.add_argument("--seeds", type=int, default=3)
