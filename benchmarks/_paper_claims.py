@@ -134,11 +134,12 @@ TABLES_BEYOND: dict[str, Table] = {
         "gradient of the diffusion nor normalised.",
         "full",
     ),
-    "spacing": Table(
-        "`timestep_spacing`: which noise levels are visited",
-        "Sampling visits some of the noise levels of training. The reference starts at the noisiest of them "
-        "(trailing), the other never visits it (leading).",
-        "full",
+    "sampler": Table(
+        "`prediction_type` and `timestep_spacing`: how the latent is sampled",
+        "What the output of the noise estimator is, and which noise levels sampling visits. The loss is that "
+        "of the noise in every row (equation 9). The reference's output is the velocity, which the noise "
+        "follows from, and it starts at the noisiest level (trailing); *leading* never visits that.",
+        "ldm",
     ),
 }
 

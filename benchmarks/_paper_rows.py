@@ -131,9 +131,19 @@ ROWS: dict[str, Row] = {
     "attached": Row("contrastive gradient reaches z0", _diffusion(detach_positive=False)),
     "weight_0.01": Row("lambda 2 = 0.01", _diffusion(0.01)),
     "weight_1": Row("lambda 2 = 1", _diffusion(1.0)),
+    "epsilon_leading": Row(
+        "LDM, noise as output, leading timesteps",
+        _diffusion(0.0),
+        arguments={"scheduler": lambda: cosine_ddim(prediction_type="epsilon", timestep_spacing="leading")},
+    ),
+    "epsilon_trailing": Row(
+        "LDM, noise as output, trailing timesteps",
+        _diffusion(0.0),
+        arguments={"scheduler": lambda: cosine_ddim(prediction_type="epsilon")},
+    ),
     "leading": Row(
-        "leading timesteps",
-        _diffusion(),
+        "LDM, leading timesteps",
+        _diffusion(0.0),
         arguments={"scheduler": lambda: cosine_ddim(timestep_spacing="leading")},
     ),
     "joint": Row(
@@ -155,6 +165,6 @@ TABLES: dict[str, Sequence[str]] = {
     "6": ("d8", "d16", "full", "d32"),
     "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
-    "spacing": ("full", "leading"),
+    "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
     "controls": ("regressor", "shuffled", "full"),
 }

@@ -41,7 +41,7 @@ from avslib.training import (
     ModelPredictions,
     evaluate,
     fit,
-    latent_std,
+    latent_statistics,
     pretrain_encoders,
     render_labelled,
     warmup_cosine,
@@ -208,7 +208,7 @@ def test(model: AVSModel, clips: ClipDataset, num_samples: int) -> dict[str, obj
         found["latent: one sample"] = score(model, clips, 1)
         for name, latent in (("latent: noise", "noise"), ("latent: true z0", "ground_truth")):
             found[name] = evaluate(model, clips, latent=latent)
-        found["std of z0"] = latent_std(model, clips)
+        found |= latent_statistics(model, clips)
     return found
 
 

@@ -173,12 +173,15 @@ def main() -> None:
     add_model_arguments(parser)
     arguments, recipe = parse_arguments(parser, RECIPES)
     learn: Callable[[Any, LabelledSeconds], None] = pretrain_encoders
-    numbers: dict[str, Callable[[Any, Any], float]] = {}
+    numbers: Callable[[Any, Any], dict[str, float]] | None = None
     if recipe.from_scratch:
         held_out = render_labelled("test", 100, recipe.size)
         build_model = functools.partial(build_demo, recipe)
         learn = functools.partial(pretrain, recipe, held_out)
-        numbers["seen class is in view"] = lambda model, _: measure(model, held_out).seen
+
+        def numbers(model: Any, _: Any) -> dict[str, float]:
+            return {"seen class is in view": measure(model, held_out).seen}
+
     else:
         missing = [f"--{name.replace('_', '-')}" for name in PUBLISHED if getattr(arguments, name) is None]
         if missing:

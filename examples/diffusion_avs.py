@@ -32,7 +32,7 @@ from avslib.training import (
     add_arguments,
     evaluate,
     format_result,
-    latent_std,
+    latent_statistics,
     parse_arguments,
     run,
 )
@@ -69,6 +69,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="trailing",
         help="which of the 20 noise levels the 10 sampling steps visit (default: trailing)",
     )
+    model.add_argument(
+        "--prediction-type",
+        choices=("epsilon", "sample", "v_prediction"),
+        default="v_prediction",
+        help="what the noise estimator's output stands for (default: v_prediction)",
+    )
     model.add_argument("--latent-dim", type=int, default=24, help="D (default: 24)")
     model.add_argument(
         "--contrastive-weight", type=float, default=0.1, help="lambda 2; 0 leaves the loss out"
@@ -83,7 +89,9 @@ def build_model(arguments: argparse.Namespace, recipe: Recipe) -> DiffusionAVS:
         f"diffusion_avs.{recipe.variant}",
         condition=arguments.condition,
         latent_dim=arguments.latent_dim,
-        scheduler=cosine_ddim(timestep_spacing=arguments.timestep_spacing),
+        scheduler=cosine_ddim(
+            prediction_type=arguments.prediction_type, timestep_spacing=arguments.timestep_spacing
+        ),
         decode_from=arguments.decode_from,
     )
     assert isinstance(model, DiffusionAVS)
@@ -109,7 +117,7 @@ def main() -> None:
             "latent: noise": partial(evaluate, latent="noise"),
             "latent: true z0": partial(evaluate, latent="ground_truth"),
         },
-        numbers={"std of z0 over clips": latent_std},
+        numbers=latent_statistics,
     )
     if result is not None:
         print("\n" + format_result(result))

@@ -34,7 +34,7 @@ def test_a_list_trains_nothing_and_says_what_is_there(tmp_path: Path) -> None:
         "paper_tables.py",
         tmp_path,
         "4",
-        "spacing",
+        "d8",
         "--budget",
         "cpu",
         "--seeds",
@@ -47,10 +47,10 @@ def test_a_list_trains_nothing_and_says_what_is_there(tmp_path: Path) -> None:
     assert lines == [
         ["to-do", "ms3", "ldm-seed0"],
         ["to-do", "ms3", "full-seed0"],
-        ["to-do", "ms3", "leading-seed0"],
+        ["to-do", "ms3", "d8-seed0"],
         ["to-do", "ms3", "ldm-seed1"],
         ["there", "ms3", "full-seed1"],
-        ["to-do", "ms3", "leading-seed1"],
+        ["to-do", "ms3", "d8-seed1"],
     ]
     assert not (tmp_path / "runs").exists()
 

@@ -77,17 +77,19 @@ def test_noising_agrees_with_diffusers() -> None:
     )
 
 
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
-def test_sampling_is_diffusers_own_loop(name: str, spacing: str) -> None:
+def test_sampling_is_diffusers_own_loop(name: str, spacing: str, prediction_type: str) -> None:
     torch.manual_seed(0)
+    kind = {"timestep_spacing": spacing, "prediction_type": prediction_type}
     denoiser = NoiseEstimator()
     condition = torch.randn(2, 5, 24)
-    diffusion = LatentCondDiffusion(denoiser, scheduler=make_scheduler(name, timestep_spacing=spacing))
+    diffusion = LatentCondDiffusion(denoiser, scheduler=make_scheduler(name, **kind))
     actual = diffusion.sample(condition, generator=torch.Generator().manual_seed(1))
 
     generator = torch.Generator().manual_seed(1)
-    scheduler = make_scheduler(name, timestep_spacing=spacing)
+    scheduler = make_scheduler(name, **kind)
     scheduler.set_timesteps(10)
     latent = torch.randn(2, 5, 24, generator=generator)
     with torch.no_grad():
@@ -101,7 +103,7 @@ def test_sampling_is_diffusers_own_loop(name: str, spacing: str) -> None:
 def test_with_an_exact_denoiser_every_scheduler_returns_the_code(name: str) -> None:
     mu = torch.linspace(-3, 3, 24)  # beyond [-1, 1], where diffusers' default would clip
     diffusion = LatentCondDiffusion(
-        ExactDenoiser(mu), scheduler=make_scheduler(name, timestep_spacing="leading")
+        ExactDenoiser(mu, "v_prediction"), scheduler=make_scheduler(name, timestep_spacing="leading")
     )
     latent = diffusion.sample(torch.zeros(4, 5, 24), generator=torch.Generator().manual_seed(0))
     # UniPC and DPM-Solver end at the lowest trained level, where 0.8 % of the variance is still noise
@@ -148,9 +150,7 @@ def test_the_loss_teaches_the_distribution_of_the_latent() -> None:
     torch.manual_seed(0)
     codes = torch.tensor([[1.5, -1.0, 0.5, 2.0], [-1.0, 1.0, -2.0, 0.0]])
     denoiser = NoiseEstimator(4, condition_dim=4, widths=(64, 64, 64, 64), timestep_features=16)
-    # "trailing" multiplies an error of the noise by 62 in its first step and takes four times the training
-    scheduler = cosine_ddim(timestep_spacing="leading")
-    diffusion = LatentCondDiffusion(denoiser, latent_dim=4, scheduler=scheduler)
+    diffusion = LatentCondDiffusion(denoiser, latent_dim=4)
     optimizer = torch.optim.Adam(denoiser.parameters(), 2e-3)
     which = torch.arange(128) % 2
     condition = nn.functional.one_hot(which, 4).float()
@@ -163,6 +163,19 @@ def test_the_loss_teaches_the_distribution_of_the_latent() -> None:
     error = (diffusion.sample(condition) - codes[which]).abs().mean()
     swapped = (diffusion.sample(condition) - codes[1 - which]).abs().mean()
     assert error < 0.3 < 1.5 < swapped
+
+
+def test_noise_as_output_makes_a_small_error_a_large_one_where_there_is_no_signal() -> None:
+    """Outputs that are off by 0.01, and what they make of z0 at the last level: why v is the default."""
+    mu = torch.linspace(-1, 1, 24)
+    error = {}
+    for kind in ("epsilon", "v_prediction"):
+        exact = ExactDenoiser(mu, kind)
+        exact.register_forward_hook(lambda *called: called[2] + 0.01)
+        diffusion = LatentCondDiffusion(exact, scheduler=cosine_ddim(prediction_type=kind))
+        step = diffusion(mu.expand(400, 24), mu.expand(400, 24), generator=torch.Generator().manual_seed(0))
+        error[kind] = (step.estimate - mu)[step.timestep == 19].abs().max().item()
+    assert error["v_prediction"] < 0.02 < 2 < error["epsilon"]
 
 
 def test_no_gradient_flows_through_a_sample() -> None:
@@ -178,6 +191,11 @@ def test_a_scheduler_without_noise_levels_is_refused() -> None:
 def test_noise_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"noise: expected shape .* with d=24, got \(2, 8\)"):
         LatentCondDiffusion(NoiseEstimator()).sample(torch.zeros(2, 24), noise=torch.zeros(2, 8))
+
+
+def test_an_unknown_prediction_is_refused() -> None:
+    with pytest.raises(ValueError, match="prediction_type: expected one of 'epsilon', 'sample', 'v_pred"):
+        cosine_ddim(prediction_type="noise")
 
 
 def test_an_unknown_spacing_is_refused() -> None:

@@ -13,7 +13,7 @@ from avslib.losses import binary_cross_entropy, info_nce
 from avslib.media.frame import IMAGENET_MEAN, IMAGENET_STD
 from avslib.metrics import FScore
 from avslib.models import DiffusionAVS, LatentTerms, Segmentation
-from avslib.training import DiffusionAVSObjective, evaluate, evaluation, fit, latent_std, warmup_cosine
+from avslib.training import DiffusionAVSObjective, evaluate, evaluation, fit, latent_statistics, warmup_cosine
 from avslib.training.figures import plot_history, plot_predictions
 
 
@@ -195,10 +195,45 @@ def test_a_latent_is_replaced_also_where_frames_are_bytes(clips: SyntheticAVS) -
 
 def test_the_codes_of_a_collapsed_encoder_do_not_differ(clips: SyntheticAVS) -> None:
     model = tiny_model()
-    assert latent_std(model, clips) > 0
+    assert latent_statistics(model, clips)["std of z0"] > 0
     for parameter in model.ground_truth_encoder.encoder.linear[-1].parameters():
         nn.init.zeros_(parameter)
-    assert latent_std(model, clips) == 0
+    assert latent_statistics(model, clips)["std of z0"] == 0
+
+
+class Codes(nn.Module):
+    """Draws latents for the first frame, and for each next one, that are the true codes with an error."""
+
+    def __init__(self, model: DiffusionAVS, clips: SyntheticAVS, *, scale: float, noise: float) -> None:
+        super().__init__()
+        self.codes = iter(
+            [model.ground_truth_encoder(clips[i].masks[clips[i].labelled]) for i in range(len(clips))]
+        )
+        self.scale, self.noise = scale, noise
+
+    def sample(self, condition: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        code = self.scale * next(self.codes)
+        return code + self.noise * torch.randn(condition.shape, generator=generator)
+
+
+@pytest.mark.parametrize(("scale", "noise"), [(1.0, 0.0), (0.0, 0.0), (1.0, 1.0), (30.0, 0.5)])
+@torch.no_grad()
+def test_the_statistics_of_a_sampler_that_is_known(clips: SyntheticAVS, scale: float, noise: float) -> None:
+    model = tiny_model().eval()
+    each = [clips[i] for i in range(len(clips))]
+    codes = torch.cat([model.ground_truth_encoder(clip.masks[clip.labelled]) for clip in each])
+    variance = codes.var(dim=0, correction=0).mean().item()
+    missed = (scale - 1) ** 2 * codes.square().mean().item() + noise**2 / 200
+    model.diffusion = Codes(model, clips, scale=scale, noise=noise)
+    found = latent_statistics(model, clips, num_samples=200, batch_size=1)
+    assert found["told of z0"] == pytest.approx(1 - missed / variance, rel=0.02, abs=0.02)
+    assert found["spread of samples"] == pytest.approx(noise**2 / variance, rel=0.05, abs=1e-3)
+    assert found["std of z0"] == pytest.approx(codes.std(dim=0).mean().item(), rel=1e-4)
+
+
+def test_a_spread_cannot_be_told_from_one_sample(clips: SyntheticAVS) -> None:
+    with pytest.raises(ValueError, match="num_samples: expected 2 at least, got 1"):
+        latent_statistics(tiny_model(), clips, num_samples=1)
 
 
 def test_a_model_without_latent_cannot_have_it_replaced(clips: SyntheticAVS) -> None:

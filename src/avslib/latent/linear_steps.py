@@ -1,10 +1,10 @@
-"""The steps of DDIM as numbers, so that sampling needs no scheduler."""
+"""What an estimator's output says, and the steps of DDIM as numbers, so that sampling needs no scheduler."""
 
 from __future__ import annotations
 
 import copy
 import weakref
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,10 +21,35 @@ class LinearStep(NamedTuple):
     next_noise: float
 
 
-def step_down(step: LinearStep, latent: Tensor, predicted_noise: Tensor) -> Tensor:
+Level = TypeVar("Level", float, Tensor)
+
+
+def read_output(
+    prediction_type: str, output: Tensor, noisy: Tensor, signal: Level, spread: Level
+) -> tuple[Tensor, Tensor]:
+    """Return the noise and the latent without noise that an estimator's output stands for, ``(..., D)`` each.
+
+    Args:
+        prediction_type: what the output is, by diffusers' words: ``"epsilon"`` the noise, ``"sample"`` the
+            latent, ``"v_prediction"`` the velocity, signal * noise - spread * latent.
+        output: what the estimator said, ``(..., D)``.
+        noisy: what it was shown, ``(..., D)``.
+        signal: share of the latent in it.
+        spread: share of the noise.
+    """
+    match prediction_type:
+        case "epsilon":
+            return output, (noisy - spread * output) / signal
+        case "sample":
+            return (noisy - signal * output) / spread, output
+        case _:
+            return signal * output + spread * noisy, signal * noisy - spread * output
+
+
+def step_down(step: LinearStep, prediction_type: str, latent: Tensor, output: Tensor) -> Tensor:
     """Return the next latent, ``(..., D)``; in diffusers' order of operations, so that it rounds alike."""
-    estimate = (latent - step.noise * predicted_noise) / step.signal
-    return step.next_signal * estimate + step.next_noise * predicted_noise
+    noise, estimate = read_output(prediction_type, output, latent, step.signal, step.noise)
+    return step.next_signal * estimate + step.next_noise * noise
 
 
 _known: weakref.WeakKeyDictionary[Any, dict[int, tuple[LinearStep, ...] | None]] = weakref.WeakKeyDictionary()
@@ -34,7 +59,7 @@ _known: weakref.WeakKeyDictionary[Any, dict[int, tuple[LinearStep, ...] | None]]
 def linear_steps(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | None:
     """Return the steps of a run, with diffusers' own numbers; None for a scheduler that is not of the kind.
 
-    Of the kind is DDIM on predicted noise, without clipping. The numbers are computed once; a compiled
+    Of the kind is DDIM without clipping. The numbers are computed once; a compiled
     sampler sees constants.
 
     Args:
@@ -51,12 +76,7 @@ def _read(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | 
     from diffusers import DDIMScheduler
 
     config = scheduler.config
-    if (
-        type(scheduler) is not DDIMScheduler
-        or config.prediction_type != "epsilon"
-        or config.clip_sample
-        or config.thresholding
-    ):
+    if type(scheduler) is not DDIMScheduler or config.clip_sample or config.thresholding:
         return None
     scheduler.set_timesteps(num_inference_steps)
     steps = []

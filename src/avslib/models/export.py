@@ -171,7 +171,7 @@ def _inference_copy(model: AVSModel) -> AVSModel:
             module.scheduler, module.num_inference_steps
         ):
             raise ValueError(
-                "scheduler: expected DDIM on predicted noise without clipping, as cosine_ddim() makes it, "
+                "scheduler: expected DDIM without clipping, as cosine_ddim() makes it, "
                 f"whose steps are numbers; got {type(module.scheduler).__name__}"
             )
     return copy.deepcopy(model).eval().requires_grad_(False)

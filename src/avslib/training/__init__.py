@@ -2,7 +2,7 @@
 
 from avslib.encoders.state_dict import weights_sha256
 from avslib.training.contact_sheet import plot_worst
-from avslib.training.evaluation import evaluate, latent_std
+from avslib.training.evaluation import evaluate, latent_statistics
 from avslib.training.experiment import Result, Splits, format_result, open_data, run
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.folder_predictions import FolderPredictions, read_probability
@@ -57,7 +57,7 @@ __all__ = [
     "format_listening",
     "format_result",
     "g_measures",
-    "latent_std",
+    "latent_statistics",
     "listen",
     "measure_classifiers",
     "open_data",

@@ -111,20 +111,54 @@ def evaluate(
 
 
 @torch.no_grad()
-def latent_std(model: DiffusionAVS, clips: ClipDataset, *, batch_size: int = 4) -> float:
-    """Return how much the codes of ground truth differ: the standard deviation over frames, averaged over D.
+def latent_statistics(
+    model: DiffusionAVS, clips: ClipDataset, *, num_samples: int = 8, batch_size: int = 4, seed: int = 0
+) -> dict[str, float]:
+    """Return whether the sampler draws latents like those of the ground truth; masks may not show it.
 
-    Near 0 the ground-truth encoder has collapsed and the diffusion has nothing to learn.
+    Args:
+        model: on the device that is to be used.
+        clips: a dataset with ground truth.
+        num_samples: latents drawn for a frame; 2 at least.
+        batch_size: clips a batch.
+        seed: of the noise.
+
+    Returns:
+        - ``"std of z0"``, over labelled frames, averaged over D. Near 0 the ground-truth encoder has
+          collapsed and the diffusion has nothing to learn.
+        - ``"std of samples"``, of all samples of all these frames. Far above, the sampler has diverged.
+        - ``"told of z0"``: the share of z0's variance that the mean of a frame's samples explains. 1 is a
+          perfect sampler, 0 what the same code for every frame would reach, below 0 is worse than that.
+        - ``"spread of samples"``: the variance among the samples of a frame over z0's variance. A sampler of
+          the right distribution has 1 less what it tells.
+
+    Raises:
+        ValueError: if ``num_samples`` is below 2.
     """
+    if num_samples < 2:
+        raise ValueError(f"num_samples: expected 2 at least, got {num_samples}")
     device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
     was_training = model.training
     model.eval()
-    latents = [
-        model.ground_truth_encoder(clip.masks.to(device))[clip.labelled.to(device)]
-        for clip in DataLoader(cast("torch.utils.data.Dataset[Clip]", clips), batch_size)
-    ]
+    truths, drawn = [], []
+    for clip in DataLoader(cast("torch.utils.data.Dataset[Clip]", clips), batch_size):
+        labelled = clip.labelled.to(device)
+        frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
+        assert audio is not None
+        condition = model.condition_encoder(frames, audio)[labelled]
+        truths.append(model.ground_truth_encoder(clip.masks.to(device)[labelled]))
+        drawn.append(model.diffusion.sample(condition.expand(num_samples, -1, -1), generator=generator))
     model.train(was_training)
-    return torch.cat(latents).std(dim=0).mean().item()
+    truth, samples = torch.cat(truths), torch.cat(drawn, dim=1)
+    variance = truth.var(dim=0, correction=0).mean()
+    missed = (samples.mean(dim=0) - truth).square().mean()
+    return {
+        "std of z0": truth.std(dim=0).mean().item(),
+        "std of samples": samples.flatten(0, 1).std(dim=0).mean().item(),
+        "told of z0": (1 - missed / variance).item(),
+        "spread of samples": (samples.var(dim=0).mean() / variance).item(),
+    }
 
 
 def _share(count: int) -> range:

@@ -111,7 +111,7 @@ def run(
     num_samples: int = 1,
     pretrain: Callable[[_Model, LabelledSeconds], None] = pretrain_encoders,
     rows: Mapping[str, Callable[[_Model, ClipDataset], Scores]] | None = None,
-    numbers: Mapping[str, Callable[[_Model, ClipDataset], float]] | None = None,
+    numbers: Callable[[_Model, ClipDataset], Mapping[str, float]] | None = None,
 ) -> Result | None:
     """Train a model, evaluate it, with what it should need taken away too, and draw what it does.
 
@@ -130,7 +130,7 @@ def run(
             start from.
         rows: further rows of the table: scores of the trained model on the test split. As under several
             processes every one calls them, they may be :func:`~avslib.training.evaluate`.
-        numbers: what else to measure there, named and called alike.
+        numbers: what else to measure there, by name; called alike.
 
     Returns:
         What was found; None in all processes but the first.
@@ -187,7 +187,7 @@ def run(
         config = SyntheticConfig(setting=arguments.setting, size=recipe.size)
         indices = clip_indices("test", len(data.test))
         table["audio-blind ceiling"] = {"miou": audio_blind_ceiling(config, indices)}
-    measured = {row: measure(model, data.test) for row, measure in (numbers or {}).items()}
+    measured = {} if numbers is None else dict(numbers(model, data.test))
     if not accelerator.is_main_process:
         return None
     model.save_pretrained(
@@ -224,11 +224,11 @@ def format_result(result: Result) -> str:
 
     Example:
         >>> table = {"true sound": {"miou": 0.6, "f_score": 0.79}, "audio-blind ceiling": {"miou": 0.46}}
-        >>> print(format_result(Result(Path("runs/demo"), table, {"std of z0 over clips": 1.1}, 490.2)))
+        >>> print(format_result(Result(Path("runs/demo"), table, {"std of z0": 1.1}, 490.2)))
         test split                  mIoU       F
         true sound                 0.600   0.790
         audio-blind ceiling        0.460
-        std of z0 over clips       1.100
+        std of z0                  1.100
         <BLANKLINE>
         490 s; the model, its scores and its pictures are in runs/demo/
     """
