@@ -146,6 +146,10 @@ ROWS: dict[str, Row] = {
         _diffusion(0.0),
         arguments={"scheduler": lambda: cosine_ddim(timestep_spacing="leading")},
     ),
+    "fused": Row("LDM, condition from the fused pyramid", _diffusion(0.0), arguments={"condition": "fused"}),
+    "fused_regressor": Row(
+        "the same, without diffusion", SegmentationObjective, kind=Regressor, arguments={"condition": "fused"}
+    ),
     "joint": Row(
         "z0 neither detached nor normalised",
         _diffusion(),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from avslib.decoders import LatentInjection
-from avslib.latent import ConditionEncoder, GTEncoder, NoiseEstimator
+from avslib.latent import ConditionEncoder, FusedConditionEncoder, GTEncoder, NoiseEstimator
 from avslib.latent.denoiser import timestep_embedding
 from avslib.latent.ground_truth import LatentNorm
 
@@ -116,6 +116,25 @@ def test_the_condition_of_a_second_depends_on_that_second_alone() -> None:
     changed[:, 1] += 1
     differs = (encoder(FRAMES, AUDIO) != encoder(FRAMES, changed)).any(-1)
     assert differs.tolist() == [[False, True, False]] * 2
+
+
+def test_the_fused_condition_is_two_layers_on_the_means_of_cells_and_the_sound() -> None:
+    encoder = FusedConditionEncoder(5, channels=2, num_levels=2, audio_channels=3, grid=2)
+    fine, coarse, audio = torch.randn(2, 3, 2, 4, 8), torch.randn(2, 3, 2, 2, 2), torch.randn(2, 3, 3)
+    condition = encoder([fine, coarse], audio)
+    first, _, second = encoder.join
+    for b, t in ((0, 0), (1, 2)):
+        read = [
+            fine[b, t, c, 2 * y : 2 * y + 2, 4 * x : 4 * x + 4].mean()
+            for c in (0, 1)
+            for y in (0, 1)
+            for x in (0, 1)
+        ]
+        read += [coarse[b, t, c, y, x] for c in (0, 1) for y in (0, 1) for x in (0, 1)]
+        hidden = nn.functional.leaky_relu(first(torch.stack([*read, *audio[b, t]])), 0.2)
+        torch.testing.assert_close(condition[b, t], second(hidden))
+    with pytest.raises(ValueError, match=r"audio: expected shape .* b=2, t=3, a=3, got \(2, 4, 3\)"):
+        encoder([fine, coarse], torch.zeros(2, 4, 3))
 
 
 def test_wrong_shapes_and_words_are_named() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from avslib import DiffusionAVS, Segmentation
 from avslib.latent import cosine_ddim
@@ -133,6 +133,28 @@ def test_the_diffusion_loss_leaves_the_ground_truth_encoder_alone_unless_told() 
         assert (gradient is None) is detach
 
 
+def test_a_fused_condition_hears_the_other_seconds_and_lets_the_diffusion_reach_the_backbone() -> None:
+    model = make_model(condition="fused")
+    for fusion in model.fusion:
+        nn.init.ones_(fusion.batch_norm.weight)  # it starts at 0, and nothing is fused yet
+    model.eval()
+    frames, log_mel, masks = make_clip()
+    other = log_mel.clone()
+    other[:, 0] += 1
+    told = []
+    for sound in (log_mel, other):
+        embedded_frames, audio = model.embed(frames, sound)
+        assert audio is not None
+        told.append(model.encode(embedded_frames, audio).condition)
+    assert not torch.allclose(told[0][:, 1], told[1][:, 1])
+    terms = model.train()(frames, log_mel, masks).terms
+    assert terms is not None
+    torch.nn.functional.mse_loss(terms.predicted_noise, terms.noise).backward()
+    first = next(model.visual_encoder.parameters()).grad
+    assert first is not None
+    assert first.any()
+
+
 def test_every_parameter_is_trained_by_the_sum_of_the_terms() -> None:
     model = make_model().train()
     model.fusion.requires_grad_(True)
@@ -223,6 +245,8 @@ def test_wrong_arguments_are_named(model: DiffusionAVS) -> None:
         model(frames[..., :16, :], log_mel)
     with pytest.raises(ValueError, match="decode_from: expected one of 'ground_truth', 'noised'"):
         make_model(decode_from="truth")
+    with pytest.raises(ValueError, match=r"condition: expected one of 'none', .*'fused', got 'av'"):
+        make_model(condition="av")
     with pytest.raises(ValueError, match="audio_encoder: expected one of 'vggish', 'mel_cnn'"):
         make_model(audio_encoder="panns")
     with pytest.raises(ValueError, match=r"backbone: .*got 'resnet5'.*nearest are .*resnet50"):

@@ -1,6 +1,6 @@
 """Mask <-> latent code, and distributions over codes."""
 
-from avslib.latent.condition import ConditionEncoder
+from avslib.latent.condition import ConditionEncoder, FusedConditionEncoder
 from avslib.latent.denoiser import NoiseEstimator
 from avslib.latent.diffusion import Denoising, LatentCondDiffusion, Scheduler, cosine_ddim
 from avslib.latent.gaussian import (
@@ -17,6 +17,7 @@ __all__ = [
     "ConditionEncoder",
     "Denoising",
     "DiagonalGaussian",
+    "FusedConditionEncoder",
     "GTEncoder",
     "GaussianEncoder",
     "LatentCondDiffusion",

@@ -1,6 +1,8 @@
-"""The condition encoder: frame and sound to condition."""
+"""Condition encoders: what is seen and heard as the vector that the diffusion is told."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +81,61 @@ class ConditionEncoder(nn.Module):
         if self.join is not None:
             return self.join(torch.cat(codes, dim=-1))
         return codes[0] if codes else audio.new_zeros(size["b"], size["t"], self.latent_dim)
+
+
+class FusedConditionEncoder(nn.Module):
+    """What the fused pyramid says of a frame, and its sound, as the vector c; it stands in for E_psi.
+
+    :class:`ConditionEncoder` looks at a frame with five convolutions of its own. The pyramid that the head
+    decodes has seen the frame through the backbone and has heard all seconds of the clip: from it more can be
+    told of the mask's code. Every level is averaged over the cells of a grid, and two fully connected layers
+    join the cells and the sound. The gradient of the diffusion loss reaches the pyramid.
+
+    Args:
+        latent_dim: D, length of the condition.
+        channels: C, width of every level.
+        num_levels: levels of the pyramid.
+        audio_channels: length A of the audio embedding.
+        grid: side of the grid, in cells.
+        hidden_features: width between the two fully connected layers.
+
+    Not in the paper.
+
+    Example:
+        >>> encoder = FusedConditionEncoder(channels=16, num_levels=2)
+        >>> encoder([torch.rand(2, 5, 16, side, side) for side in (8, 4)], torch.rand(2, 5, 128)).shape
+        torch.Size([2, 5, 24])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 24,
+        *,
+        channels: int = 128,
+        num_levels: int = 4,
+        audio_channels: int = 128,
+        grid: int = 4,
+        hidden_features: int = 256,
+    ) -> None:
+        super().__init__()
+        self.audio_channels = audio_channels
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.join = _two_layers(num_levels * channels * grid**2 + audio_channels, hidden_features, latent_dim)
+
+    def forward(self, pyramid: Sequence[Tensor], audio: Tensor) -> Tensor:
+        """Return the condition of each second, ``(B, T, D)``.
+
+        Args:
+            pyramid: fused features, ``(B, T, C, h, w)`` each.
+            audio: one embedding per second, ``(B, T, A)``.
+
+        Raises:
+            ValueError: if ``audio`` has another shape.
+        """
+        batch, seconds = pyramid[0].shape[:2]
+        check_shape("audio", audio, "b t a", b=batch, t=seconds, a=self.audio_channels)
+        cells = [self.pool(level.flatten(0, 1)).flatten(1) for level in pyramid]
+        return self.join(torch.cat([*cells, audio.flatten(0, 1)], dim=-1)).unflatten(0, (batch, seconds))
 
 
 def _two_layers(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:

@@ -13,7 +13,14 @@ from avslib._checks import check_one_of, check_positive
 from avslib.decoders import FPNHead, LatentInjection
 from avslib.encoders import AudioEncoder, Neck, VisualEncoder
 from avslib.fusion import PyramidFusion
-from avslib.latent import ConditionEncoder, GTEncoder, LatentCondDiffusion, NoiseEstimator
+from avslib.latent import (
+    ConditionEncoder,
+    FusedConditionEncoder,
+    GTEncoder,
+    LatentCondDiffusion,
+    NoiseEstimator,
+)
+from avslib.latent.condition import CONDITIONS
 from avslib.models.base import AVSModel
 from avslib.models.output import LatentTerms, Segmentation
 
@@ -56,7 +63,8 @@ class DiffusionAVS(
         audio_channels: length of the audio embedding.
         latent_dim: D, length of latent and condition (Table VI).
         condition: what the condition is made of: ``"none"``, ``"audio"``, ``"visual"`` or ``"audio_visual"``
-            (Table III).
+            (Table III), or ``"fused"``, which is ours: see
+            :class:`~avslib.latent.FusedConditionEncoder`.
         decode_from: the latent that the head decodes in training; the paper does not say. One of
             ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
             of z0 from such a one), ``"sampled"`` (a whole reverse pass, without gradient); or a mapping from
@@ -97,6 +105,7 @@ class DiffusionAVS(
         num_inference_steps: int = 10,
     ) -> None:
         super().__init__()
+        check_one_of("condition", condition, (*CONDITIONS, "fused"))
         self.num_classes = num_classes
         self.decode_from = _latent_weights(decode_from)
         self.detach_diffusion = detach_diffusion
@@ -105,7 +114,11 @@ class DiffusionAVS(
         self.neck = Neck(self.visual_encoder.channels, channels)
         self.fusion = PyramidFusion(channels, audio_channels=audio_channels)
         self.ground_truth_encoder = GTEncoder(latent_dim, normalize=normalize_latent)
-        self.condition_encoder = ConditionEncoder(latent_dim, audio_channels=audio_channels, source=condition)
+        self.condition_encoder: ConditionEncoder | FusedConditionEncoder = (
+            FusedConditionEncoder(latent_dim, channels=channels, audio_channels=audio_channels)
+            if condition == "fused"
+            else ConditionEncoder(latent_dim, audio_channels=audio_channels, source=condition)
+        )
         self.diffusion = LatentCondDiffusion(
             NoiseEstimator(latent_dim, condition_dim=latent_dim),
             latent_dim=latent_dim,
@@ -149,7 +162,10 @@ class DiffusionAVS(
         """Fuse frames and embedded sound ``(B, T, A)``; everything that does not depend on a latent."""
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))
         pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
-        return Encoded(self.fusion(pyramid, audio, valid).pyramid, self.condition_encoder(frames, audio))
+        fused = self.fusion(pyramid, audio, valid).pyramid
+        if isinstance(self.condition_encoder, FusedConditionEncoder):
+            return Encoded(fused, self.condition_encoder(fused, audio))
+        return Encoded(fused, self.condition_encoder(frames, audio))
 
     def decode(self, pyramid: list[Tensor], latent: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Turn fused features and latents ``(..., B, T, D)`` into logits ``(..., B, T, K, H, W)``."""

@@ -146,7 +146,7 @@ def latent_statistics(
         labelled = clip.labelled.to(device)
         frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
         assert audio is not None
-        condition = model.condition_encoder(frames, audio)[labelled]
+        condition = model.encode(frames, audio, clip.valid.to(device)).condition[labelled]
         truths.append(model.ground_truth_encoder(clip.masks.to(device)[labelled]))
         drawn.append(model.diffusion.sample(condition.expand(num_samples, -1, -1), generator=generator))
     model.train(was_training)
