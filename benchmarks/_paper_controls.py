@@ -6,7 +6,21 @@ import math
 from functools import cache
 from statistics import fmean, stdev
 
-from _paper_results import MEASURES, MIOU, NOISE, ONE, OTHER, SILENCE, STD, TRUE, TRUTH, Study
+from _paper_results import (
+    DRAWN,
+    MEASURES,
+    MIOU,
+    NOISE,
+    ONE,
+    OTHER,
+    SILENCE,
+    SPREAD,
+    STD,
+    TOLD,
+    TRUE,
+    TRUTH,
+    Study,
+)
 from _paper_rows import ROWS
 from _paper_statistics import compare
 from _paper_writing import difference, many, named, spread, table
@@ -15,6 +29,8 @@ from avslib.data import SyntheticConfig, audio_blind_ceiling, clip_indices
 
 COLLAPSED = 0.3
 """A standard deviation of z0 below this is called a collapse."""
+DIVERGED = 2
+"""Samples this many times wider than z0 are said to have diverged."""
 
 TRAINED = (
     ("hearing, over a decoder that sees one frame and hears nothing", "full", "audio_blind"),
@@ -71,12 +87,11 @@ def trained(study: Study) -> str:
 
 
 def latents(study: Study) -> str:
-    """Write what a head makes of latents that are sampled, true or noise, and whether z0 collapsed."""
+    """Write what a head makes of latents that are sampled, true or noise."""
     lines = []
     for row in study.runs:
-        stds = [report["test"][STD] for report in study.runs[row].values() if STD in report["test"]]
-        if stds:
-            one, noise, truth = (study.means(row, MIOU, given) for given in (ONE, NOISE, TRUTH))
+        one, noise, truth = (study.means(row, MIOU, given) for given in (ONE, NOISE, TRUTH))
+        if one:
             worth = [a - b for a, b in zip(one, noise, strict=True)]
             gap = [a - b for a, b in zip(truth, one, strict=True)]
             lines.append(
@@ -84,21 +99,32 @@ def latents(study: Study) -> str:
                     named(study, row),
                     *(spread(scores, MIOU) for scores in (study.means(row, MIOU), one, noise, truth)),
                     *(spread(values, MIOU, signed=True) for values in (worth, gap)),
-                    f"{fmean(stds):.2f}" + (", **collapsed**" if min(stds) < COLLAPSED else ""),
                 ]
             )
     samples = f"mean of {many(study.settings['num_samples'], 'sample')}"
-    header = (
-        "row",
-        samples,
-        "one sample",
-        "noise",
-        "true z0",
-        "sample over noise",
-        "true z0 over sample",
-        STD,
-    )
+    header = ("row", samples, "one sample", "noise", "true z0", "sample over noise", "true z0 over sample")
     return table(header, lines) if lines else ""
+
+
+def samplers(study: Study) -> str:
+    """Write whether samples are like the codes of masks, and whether those collapsed."""
+    lines = []
+    for row, seeds in study.runs.items():
+        tests = [report["test"] for report in seeds.values() if STD in report["test"]]
+        if tests:
+            stds = [test[STD] for test in tests]
+            wide = max((test[DRAWN] / test[STD] for test in tests if test.get(DRAWN)), default=0)
+            drawn, told, among = ([t[key] for t in tests if key in t] for key in (DRAWN, TOLD, SPREAD))
+            lines.append(
+                [
+                    named(study, row),
+                    _plain(stds) + (", **collapsed**" if min(stds) < COLLAPSED else ""),
+                    _plain(drawn) + (", **diverged**" if wide > DIVERGED else ""),
+                    _plain(told),
+                    _plain(among),
+                ]
+            )
+    return table(("row", STD, DRAWN, TOLD, SPREAD), lines) if lines else ""
 
 
 def information(study: Study) -> str:
@@ -109,7 +135,7 @@ def information(study: Study) -> str:
         if bounds:
             first, last = ([bound[place] for bound in bounds] for place in (0, -1))
             most = f"{math.log(candidates(study, row)):.2f}"
-            lines.append([named(study, row), most, _nats(first), _nats(last), str(len(bounds))])
+            lines.append([named(study, row), most, _plain(first), _plain(last), str(len(bounds))])
     return table(("row", "log n", "first epoch", "last epoch", "seeds"), lines) if lines else ""
 
 
@@ -131,5 +157,8 @@ def candidates(study: Study, row: str) -> int:
     return int(study.settings["batch_size"]) * frames - left_out
 
 
-def _nats(values: list[float]) -> str:
+def _plain(values: list[float]) -> str:
+    """Write the mean over seeds of something that has no unit to be scaled by, or is in nats."""
+    if not values:
+        return ""
     return f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{fmean(values):.2f}"

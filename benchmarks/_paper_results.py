@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 Report = Mapping[str, Any]
 TRUE, SILENCE, OTHER = "true sound", "silence", "another clip's sound"
-ONE, NOISE, TRUTH, STD = "latent: one sample", "latent: noise", "latent: true z0", "std of z0"
+ONE, NOISE, TRUTH = "latent: one sample", "latent: noise", "latent: true z0"
+STD, DRAWN, TOLD, SPREAD = "std of z0", "std of samples", "told of z0", "spread of samples"
 
 
 class Measure(NamedTuple):

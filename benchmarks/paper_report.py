@@ -15,7 +15,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from _paper_claims import TABLES_OF_PAPER
-from _paper_controls import COLLAPSED, information, latents, sounds, trained
+from _paper_controls import COLLAPSED, DIVERGED, information, latents, samplers, sounds, trained
 from _paper_costs import commands, cost, origin, without
 from _paper_figures import draw_claims, draw_information, draw_rows, draw_validation
 from _paper_results import Study, read
@@ -66,7 +66,9 @@ def write(results: Path, docs: Path) -> None:
         sounds=for_each(studies, sounds),
         trained=for_each(studies, trained),
         collapsed=f"{COLLAPSED:g}",
+        diverged=f"{DIVERGED:g}",
         latents=for_each(studies, latents),
+        samplers=for_each(studies, samplers),
         information=for_each(studies, information),
         information_pictures=pictures("information", "The bound over epochs, by row", draw_information),
         validation_pictures=pictures(

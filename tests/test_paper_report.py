@@ -50,6 +50,7 @@ def write_run(
     setting: str = "ms3",
     size: int = 32,
     std: float = 1.0,
+    drawn: float = 0.3,
 ) -> None:
     """Write what ``paper_tables.py`` writes of a run, with these scores."""
     clips = {"train": 8, "val": 2, "test": len(miou)}
@@ -59,6 +60,7 @@ def write_run(
     objective = rows.ROWS[row].objective()
     if row not in ("e_d", "cvae", "regressor", "avsbench", "ecmvae") and not row.startswith("audio_blind"):
         test |= {"latent: one sample": heard, "std of z0": std}
+        test |= {"std of samples": drawn, "told of z0": 0.25, "spread of samples": 0.75}
         test |= {key: {"miou": 0.3, "f_score": 0.4} for key in ("latent: noise", "latent: true z0")}
     terms = {"contrastive": 2.5} if getattr(objective, "contrastive_weight", 0) else {}
     report = {
@@ -97,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
         write_run(tmp_path, "e_d", seed, scores(10 + seed, 0.5 + 0.02 * (-1) ** seed))
         write_run(tmp_path, "ldm", seed, scores(20 + seed, 0.5 - 0.02 * (-1) ** seed))
         write_run(tmp_path, "full", seed, scores(30 + seed, 0.5), std=0.2 if seed == 1 else 1.0)
-        write_run(tmp_path, "masked", seed, scores(40 + seed, 0.6))
+        write_run(tmp_path, "masked", seed, scores(40 + seed, 0.6), drawn=3.0 if seed == 2 else 1.0)
         write_run(tmp_path, "audio_blind", seed, scores(50 + seed, 0.3))
     write_run(tmp_path, "ldm_audio", 0, scores(3, 0.9))
     write_run(tmp_path, "ldm_none", 0, scores(4, 0.1))
@@ -294,6 +296,8 @@ def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path
     assert "S4 with budget `tiny`: no run" in page
     (collapsed,) = re.findall(r"\n\| ([^\n]*)\*\*collapsed\*\*", page)
     assert "(`full`)" in collapsed
+    (diverged,) = re.findall(r"\n\| ([^\n]*)\*\*diverged\*\*", page)
+    assert "(`masked`)" in diverged
     assert "$" not in page
     assert "nan" not in page
     for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
