@@ -46,6 +46,8 @@ class Study(NamedTuple):
     setting: str
     runs: Mapping[str, Mapping[int, Report]]
     """By row and seed."""
+    sweeps: Mapping[str, Mapping[int, Report]]
+    """What ``paper_sweeps.py`` found, by row and seed."""
 
     @property
     def title(self) -> str:
@@ -104,5 +106,9 @@ def read(folder: Path) -> list[Study]:
             runs.setdefault(report["row"], {})[report["seed"]] = report
         if runs:
             ordered = [row for row in ROWS if row in runs] + [row for row in runs if row not in ROWS]
-            studies.append(Study(place.parent.name, place.name, {row: runs[row] for row in ordered}))
+            sweeps: dict[str, dict[int, Report]] = {}
+            for path in sorted(place.glob("sweeps/*.json")):
+                report = json.loads(path.read_text(encoding="utf-8"))
+                sweeps.setdefault(report["row"], {})[report["seed"]] = report
+            studies.append(Study(place.parent.name, place.name, {row: runs[row] for row in ordered}, sweeps))
     return studies

@@ -88,6 +88,13 @@ class Row:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shuffled: bool = False
     """Whether it is trained with the sound of other clips: what it then scores, it does not hear."""
+    begins_as: tuple[str, str] | None = None
+    """Setting and row whose trained weights it begins with."""
+
+    @property
+    def diffuses(self) -> bool:
+        """Whether the model draws its latent by diffusion."""
+        return self.family == "diffusion_avs" and self.kind is None
 
     def build(self, **sizes: Any) -> AVSModel:
         """Build the model; ``sizes`` are those of the budget."""
@@ -111,6 +118,7 @@ ROWS: dict[str, Row] = {
     "ldm_audio": Row("LDM, audio condition", _diffusion(0.0), arguments={"condition": "audio"}),
     "ldm_visual": Row("LDM, visual condition", _diffusion(0.0), arguments={"condition": "visual"}),
     "full": Row("LDM with contrastive loss", _diffusion()),
+    "full_from_s4": Row("the full model, pre-trained on S4", _diffusion(), begins_as=("s4", "full")),
     "regressor": Row("the same network without diffusion", SegmentationObjective, kind=Regressor),
     "shuffled": Row("LDM, trained with other clips' sound", _diffusion(0.0), shuffled=True),
     "d8": Row("D = 8", _diffusion(), arguments={"latent_dim": 8}),
@@ -166,6 +174,7 @@ TABLES: dict[str, Sequence[str]] = {
     "2": ("e_d", "cvae", "ldm", "regressor"),
     "3": ("ldm_none", "ldm_audio", "ldm_visual", "ldm"),
     "4": ("ldm", "full"),
+    "5": ("full", "full_from_s4"),
     "6": ("d8", "d16", "full", "d32"),
     "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),

@@ -46,6 +46,7 @@ from avslib.training import (
     render_labelled,
     warmup_cosine,
 )
+from avslib.training.checkpoint import load_weights
 
 RUNS = Path("runs", "paper")
 
@@ -114,6 +115,21 @@ class Run:
         """Name it, as a file name."""
         return f"{self.row}-seed{self.seed}"
 
+    @property
+    def folder(self) -> Path:
+        """Return where its checkpoint and weights lie."""
+        return RUNS / self.budget / self.setting / self.name
+
+    @property
+    def weights(self) -> Path:
+        """Return where the weights of its best epoch lie."""
+        return self.folder / "best.safetensors"
+
+    def lock(self, *, blocking: bool = True) -> FileLock:
+        """Return what a process holds while it is at it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "lock", blocking=blocking)
+
 
 def open_splits(run: Run) -> dict[str, ClipDataset]:
     """Make the clips, where they are not there yet, and open them; one process at a time."""
@@ -135,8 +151,22 @@ def open_splits(run: Run) -> dict[str, ClipDataset]:
 
 
 def start(model: AVSModel, run: Run) -> None:
-    """Give a model the encoders of its seed, which are trained once and kept."""
-    budget = BUDGETS[run.budget]
+    """Give a model the encoders of its seed, which are trained once and kept, or all that it begins with.
+
+    Raises:
+        FileNotFoundError: if the weights that it begins with are not there.
+    """
+    budget, begins_as = BUDGETS[run.budget], ROWS[run.row].begins_as
+    if begins_as is not None:
+        before = Run(run.budget, *begins_as, run.seed)
+        with before.lock():  # another process may be at it
+            if not before.weights.exists():
+                raise FileNotFoundError(
+                    f"{before.weights}: {run.row} begins with it; to train it again, delete the JSON of "
+                    f"{before.name} ({before.setting})"
+                )
+            load_weights(model, before.weights)
+        return
     names = [name for name in ("visual_encoder", "audio_encoder") if getattr(model, name) is not None]
     width = 128 if model.audio_encoder is None else model.audio_encoder.embedding_dim
     path = RUNS / run.budget / f"encoders-{width}-seed{run.seed}.safetensors"
@@ -158,9 +188,7 @@ def start(model: AVSModel, run: Run) -> None:
         getattr(model, name).load_state_dict(part)
 
 
-def train(
-    row: Row, run: Run, folder: Path, splits: Mapping[str, ClipDataset]
-) -> tuple[AVSModel, list[dict[str, float]]]:
+def train(row: Row, run: Run, splits: Mapping[str, ClipDataset]) -> tuple[AVSModel, list[dict[str, float]]]:
     """Train a row, and return the model of its best epoch and what every epoch was like."""
     budget = BUDGETS[run.budget]
     set_seed(run.seed)
@@ -181,7 +209,7 @@ def train(
         loader,
         optimizer,
         epochs=epochs,
-        run_dir=folder,
+        run_dir=run.folder,
         lr_scheduler=warmup_cosine(optimizer, steps=steps, warmup_steps=steps // 20),
         validate=lambda network: evaluate(network, splits["val"])["miou"],
         accelerator=accelerator,
@@ -216,11 +244,9 @@ def do(run: Run, out: Path) -> None:
     """Train and test one row, and write what was found."""
     torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
     row, budget = ROWS[run.row], BUDGETS[run.budget]
-    folder = RUNS / run.budget / run.setting / run.name
-    folder.mkdir(parents=True, exist_ok=True)
     splits = open_splits(run)
     begun, used = time.monotonic(), time.process_time()
-    model, history = train(row, run, folder, splits)
+    model, history = train(row, run, splits)
     trained = time.monotonic() - begun
     found = test(model, splits["test"], budget.num_samples)
     report = {
@@ -240,15 +266,13 @@ def do(run: Run, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".new").write_text(json.dumps(report) + "\n", encoding="utf-8")
     out.with_suffix(".new").replace(out)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # the best weights stay
+    shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # the best weights stay
 
 
 def take(run: Run, out: Path) -> None:
     """Do a run that is not there yet, unless another process is at it."""
-    place = RUNS / run.budget / run.setting
-    place.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(place / f"{run.name}.lock", blocking=False):
+        with run.lock(blocking=False):
             if not out.exists():
                 do(run, out)
     except Timeout:
@@ -259,12 +283,19 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
     """Return the runs that were asked for, those of one seed after those of another."""
     tables = list(TABLES) if "all" in arguments.tables else arguments.tables
     rows = list(dict.fromkeys(row for table in tables for row in TABLES.get(table, [table])))
-    return [
-        Run(arguments.budget, setting, row, seed)
-        for seed in range(arguments.seeds)
-        for setting in arguments.settings
-        for row in rows
-    ]
+    runs = []
+    for seed in range(arguments.seeds):
+        for setting in arguments.settings:
+            for row in rows:
+                begins_as = ROWS[row].begins_as
+                if begins_as is None:
+                    runs.append(Run(arguments.budget, setting, row, seed))
+                elif begins_as[0] != setting:
+                    runs += [
+                        Run(arguments.budget, *begins_as, seed),
+                        Run(arguments.budget, setting, row, seed),
+                    ]
+    return list(dict.fromkeys(runs))
 
 
 def main() -> None:

@@ -55,6 +55,32 @@ def test_a_list_trains_nothing_and_says_what_is_there(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_a_row_begins_with_is_trained_first(tmp_path: Path) -> None:
+    listed = run("paper_tables.py", tmp_path, "5", "--settings", "s4", "ms3", "--seeds", "1", "--list")
+    assert [line.split()[2:4] for line in listed.splitlines()] == [
+        ["s4", "full-seed0"],
+        ["ms3", "full-seed0"],
+        ["ms3", "full_from_s4-seed0"],
+    ]
+    alone = run("paper_tables.py", tmp_path, "full_from_s4", "--seeds", "1", "--list")
+    assert [line.split()[2:4] for line in alone.splitlines()] == [
+        ["s4", "full-seed0"],
+        ["ms3", "full_from_s4-seed0"],
+    ]
+
+
+@pytest.mark.slow
+def test_a_row_begins_with_the_weights_of_another(tmp_path: Path) -> None:
+    arguments = ("full_from_s4", "--budget", "tiny", "--seeds", "1", "--threads", "1", "--out", "out")
+    run("paper_tables.py", tmp_path, *arguments)
+    files = sorted(path.relative_to(tmp_path / "out" / "tiny") for path in (tmp_path / "out").rglob("*.json"))
+    assert [path.as_posix() for path in files] == ["ms3/full_from_s4-seed0.json", "s4/full-seed0.json"]
+    (tmp_path / "out" / "tiny" / "ms3" / "full_from_s4-seed0.json").unlink()
+    (tmp_path / "runs" / "paper" / "tiny" / "s4" / "full-seed0" / "best.safetensors").unlink()
+    with pytest.raises(AssertionError, match="full_from_s4 begins with it; to train it again, delete"):
+        run("paper_tables.py", tmp_path, *arguments)
+
+
 @pytest.mark.slow
 def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     arguments = ("4", "--budget", "tiny", "--seeds", "1", "--threads", "1", "--out", "out")
@@ -72,9 +98,23 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
     assert "there" in run("paper_tables.py", tmp_path, *arguments, "--list")
 
+    sweep = ("ldm", "--budget", "tiny", "--seeds", "2", "--out", "out")
+    assert "ldm-seed1: no weights in runs" in run("paper_sweeps.py", tmp_path, *sweep)
+    swept = json.loads((tmp_path / "out" / "tiny" / "ms3" / "sweeps" / "ldm-seed0.json").read_text())
+    assert [found["samples"] for found in swept["samples"]] == [1, 2, 4, 8, 16, 32]
+    ways = {(found["scheduler"], found["steps"]): found for found in swept["samplers"]}
+    assert len(ways) == 18
+    one = ways["DDIMScheduler", 10]  # how it was tested, but for the noise
+    assert one["std of samples"] == pytest.approx(
+        json.loads(files[1].read_text())["test"]["std of samples"], rel=0.3
+    )
+    assert run("paper_sweeps.py", tmp_path, *sweep).startswith("ldm-seed0: there")
+
     (tmp_path / "docs").mkdir()
     run("paper_report.py", tmp_path, "--results", "out", "--docs", "docs")
     page = (tmp_path / "docs" / "paper_tables.md").read_text()
     assert "contrastive learning helps (IV)" in page
     assert "with 1 seed each" in page
     assert "- undecided, 1 of" in page  # one seed decides nothing
+    assert "| DPMSolverMultistep | 20 |" in page
+    assert "(`ldm`) | 32 |" in page
