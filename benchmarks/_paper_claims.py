@@ -141,6 +141,12 @@ TABLES_BEYOND: dict[str, Table] = {
         "follows from, and it starts at the noisiest level (trailing); *leading* never visits that.",
         "ldm",
     ),
+    "variants": Table(
+        "Beyond the paper: a condition from the fused pyramid",
+        "The condition encoder of the paper looks at a frame with five convolutions of its own. Here the condition is "
+        "read from the pyramid that the head sees, and the diffusion loss trains that too.",
+        "ldm",
+    ),
 }
 
 CLAIMS = (

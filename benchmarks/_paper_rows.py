@@ -155,8 +155,16 @@ ROWS: dict[str, Row] = {
         arguments={"scheduler": lambda: cosine_ddim(timestep_spacing="leading")},
     ),
     "fused": Row("LDM, condition from the fused pyramid", _diffusion(0.0), arguments={"condition": "fused"}),
+    "fused_from_truth": Row(
+        "LDM, condition from the fused pyramid, decodes z0",
+        _diffusion(0.0),
+        arguments={"condition": "fused", "decode_from": "ground_truth"},
+    ),
     "fused_regressor": Row(
-        "the same, without diffusion", SegmentationObjective, kind=Regressor, arguments={"condition": "fused"}
+        "LDM, condition from the fused pyramid, without diffusion",
+        SegmentationObjective,
+        kind=Regressor,
+        arguments={"condition": "fused"},
     ),
     "joint": Row(
         "z0 neither detached nor normalised",
@@ -179,5 +187,6 @@ TABLES: dict[str, Sequence[str]] = {
     "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
+    "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth"),
     "controls": ("regressor", "shuffled", "full"),
 }

@@ -9,6 +9,8 @@ from typing import Any
 from _paper_results import MEASURES, MIOU, Study
 from _paper_writing import many, named, spread, table
 
+TOLD_BY = "told of z0 by"
+
 
 def by_sampler(study: Study) -> str:
     """Write mIoU and the error of one sample by scheduler and number of steps."""
@@ -27,6 +29,17 @@ def by_count(study: Study) -> str:
             scores = (spread([one[measure.key] for one in found], measure) for measure in MEASURES)
             lines.append([named(study, row), str(found[0]["samples"]), *scores, str(len(found))])
     return table(("row", "samples", "mIoU", "F", "seeds"), lines) if lines else ""
+
+
+def by_source(study: Study) -> str:
+    """Write how much of z0 a linear regression tells, by what it is given."""
+    lines = [
+        [named(study, row), source, f"{fmean(shares):.2f}", str(len(shares))]
+        for row, seeds in study.sweeps.items()
+        for source in next(iter(seeds.values()))[TOLD_BY]
+        for shares in [[report[TOLD_BY][source] for report in seeds.values()]]
+    ]
+    return table(("row", "from", "told of z0", "seeds"), lines) if lines else ""
 
 
 def _samplers(reports: Sequence[Any]) -> str:

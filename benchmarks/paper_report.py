@@ -21,7 +21,7 @@ from _paper_figures import draw_claims, draw_information, draw_rows, draw_valida
 from _paper_results import Study, read
 from _paper_sections import SURE, beyond, claims_summary, claims_table, how_sure, judge, tables
 from _paper_statistics import LEVEL, REPLICATES
-from _paper_sweeps import by_count, by_sampler
+from _paper_sweeps import by_count, by_sampler, by_source
 from _paper_writing import for_each
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def write(results: Path, docs: Path) -> None:
         rows_pictures=pictures("rows", "mIoU of every seed of every row", draw_rows),
         beyond=tables(studies, beyond()),
         by_sampler=for_each(studies, by_sampler),
+        by_source=for_each(studies, by_source),
         by_count=for_each(studies, by_count),
         sounds=for_each(studies, sounds),
         trained=for_each(studies, trained),

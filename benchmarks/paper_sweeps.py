@@ -4,7 +4,8 @@
 
 Every scheduler with every number of steps draws one latent a frame, which the head decodes; the scheduler of
 training draws up to 32, and the mean mask of the first 1, 2, 4, ... of them is scored. Frame and sound are
-encoded once for all of this. A sweep leaves one JSON file.
+encoded once for all of this. Linear regressions then ask what could be told of the code of a mask, from the
+condition and from what else the model knows of a frame. A sweep leaves one JSON file.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 from _measure import describe
+from _paper_probe import collect, told
 from _paper_rows import ROWS
 from paper_tables import BUDGETS, Run, open_splits
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from avslib.clip import Clip
 from avslib.latent import LatentCondDiffusion
@@ -32,6 +34,8 @@ from avslib.training.checkpoint import load_weights
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler")
 STEPS = (1, 2, 3, 5, 10, 20)
 SAMPLES = (1, 2, 4, 8, 16, 32)
+PROBED = 500
+"""Training clips that the regressions learn from."""
 
 
 class Drawn(NamedTuple):
@@ -142,8 +146,14 @@ def main() -> None:
             load_weights(model, run.weights)
             assert isinstance(model, DiffusionAVS)
             model.to(device)
-            clips: Any = open_splits(run)["test"]
-            found = sweep(model, DataLoader(clips, BUDGETS[run.budget].batch_size))
+            splits: Any = open_splits(run)
+            few = Subset(splits["train"], range(min(PROBED, len(splits["train"]))))
+            loaders = {
+                split: DataLoader(clips, BUDGETS[run.budget].batch_size)
+                for split, clips in {**splits, "train": few}.items()
+            }
+            found: dict[str, Any] = dict(sweep(model, loaders["test"]))
+            found["told of z0 by"] = told(*(collect(model, loaders[s]) for s in ("train", "val", "test")))
             out.parent.mkdir(parents=True, exist_ok=True)
             report = {"row": row, "seed": seed, "machine": describe(device), **found}
             out.write_text(json.dumps(report) + "\n", encoding="utf-8")

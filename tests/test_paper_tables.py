@@ -1,5 +1,6 @@
 """The command that trains the rows of the paper's tables: what it plans, and a small real run."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(BENCHMARKS))
+    probe = importlib.import_module("_paper_probe")
 
 
 def run(script: str, folder: Path, *arguments: str) -> str:
@@ -69,6 +74,21 @@ def test_what_a_row_begins_with_is_trained_first(tmp_path: Path) -> None:
     ]
 
 
+def test_a_regression_tells_what_is_linear_and_nothing_of_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(6, 3, generator=generator)
+
+    def known(frames: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        signal, other = torch.randn(2, frames, 6, generator=generator)
+        error = torch.randn(frames, 3, generator=generator) * weights.norm(dim=0)  # half of the variance
+        return signal @ weights + error + 5, {"signal": 3 * signal + 1, "other": other}
+
+    told = probe.told(known(2000), known(300), known(2000))
+    assert told["signal"] == pytest.approx(0.5, abs=0.05)
+    assert told["other"] == pytest.approx(0, abs=0.02)
+    assert told["all of these"] == pytest.approx(0.5, abs=0.05)
+
+
 @pytest.mark.slow
 def test_a_row_begins_with_the_weights_of_another(tmp_path: Path) -> None:
     arguments = ("full_from_s4", "--budget", "tiny", "--seeds", "1", "--threads", "1", "--out", "out")
@@ -104,6 +124,7 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     assert [found["samples"] for found in swept["samples"]] == [1, 2, 4, 8, 16, 32]
     ways = {(found["scheduler"], found["steps"]): found for found in swept["samplers"]}
     assert len(ways) == 18
+    assert set(swept["told of z0 by"]) == {"condition", "sound", "fused pyramid", "all of these"}
     one = ways["DDIMScheduler", 10]  # how it was tested, but for the noise
     assert one["std of samples"] == pytest.approx(
         json.loads(files[1].read_text())["test"]["std of samples"], rel=0.3
@@ -118,3 +139,4 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     assert "- undecided, 1 of" in page  # one seed decides nothing
     assert "| DPMSolverMultistep | 20 |" in page
     assert "(`ldm`) | 32 |" in page
+    assert "| fused pyramid |" in page

@@ -1,0 +1,67 @@
+"""What can be told of the code of a mask from what a model knows of the frame: linear regressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from avslib.clip import Clip
+from avslib.models import DiffusionAVS
+
+CELLS = 2
+"""Side of the grid over which the fused features are averaged."""
+PENALTIES = tuple(10.0**power for power in range(-1, 6))
+
+Known = tuple[Tensor, Mapping[str, Tensor]]
+"""The codes z0 ``(n, D)``, and by name what may tell of them ``(n, F)``."""
+
+
+@torch.no_grad()
+def collect(model: DiffusionAVS, clips: DataLoader[Clip]) -> Known:
+    """Return codes and features of every labelled frame, on the CPU."""
+    device = next(model.parameters()).device
+    model.eval()
+    codes: list[Tensor] = []
+    features: dict[str, list[Tensor]] = {"condition": [], "sound": [], "fused pyramid": []}
+    for clip in clips:
+        labelled = clip.labelled.to(device)
+        frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
+        assert audio is not None
+        pyramid, condition = model.encode(frames, audio, clip.valid.to(device))
+        codes.append(model.ground_truth_encoder(clip.masks.to(device)[labelled]).cpu())
+        cells = [nn.functional.adaptive_avg_pool2d(level[labelled], CELLS).flatten(1) for level in pyramid]
+        features["condition"].append(condition[labelled].cpu())
+        features["sound"].append(audio[labelled].cpu())
+        features["fused pyramid"].append(torch.cat(cells, dim=1).cpu())
+    return torch.cat(codes), {name: torch.cat(parts) for name, parts in features.items()}
+
+
+def told(train: Known, val: Known, test: Known) -> dict[str, float]:
+    """Return the share of z0's variance in the test that ridge regression explains, by what it is given.
+
+    The penalty is chosen on the validation clips. 1 is all of it, 0 what one code for all frames reaches.
+    """
+    alone = {name: _told_by([name], train, val, test) for name in train[1]}
+    return alone | {"all of these": _told_by(list(train[1]), train, val, test)}
+
+
+def _told_by(names: list[str], *splits: Known) -> float:
+    inputs = [torch.cat([known[name] for name in names], dim=1) for _, known in splits]
+    mean, std = inputs[0].mean(dim=0), inputs[0].std(dim=0).clamp(min=1e-6)
+    train, val, test = (((x - mean) / std).double() for x in inputs)
+    codes = [code.double() for code, _ in splits]
+    center = codes[0].mean(dim=0)
+    product, target = train.T @ train, train.T @ (codes[0] - center)
+    weights = [
+        torch.linalg.solve(product + p * torch.eye(len(product), dtype=torch.float64), target)
+        for p in PENALTIES
+    ]
+    best = max(weights, key=lambda w: _share(val @ w + center, codes[1]))
+    return _share(test @ best + center, codes[2])
+
+
+def _share(guessed: Tensor, codes: Tensor) -> float:
+    return (1 - (guessed - codes).square().mean() / codes.var(dim=0, correction=0).mean()).item()
