@@ -143,8 +143,8 @@ TABLES_BEYOND: dict[str, Table] = {
     ),
     "variants": Table(
         "Beyond the paper: a condition from the fused pyramid",
-        "The condition encoder of the paper looks at a frame with five convolutions of its own. Here the condition is "
-        "read from the pyramid that the head sees, and the diffusion loss trains that too.",
+        "The condition encoder of the paper looks at a frame with five convolutions of its own. Here the "
+        "condition is read from the pyramid that the head sees, and the diffusion loss trains that too.",
         "ldm",
     ),
 }

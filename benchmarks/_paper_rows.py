@@ -155,6 +155,13 @@ ROWS: dict[str, Row] = {
         arguments={"scheduler": lambda: cosine_ddim(timestep_spacing="leading")},
     ),
     "fused": Row("LDM, condition from the fused pyramid", _diffusion(0.0), arguments={"condition": "fused"}),
+    "clip": Row("LDM, condition from the whole clip", _diffusion(0.0), arguments={"condition": "clip"}),
+    "clip_regressor": Row(
+        "LDM, condition from the whole clip, without diffusion",
+        SegmentationObjective,
+        kind=Regressor,
+        arguments={"condition": "clip"},
+    ),
     "fused_from_truth": Row(
         "LDM, condition from the fused pyramid, decodes z0",
         _diffusion(0.0),
@@ -187,6 +194,6 @@ TABLES: dict[str, Sequence[str]] = {
     "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
-    "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth"),
+    "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
     "controls": ("regressor", "shuffled", "full"),
 }

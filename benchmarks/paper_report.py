@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from _paper_claims import TABLES_OF_PAPER
 from _paper_controls import COLLAPSED, DIVERGED, information, latents, samplers, sounds, trained
 from _paper_costs import commands, cost, origin, without
+from _paper_diagnosis import diagnosis
 from _paper_figures import draw_claims, draw_information, draw_rows, draw_validation
 from _paper_results import Study, read
 from _paper_sections import SURE, beyond, claims_summary, claims_table, how_sure, judge, tables
@@ -65,6 +66,7 @@ def write(results: Path, docs: Path) -> None:
         rows_pictures=pictures("rows", "mIoU of every seed of every row", draw_rows),
         beyond=tables(studies, beyond()),
         by_sampler=for_each(studies, by_sampler),
+        diagnosis=for_each(studies, diagnosis),
         by_source=for_each(studies, by_source),
         by_count=for_each(studies, by_count),
         sounds=for_each(studies, sounds),

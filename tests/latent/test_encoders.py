@@ -122,7 +122,6 @@ def test_the_fused_condition_is_two_layers_on_the_means_of_cells_and_the_sound()
     encoder = FusedConditionEncoder(5, channels=2, num_levels=2, audio_channels=3, grid=2)
     fine, coarse, audio = torch.randn(2, 3, 2, 4, 8), torch.randn(2, 3, 2, 2, 2), torch.randn(2, 3, 3)
     condition = encoder([fine, coarse], audio)
-    first, _, second = encoder.join
     for b, t in ((0, 0), (1, 2)):
         read = [
             fine[b, t, c, 2 * y : 2 * y + 2, 4 * x : 4 * x + 4].mean()
@@ -131,8 +130,8 @@ def test_the_fused_condition_is_two_layers_on_the_means_of_cells_and_the_sound()
             for x in (0, 1)
         ]
         read += [coarse[b, t, c, y, x] for c in (0, 1) for y in (0, 1) for x in (0, 1)]
-        hidden = nn.functional.leaky_relu(first(torch.stack([*read, *audio[b, t]])), 0.2)
-        torch.testing.assert_close(condition[b, t], second(hidden))
+        hidden = nn.functional.leaky_relu(encoder.read(torch.stack([*read, *audio[b, t]])), 0.2)
+        torch.testing.assert_close(condition[b, t], encoder.write(hidden))
     with pytest.raises(ValueError, match=r"audio: expected shape .* b=2, t=3, a=3, got \(2, 4, 3\)"):
         encoder([fine, coarse], torch.zeros(2, 4, 3))
 

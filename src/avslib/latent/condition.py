@@ -96,6 +96,7 @@ class FusedConditionEncoder(nn.Module):
         channels: C, width of every level.
         num_levels: levels of the pyramid.
         audio_channels: length A of the audio embedding.
+        across_seconds: whether each second attends to all seconds of the clip between the two layers.
         grid: side of the grid, in cells.
         hidden_features: width between the two fully connected layers.
 
@@ -114,28 +115,44 @@ class FusedConditionEncoder(nn.Module):
         channels: int = 128,
         num_levels: int = 4,
         audio_channels: int = 128,
+        across_seconds: bool = False,
         grid: int = 4,
         hidden_features: int = 256,
     ) -> None:
         super().__init__()
         self.audio_channels = audio_channels
         self.pool = nn.AdaptiveAvgPool2d(grid)
-        self.join = _two_layers(num_levels * channels * grid**2 + audio_channels, hidden_features, latent_dim)
+        self.read = nn.Linear(num_levels * channels * grid**2 + audio_channels, hidden_features)
+        self.attend = (
+            nn.TransformerEncoderLayer(
+                hidden_features, nhead=4, dim_feedforward=hidden_features, dropout=0.0, batch_first=True
+            )
+            if across_seconds
+            else None
+        )
+        self.write = nn.Linear(hidden_features, latent_dim)
 
-    def forward(self, pyramid: Sequence[Tensor], audio: Tensor) -> Tensor:
+    def forward(self, pyramid: Sequence[Tensor], audio: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the condition of each second, ``(B, T, D)``.
 
         Args:
             pyramid: fused features, ``(B, T, C, h, w)`` each.
             audio: one embedding per second, ``(B, T, A)``.
+            valid: which seconds are no padding, ``(B, T)`` bool; None if all are.
 
         Raises:
             ValueError: if ``audio`` has another shape.
         """
         batch, seconds = pyramid[0].shape[:2]
         check_shape("audio", audio, "b t a", b=batch, t=seconds, a=self.audio_channels)
-        cells = [self.pool(level.flatten(0, 1)).flatten(1) for level in pyramid]
-        return self.join(torch.cat([*cells, audio.flatten(0, 1)], dim=-1)).unflatten(0, (batch, seconds))
+        cells = [
+            self.pool(level.flatten(0, 1)).flatten(1).unflatten(0, (batch, seconds)) for level in pyramid
+        ]
+        features = nn.functional.leaky_relu(self.read(torch.cat([*cells, audio], dim=-1)), 0.2)
+        if self.attend is not None:
+            padding = None if valid is None else ~valid & valid.any(dim=1, keepdim=True)
+            features = self.attend(features, src_key_padding_mask=padding)
+        return self.write(features)
 
 
 def _two_layers(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:

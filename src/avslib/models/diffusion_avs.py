@@ -63,7 +63,7 @@ class DiffusionAVS(
         audio_channels: length of the audio embedding.
         latent_dim: D, length of latent and condition (Table VI).
         condition: what the condition is made of: ``"none"``, ``"audio"``, ``"visual"`` or ``"audio_visual"``
-            (Table III), or ``"fused"``, which is ours: see
+            (Table III), or ``"fused"``, or ``"clip"`` where seconds attend to each other, which are ours: see
             :class:`~avslib.latent.FusedConditionEncoder`.
         decode_from: the latent that the head decodes in training; the paper does not say. One of
             ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
@@ -105,7 +105,7 @@ class DiffusionAVS(
         num_inference_steps: int = 10,
     ) -> None:
         super().__init__()
-        check_one_of("condition", condition, (*CONDITIONS, "fused"))
+        check_one_of("condition", condition, (*CONDITIONS, "fused", "clip"))
         self.num_classes = num_classes
         self.decode_from = _latent_weights(decode_from)
         self.detach_diffusion = detach_diffusion
@@ -115,8 +115,13 @@ class DiffusionAVS(
         self.fusion = PyramidFusion(channels, audio_channels=audio_channels)
         self.ground_truth_encoder = GTEncoder(latent_dim, normalize=normalize_latent)
         self.condition_encoder: ConditionEncoder | FusedConditionEncoder = (
-            FusedConditionEncoder(latent_dim, channels=channels, audio_channels=audio_channels)
-            if condition == "fused"
+            FusedConditionEncoder(
+                latent_dim,
+                channels=channels,
+                audio_channels=audio_channels,
+                across_seconds=condition == "clip",
+            )
+            if condition in ("fused", "clip")
             else ConditionEncoder(latent_dim, audio_channels=audio_channels, source=condition)
         )
         self.diffusion = LatentCondDiffusion(
@@ -164,7 +169,7 @@ class DiffusionAVS(
         pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
         fused = self.fusion(pyramid, audio, valid).pyramid
         if isinstance(self.condition_encoder, FusedConditionEncoder):
-            return Encoded(fused, self.condition_encoder(fused, audio))
+            return Encoded(fused, self.condition_encoder(fused, audio, valid))
         return Encoded(fused, self.condition_encoder(frames, audio))
 
     def decode(self, pyramid: list[Tensor], latent: Tensor, *, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,95 @@
+"""Why the latent adds what it adds, as sentences with the numbers that they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+
+import numpy as np
+from _paper_results import DRAWN, MIOU, NOISE, ONE, STD, TOLD, TRUE, TRUTH, Study
+from _paper_sweeps import TOLD_BY
+from _paper_writing import many
+
+
+def diagnosis(study: Study) -> str:
+    """Follow the latent from the sampler to the head; a step whose runs are missing is left out."""
+    steps = filter(None, (_sampler(study), _worth(study), _condition(study), _fused(study)))
+    return "\n".join(f"{i}. {step}" for i, step in enumerate(steps, start=1))
+
+
+def _sampler(study: Study) -> str:
+    rows = ("epsilon_trailing", "epsilon_leading", "ldm")
+    seeds = _seeds(study, *rows)
+    if not seeds:
+        return ""
+    width = {row: _mean(study, row, DRAWN, seeds) / _mean(study, row, STD, seeds) for row in rows}
+    return (
+        "**The sampler.** If the estimator puts out the noise itself, and sampling starts at the noisiest "
+        f"level, samples are {width['epsilon_trailing']:.1f} times as wide as z0; from the level below, "
+        f"{width['epsilon_leading']:.1f} times; if it puts out the velocity, {width['ldm']:.1f} times. The "
+        f"score hardly shows it, since the head learns to read all three: mIoU {_scores(study, rows, seeds)} "
+        f"({many(len(seeds), 'seed')})."
+    )
+
+
+def _worth(study: Study) -> str:
+    seeds = _seeds(study, "ldm")
+    if not seeds:
+        return ""
+    return (
+        "**What a latent can be worth.** With the true z0, the head of `ldm` scores "
+        f"{_over(study, 'ldm', TRUTH, ONE, seeds)} over a sample: that much, a condition that knew all of z0 "
+        f"would bring. A sample scores {_over(study, 'ldm', ONE, NOISE, seeds)} over noise "
+        f"({many(len(seeds), 'seed')})."
+    )
+
+
+def _condition(study: Study) -> str:
+    sweeps = study.sweeps.get("ldm", {})
+    if not sweeps:
+        return ""
+    condition, fused = (
+        fmean(report[TOLD_BY][source] for report in sweeps.values())
+        for source in ("condition", "fused pyramid")
+    )
+    return (
+        f"**What the condition knows.** A linear regression tells {condition:.0%} of z0's variance from the "
+        f"condition of `ldm`, and {fused:.0%} from the fused pyramid ({many(len(sweeps), 'seed')}). What the "
+        "pyramid says of z0, the head can also read there without a latent; what it does not say, no "
+        "condition made from the same clip can be expected to know."
+    )
+
+
+def _fused(study: Study) -> str:
+    rows = ("ldm", "fused")
+    seeds = _seeds(study, *rows)
+    if not seeds:
+        return ""
+    told = [_mean(study, row, TOLD, seeds) for row in rows]
+    worth = [_over(study, row, ONE, NOISE, seeds) for row in rows]
+    return (
+        "**A condition made from the fused pyramid** (`fused`). Samples tell "
+        f"{told[1]:.0%} of z0's variance instead of {told[0]:.0%}, and one scores {worth[1]} over noise "
+        f"instead of {worth[0]}. The masks: mIoU {_scores(study, rows, seeds)} ({many(len(seeds), 'seed')})."
+    )
+
+
+def _seeds(study: Study, *rows: str) -> list[int]:
+    """Return the seeds of which all rows have the statistics of the sampler."""
+    return [s for s in study.seeds(*rows) if all(DRAWN in study.runs[row][s]["test"] for row in rows)]
+
+
+def _mean(study: Study, row: str, key: str, seeds: Iterable[int]) -> float:
+    return fmean(study.runs[row][seed]["test"][key] for seed in seeds)
+
+
+def _score(study: Study, row: str, given: str, seeds: Iterable[int]) -> float:
+    return fmean(float(np.nanmean(study.runs[row][seed]["test"][given]["miou"])) for seed in seeds)
+
+
+def _over(study: Study, row: str, given: str, other: str, seeds: list[int]) -> str:
+    return MIOU.write_signed(_score(study, row, given, seeds) - _score(study, row, other, seeds))
+
+
+def _scores(study: Study, rows: Iterable[str], seeds: list[int]) -> str:
+    return ", ".join(f"{MIOU.write(_score(study, row, TRUE, seeds))} (`{row}`)" for row in rows)
