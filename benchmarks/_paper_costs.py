@@ -101,9 +101,7 @@ def without(studies: Sequence[Study]) -> str:
 
 def _machines(study: Study) -> str:
     machines = [report["machine"] for report in study.reports()]
-    texts = [
-        f"{machine['device']} (torch {machine['torch']}, commit {machine['commit']})" for machine in machines
-    ]
+    texts = [f"{machine['device']} (torch {machine['torch']})" for machine in machines]
     return "; ".join(dict.fromkeys(texts))
 
 

@@ -30,7 +30,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!avslib\.).*"), ("py:.*", r"avslib\..*\._.
 html_theme = "pydata_sphinx_theme"
 html_title = "avslib"
 html_static_path = ["_static"]
-html_css_files = ["performance/tables.css"]
+html_css_files = ["tables.css"]
 html_theme_options = {
     "show_prev_next": False,
     "navbar_align": "left",
@@ -40,5 +40,15 @@ html_theme_options = {
 }
 html_show_sourcelink = False
 html_sidebars = {
-    page: [] for page in ("data", "models", "metrics", "results", "performance", "paper", "changelog")
+    page: []
+    for page in (
+        "data",
+        "models",
+        "metrics",
+        "results",
+        "performance",
+        "paper_tables",
+        "paper",
+        "changelog",
+    )
 }
