@@ -48,15 +48,16 @@ def _condition(study: Study) -> str:
     sweeps = study.sweeps.get("ldm", {})
     if not sweeps:
         return ""
-    condition, fused = (
-        fmean(report[TOLD_BY][source] for report in sweeps.values())
-        for source in ("condition", "fused pyramid")
-    )
+    told = {
+        source: f"{fmean(report[TOLD_BY][source] for report in sweeps.values()):.0%}"
+        for source in ("condition", "fused pyramid", "own mask")
+    }
     return (
-        f"**What the condition knows.** A linear regression tells {condition:.0%} of z0's variance from the "
-        f"condition of `ldm`, and {fused:.0%} from the fused pyramid ({many(len(sweeps), 'seed')}). What the "
-        "pyramid says of z0, the head can also read there without a latent; what it does not say, no "
-        "condition made from the same clip can be expected to know."
+        f"**What the condition knows.** A linear regression tells {told['condition']} of z0's variance from "
+        f"the condition of `ldm`, {told['fused pyramid']} from the means of the fused pyramid, and "
+        f"{told['own mask']} from the code of the mask that the model makes itself "
+        f"({many(len(sweeps), 'seed')}). Where the mask tells more of z0 than the condition, a latent drawn "
+        "from the condition has nothing to add to it."
     )
 
 

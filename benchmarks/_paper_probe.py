@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader
 
 from avslib.clip import Clip
@@ -13,6 +13,8 @@ from avslib.models import DiffusionAVS
 
 CELLS = 2
 """Side of the grid over which the fused features are averaged."""
+SOURCES = ("condition", "sound", "fused pyramid", "own mask")
+"""What is known of a frame; the last is the code of the mask that the model makes of one sample."""
 PENALTIES = tuple(10.0**power for power in range(-1, 6))
 
 Known = tuple[Tensor, Mapping[str, Tensor]]
@@ -25,8 +27,8 @@ def collect(model: DiffusionAVS, clips: DataLoader[Clip]) -> Known:
     device = next(model.parameters()).device
     model.eval()
     codes: list[Tensor] = []
-    features: dict[str, list[Tensor]] = {"condition": [], "sound": [], "fused pyramid": []}
-    for clip in clips:
+    features: dict[str, list[Tensor]] = {name: [] for name in SOURCES}
+    for number, clip in enumerate(clips):
         labelled = clip.labelled.to(device)
         frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
         assert audio is not None
@@ -36,6 +38,9 @@ def collect(model: DiffusionAVS, clips: DataLoader[Clip]) -> Known:
         features["condition"].append(condition[labelled].cpu())
         features["sound"].append(audio[labelled].cpu())
         features["fused pyramid"].append(torch.cat(cells, dim=1).cpu())
+        latent = model.diffusion.sample(condition, generator=Generator(device).manual_seed(number))
+        mask = (model.decode(pyramid, latent, size=(frames.shape[-2], frames.shape[-1])) > 0).any(dim=2)
+        features["own mask"].append(model.ground_truth_encoder(mask[labelled].long()).cpu())
     return torch.cat(codes), {name: torch.cat(parts) for name, parts in features.items()}
 
 
@@ -44,12 +49,11 @@ def told(train: Known, val: Known, test: Known) -> dict[str, float]:
 
     The penalty is chosen on the validation clips. 1 is all of it, 0 what one code for all frames reaches.
     """
-    alone = {name: _told_by([name], train, val, test) for name in train[1]}
-    return alone | {"all of these": _told_by(list(train[1]), train, val, test)}
+    return {name: _told_by(name, train, val, test) for name in train[1]}
 
 
-def _told_by(names: list[str], *splits: Known) -> float:
-    inputs = [torch.cat([known[name] for name in names], dim=1) for _, known in splits]
+def _told_by(name: str, *splits: Known) -> float:
+    inputs = [known[name] for _, known in splits]
     mean, std = inputs[0].mean(dim=0), inputs[0].std(dim=0).clamp(min=1e-6)
     train, val, test = (((x - mean) / std).double() for x in inputs)
     codes = [code.double() for code, _ in splits]
