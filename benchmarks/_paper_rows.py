@@ -162,14 +162,6 @@ ROWS: dict[str, Row] = {
         kind=Regressor,
         arguments={"condition": "clip"},
     ),
-    "draft": Row(
-        "LDM, condition from a first mask",
-        _diffusion(0.0),
-        arguments={
-            "condition": "draft",
-            "decode_from": {"none": 0.5, "ground_truth": 0.125, "sampled": 0.375},
-        },
-    ),
     "fused_from_truth": Row(
         "LDM, condition from the fused pyramid, decodes z0",
         _diffusion(0.0),
@@ -202,6 +194,6 @@ TABLES: dict[str, Sequence[str]] = {
     "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
-    "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor", "draft"),
+    "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
     "controls": ("regressor", "shuffled", "full"),
 }

@@ -136,6 +136,18 @@ def test_the_fused_condition_is_two_layers_on_the_means_of_cells_and_the_sound()
         encoder([fine, coarse], torch.zeros(2, 4, 3))
 
 
+def test_seconds_attend_to_those_that_are_no_padding() -> None:
+    encoder = FusedConditionEncoder(5, channels=2, num_levels=1, audio_channels=3, across_seconds=True).eval()
+    level, audio = torch.randn(3, 4, 2, 4, 4), torch.randn(3, 4, 3)
+    valid = torch.tensor([[True, True, True, True], [True, True, False, False], [False] * 4])
+    condition = encoder([level], audio, valid)
+    assert condition.isfinite().all()  # a clip that could not be read is all padding
+    torch.testing.assert_close(condition[1:2, :2], encoder([level[1:2, :2]], audio[1:2, :2]))
+    torch.testing.assert_close(condition[:1], encoder([level[:1]], audio[:1]))
+    audio[0, 3] += 1
+    assert not torch.allclose(encoder([level], audio, valid)[0, 0], condition[0, 0])
+
+
 def test_wrong_shapes_and_words_are_named() -> None:
     with pytest.raises(
         ValueError, match=r"audio: expected shape \(b, t, a\) with b=2, t=3, a=128, got \(2, 4, 128\)"

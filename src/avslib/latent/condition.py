@@ -97,7 +97,6 @@ class FusedConditionEncoder(nn.Module):
         num_levels: levels of the pyramid.
         audio_channels: length A of the audio embedding.
         across_seconds: whether each second attends to all seconds of the clip between the two layers.
-        draft: whether the code of a first mask is given too; the condition is then what is added to it.
         grid: side of the grid, in cells.
         hidden_features: width between the two fully connected layers.
 
@@ -117,15 +116,13 @@ class FusedConditionEncoder(nn.Module):
         num_levels: int = 4,
         audio_channels: int = 128,
         across_seconds: bool = False,
-        draft: bool = False,
         grid: int = 4,
         hidden_features: int = 256,
     ) -> None:
         super().__init__()
         self.audio_channels = audio_channels
         self.pool = nn.AdaptiveAvgPool2d(grid)
-        known = num_levels * channels * grid**2 + audio_channels + (latent_dim if draft else 0)
-        self.read = nn.Linear(known, hidden_features)
+        self.read = nn.Linear(num_levels * channels * grid**2 + audio_channels, hidden_features)
         self.attend = (
             nn.TransformerEncoderLayer(
                 hidden_features, nhead=4, dim_feedforward=hidden_features, dropout=0.0, batch_first=True
@@ -135,20 +132,13 @@ class FusedConditionEncoder(nn.Module):
         )
         self.write = nn.Linear(hidden_features, latent_dim)
 
-    def forward(
-        self,
-        pyramid: Sequence[Tensor],
-        audio: Tensor,
-        valid: Tensor | None = None,
-        draft: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, pyramid: Sequence[Tensor], audio: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the condition of each second, ``(B, T, D)``.
 
         Args:
             pyramid: fused features, ``(B, T, C, h, w)`` each.
             audio: one embedding per second, ``(B, T, A)``.
             valid: which seconds are no padding, ``(B, T)`` bool; None if all are.
-            draft: code of a first mask, ``(B, T, D)``, if the encoder was made for one.
 
         Raises:
             ValueError: if ``audio`` has another shape.
@@ -158,13 +148,11 @@ class FusedConditionEncoder(nn.Module):
         cells = [
             self.pool(level.flatten(0, 1)).flatten(1).unflatten(0, (batch, seconds)) for level in pyramid
         ]
-        known = [*cells, audio] if draft is None else [*cells, audio, draft]
-        features = nn.functional.leaky_relu(self.read(torch.cat(known, dim=-1)), 0.2)
+        features = nn.functional.leaky_relu(self.read(torch.cat([*cells, audio], dim=-1)), 0.2)
         if self.attend is not None:
             padding = None if valid is None else ~valid & valid.any(dim=1, keepdim=True)
             features = self.attend(features, src_key_padding_mask=padding)
-        condition = self.write(features)
-        return condition if draft is None else draft + condition
+        return self.write(features)
 
 
 def _two_layers(in_features: int, hidden_features: int, out_features: int) -> nn.Sequential:

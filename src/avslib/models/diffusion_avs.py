@@ -24,7 +24,7 @@ from avslib.latent.condition import CONDITIONS
 from avslib.models.base import AVSModel
 from avslib.models.output import LatentTerms, Segmentation
 
-LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled", "none")
+LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
 MOSTLY_SAMPLED = {"ground_truth": 0.25, "sampled": 0.75}
 """A quarter of the frames is decoded from the truth, the others from a sample."""
 
@@ -105,10 +105,9 @@ class DiffusionAVS(
         num_inference_steps: int = 10,
     ) -> None:
         super().__init__()
-        check_one_of("condition", condition, (*CONDITIONS, "fused", "clip", "draft"))
+        check_one_of("condition", condition, (*CONDITIONS, "fused", "clip"))
         self.num_classes = num_classes
         self.decode_from = _latent_weights(decode_from)
-        self.drafts = condition == "draft"
         self.detach_diffusion = detach_diffusion
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
@@ -121,9 +120,8 @@ class DiffusionAVS(
                 channels=channels,
                 audio_channels=audio_channels,
                 across_seconds=condition == "clip",
-                draft=condition == "draft",
             )
-            if condition in ("fused", "clip", "draft")
+            if condition in ("fused", "clip")
             else ConditionEncoder(latent_dim, audio_channels=audio_channels, source=condition)
         )
         self.diffusion = LatentCondDiffusion(
@@ -171,23 +169,12 @@ class DiffusionAVS(
         pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
         fused = self.fusion(pyramid, audio, valid).pyramid
         if isinstance(self.condition_encoder, FusedConditionEncoder):
-            draft = self._draft(fused, (frames.shape[-2], frames.shape[-1])) if self.drafts else None
-            return Encoded(fused, self.condition_encoder(fused, audio, valid, draft))
+            return Encoded(fused, self.condition_encoder(fused, audio, valid))
         return Encoded(fused, self.condition_encoder(frames, audio))
 
     def decode(self, pyramid: list[Tensor], latent: Tensor, *, size: tuple[int, int]) -> Tensor:
         """Turn fused features and latents ``(..., B, T, D)`` into logits ``(..., B, T, K, H, W)``."""
         return self.head([*pyramid[:-1], self.inject(pyramid[-1], latent)], size=size)
-
-    @torch.no_grad()
-    def _draft(self, pyramid: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Return the code of the mask that is decoded without a latent, ``(B, T, D)``."""
-        latent = pyramid[-1].new_zeros(*pyramid[-1].shape[:2], self.diffusion.latent_dim)
-        mask = (self.decode(pyramid, latent, size=size) > 0).any(dim=2).long()
-        was_training = self.ground_truth_encoder.training
-        code = self.ground_truth_encoder.eval()(mask)
-        self.ground_truth_encoder.train(was_training)
-        return code
 
     def _learn(
         self, condition: Tensor, masks: Tensor, labelled: Tensor, generator: Generator | None
@@ -203,12 +190,7 @@ class DiffusionAVS(
             latent, condition[labelled], step.noise, step.predicted_noise, labelled.nonzero()[:, 0]
         )
         noised = self.diffusion.add_noise(latent, step.noise, step.timestep)
-        return terms, {
-            "ground_truth": latent,
-            "noised": noised,
-            "one_step": step.estimate,
-            "none": torch.zeros_like(latent),
-        }
+        return terms, {"ground_truth": latent, "noised": noised, "one_step": step.estimate}
 
     def _choose(
         self,
