@@ -142,9 +142,10 @@ TABLES_BEYOND: dict[str, Table] = {
         "ldm",
     ),
     "variants": Table(
-        "Beyond the paper: a condition from the fused pyramid",
-        "The condition encoder of the paper looks at a frame with five convolutions of its own. Here the "
-        "condition is read from the pyramid that the head sees, and the diffusion loss trains that too.",
+        "`condition`: from the fused pyramid, or from the whole clip",
+        "The condition encoder of the paper looks at a frame with five convolutions of its own. In `fused` "
+        "the condition is read from the pyramid that the head sees, which the diffusion loss then trains "
+        "too; in `clip` the seconds attend to each other as well.",
         "ldm",
     ),
 }

@@ -13,7 +13,7 @@ from _paper_writing import many
 
 def diagnosis(study: Study) -> str:
     """Follow the latent from the sampler to the head; a step whose runs are missing is left out."""
-    steps = filter(None, (_sampler(study), _worth(study), _condition(study), _fused(study)))
+    steps = filter(None, (_sampler(study), _worth(study), _condition(study), _conditions(study)))
     return "\n".join(f"{i}. {step}" for i, step in enumerate(steps, start=1))
 
 
@@ -61,18 +61,19 @@ def _condition(study: Study) -> str:
     )
 
 
-def _fused(study: Study) -> str:
-    rows = ("ldm", "fused")
-    seeds = _seeds(study, *rows)
-    if not seeds:
-        return ""
-    told = [_mean(study, row, TOLD, seeds) for row in rows]
-    worth = [_over(study, row, ONE, NOISE, seeds) for row in rows]
-    return (
-        "**A condition made from the fused pyramid** (`fused`). Samples tell "
-        f"{told[1]:.0%} of z0's variance instead of {told[0]:.0%}, and one scores {worth[1]} over noise "
-        f"instead of {worth[0]}. The masks: mIoU {_scores(study, rows, seeds)} ({many(len(seeds), 'seed')})."
-    )
+def _conditions(study: Study) -> str:
+    parts = []
+    for row, text in (("fused", "the fused pyramid"), ("clip", "the whole clip")):
+        seeds = _seeds(study, "ldm", row)
+        if seeds:
+            told = [_mean(study, name, TOLD, seeds) for name in ("ldm", row)]
+            worth = [_over(study, name, ONE, NOISE, seeds) for name in ("ldm", row)]
+            parts.append(
+                f"With a condition from {text} (`{row}`), samples tell {told[1]:.0%} of z0's variance, not "
+                f"{told[0]:.0%}, and one scores {worth[1]} over noise, not {worth[0]}: mIoU "
+                f"{_scores(study, ('ldm', row), seeds)} ({many(len(seeds), 'seed')})."
+            )
+    return f"**Conditions that know more.** {' '.join(parts)}" if parts else ""
 
 
 def _seeds(study: Study, *rows: str) -> list[int]:

@@ -54,7 +54,10 @@ def parse_sources(text: str) -> str | dict[str, float]:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model (the rows of the paper's ablations)")
     model.add_argument(
-        "--condition", choices=("none", "audio", "visual", "audio_visual"), default="audio_visual"
+        "--condition",
+        choices=("none", "audio", "visual", "audio_visual", "fused", "clip"),
+        default="audio_visual",
+        help="what the diffusion is told (default: audio_visual); fused and clip are not in the paper",
     )
     model.add_argument(
         "--decode-from",

@@ -25,6 +25,8 @@ from avslib.models.base import AVSModel
 from avslib.models.output import LatentTerms, Segmentation
 
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
+FUSED_CONDITIONS = {"fused": False, "clip": True}
+"""Conditions made from the fused pyramid, and whether the seconds attend to each other."""
 MOSTLY_SAMPLED = {"ground_truth": 0.25, "sampled": 0.75}
 """A quarter of the frames is decoded from the truth, the others from a sample."""
 
@@ -63,8 +65,9 @@ class DiffusionAVS(
         audio_channels: length of the audio embedding.
         latent_dim: D, length of latent and condition (Table VI).
         condition: what the condition is made of: ``"none"``, ``"audio"``, ``"visual"`` or ``"audio_visual"``
-            (Table III), or ``"fused"``, or ``"clip"`` where seconds attend to each other, which are ours: see
-            :class:`~avslib.latent.FusedConditionEncoder`.
+            (Table III); or, which are ours, ``"fused"``, the fused pyramid, and ``"clip"``, where seconds
+            attend to each other as well, see :class:`~avslib.latent.FusedConditionEncoder`. With these the
+            latent is used more; what that brings is in the docs, "The paper's tables, asked again".
         decode_from: the latent that the head decodes in training; the paper does not say. One of
             ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
             of z0 from such a one), ``"sampled"`` (a whole reverse pass, without gradient); or a mapping from
@@ -105,7 +108,7 @@ class DiffusionAVS(
         num_inference_steps: int = 10,
     ) -> None:
         super().__init__()
-        check_one_of("condition", condition, (*CONDITIONS, "fused", "clip"))
+        check_one_of("condition", condition, (*CONDITIONS, *FUSED_CONDITIONS))
         self.num_classes = num_classes
         self.decode_from = _latent_weights(decode_from)
         self.detach_diffusion = detach_diffusion
@@ -119,9 +122,9 @@ class DiffusionAVS(
                 latent_dim,
                 channels=channels,
                 audio_channels=audio_channels,
-                across_seconds=condition == "clip",
+                across_seconds=FUSED_CONDITIONS[condition],
             )
-            if condition in ("fused", "clip")
+            if condition in FUSED_CONDITIONS
             else ConditionEncoder(latent_dim, audio_channels=audio_channels, source=condition)
         )
         self.diffusion = LatentCondDiffusion(
