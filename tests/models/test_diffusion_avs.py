@@ -245,7 +245,7 @@ def test_wrong_arguments_are_named(model: DiffusionAVS) -> None:
         model(frames[..., :16, :], log_mel)
     with pytest.raises(ValueError, match="decode_from: expected one of 'ground_truth', 'noised'"):
         make_model(decode_from="truth")
-    with pytest.raises(ValueError, match=r"condition: expected one of 'none', .*'fused', got 'av'"):
+    with pytest.raises(ValueError, match=r"condition: expected one of 'none', .*'fused', 'clip', got 'av'"):
         make_model(condition="av")
     with pytest.raises(ValueError, match="audio_encoder: expected one of 'vggish', 'mel_cnn'"):
         make_model(audio_encoder="panns")
