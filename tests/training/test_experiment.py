@@ -135,7 +135,7 @@ def test_a_run_folder_holds_scores_pictures_and_the_model() -> None:
         name="stub",
         num_samples=2,
         rows={"again": evaluate},
-        numbers={"red": red},
+        numbers=lambda model, clips: {"red": red(model, clips)},
     )
     assert result is not None
     assert result.folder == Path("runs/stub-ms3-seed0")
