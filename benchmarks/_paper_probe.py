@@ -63,9 +63,10 @@ def _told_by(name: str, *splits: Known) -> float:
         torch.linalg.solve(product + p * torch.eye(len(product), dtype=torch.float64), target)
         for p in PENALTIES
     ]
-    best = max(weights, key=lambda w: _share(val @ w + center, codes[1]))
-    return _share(test @ best + center, codes[2])
+    best = max(weights, key=lambda w: share(val @ w + center, codes[1]))
+    return share(test @ best + center, codes[2])
 
 
-def _share(guessed: Tensor, codes: Tensor) -> float:
+def share(guessed: Tensor, codes: Tensor) -> float:
+    """Return the share of the variance of codes ``(n, D)`` that a guess explains; 1 is all of it."""
     return (1 - (guessed - codes).square().mean() / codes.var(dim=0, correction=0).mean()).item()

@@ -11,7 +11,6 @@ condition and from what else the model knows of a frame. A sweep leaves one JSON
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +18,10 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 from _measure import describe
-from _paper_probe import collect, told
+from _paper_probe import collect, share, told
 from _paper_rows import ROWS
-from paper_tables import BUDGETS, Run, open_splits
+from _paper_sweeps import TOLD_BY
+from paper_tables import BUDGETS, Run, keep, open_splits
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -98,22 +98,22 @@ def sweep(model: DiffusionAVS, clips: DataLoader[Clip]) -> dict[str, list[dict[s
             drawn.update(model.decode(pyramid, latent, size=size), masks, valid)
             drawn.latents.append(latent[labelled])
         several = condition.expand(max(SAMPLES), *condition.shape)
-        latents = model.diffusion.sample(several, generator=Generator(device).manual_seed(number))
-        decoded = torch.stack([model.decode(pyramid, latent, size=size) for latent in latents])
+        samples = model.diffusion.sample(several, generator=Generator(device).manual_seed(number))
+        decoded = torch.stack([model.decode(pyramid, latent, size=size) for latent in samples])
         for count, drawn in zip(SAMPLES, by_count, strict=True):
             drawn.update(Segmentation.of_samples(decoded[:count]).logits, masks, valid)
     truth = torch.cat(truths)
-    variance = truth.var(dim=0, correction=0).mean()
     return {
         "samplers": [
             {
                 "scheduler": name,
                 "steps": steps,
                 **drawn.scores(),
-                "std of samples": torch.cat(drawn.latents).std(dim=0).mean().item(),
-                "error over variance": ((torch.cat(drawn.latents) - truth).square().mean() / variance).item(),
+                "std of samples": latents.std(dim=0).mean().item(),
+                "error over variance": 1 - share(latents, truth),
             }
             for (name, steps, _), drawn in zip(ways, by_sampler, strict=True)
+            for latents in [torch.cat(drawn.latents)]
         ],
         "samples": [
             {"samples": count, **drawn.scores()} for count, drawn in zip(SAMPLES, by_count, strict=True)
@@ -153,10 +153,8 @@ def main() -> None:
                 for split, clips in {**splits, "train": few}.items()
             }
             found: dict[str, Any] = dict(sweep(model, loaders["test"]))
-            found["told of z0 by"] = told(*(collect(model, loaders[s]) for s in ("train", "val", "test")))
-            out.parent.mkdir(parents=True, exist_ok=True)
-            report = {"row": row, "seed": seed, "machine": describe(device), **found}
-            out.write_text(json.dumps(report) + "\n", encoding="utf-8")
+            found[TOLD_BY] = told(*(collect(model, loaders[s]) for s in ("train", "val", "test")))
+            keep({"row": row, "seed": seed, "machine": describe(device), **found}, out)
 
 
 if __name__ == "__main__":

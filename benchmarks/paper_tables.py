@@ -21,6 +21,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import cast
 
@@ -125,6 +126,12 @@ class Run:
         """Return where the weights of its best epoch lie."""
         return self.folder / "best.safetensors"
 
+    @property
+    def before(self) -> Run | None:
+        """Return the run whose weights it begins with."""
+        begins_as = ROWS[self.row].begins_as
+        return None if begins_as is None else Run(self.budget, *begins_as, self.seed)
+
     def lock(self, *, blocking: bool = True) -> FileLock:
         """Return what a process holds while it is at it."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -156,9 +163,8 @@ def start(model: AVSModel, run: Run) -> None:
     Raises:
         FileNotFoundError: if the weights that it begins with are not there.
     """
-    budget, begins_as = BUDGETS[run.budget], ROWS[run.row].begins_as
-    if begins_as is not None:
-        before = Run(run.budget, *begins_as, run.seed)
+    budget, before = BUDGETS[run.budget], run.before
+    if before is not None:
         with before.lock():  # another process may be at it
             if not before.weights.exists():
                 raise FileNotFoundError(
@@ -263,10 +269,15 @@ def do(run: Run, out: Path) -> None:
         },
         "test": found,
     }
+    keep(report, out)
+    shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # the best weights stay
+
+
+def keep(report: Mapping[str, object], out: Path) -> None:
+    """Write a report; an interrupted write leaves none."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".new").write_text(json.dumps(report) + "\n", encoding="utf-8")
     out.with_suffix(".new").replace(out)
-    shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # the best weights stay
 
 
 def take(run: Run, out: Path) -> None:
@@ -284,17 +295,12 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
     tables = list(TABLES) if "all" in arguments.tables else arguments.tables
     rows = list(dict.fromkeys(row for table in tables for row in TABLES.get(table, [table])))
     runs = []
-    for seed in range(arguments.seeds):
-        for setting in arguments.settings:
-            for row in rows:
-                begins_as = ROWS[row].begins_as
-                if begins_as is None:
-                    runs.append(Run(arguments.budget, setting, row, seed))
-                elif begins_as[0] != setting:
-                    runs += [
-                        Run(arguments.budget, *begins_as, seed),
-                        Run(arguments.budget, setting, row, seed),
-                    ]
+    for seed, setting, row in product(range(arguments.seeds), arguments.settings, rows):
+        run = Run(arguments.budget, setting, row, seed)
+        if run.before is None:
+            runs.append(run)
+        elif run.before.setting != setting:
+            runs += [run.before, run]
     return list(dict.fromkeys(runs))
 
 
