@@ -148,6 +148,13 @@ TABLES_BEYOND: dict[str, Table] = {
         "too; in `clip` the seconds attend to each other as well.",
         "ldm",
     ),
+    "window": Table(
+        "`window`: which seconds a pixel hears",
+        "In the paper TPAVI lets every pixel attend to the sounds of all seconds of a clip alike, so that "
+        "the fused pyramid says who is heard, but not when. Where every second has its own sound, a pixel "
+        "attends to the sound of its second alone. Of E-D and of the LDM there is a row each.",
+        "e_d",
+    ),
 }
 
 CLAIMS = (

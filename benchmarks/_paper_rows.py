@@ -173,6 +173,13 @@ ROWS: dict[str, Row] = {
         kind=Regressor,
         arguments={"condition": "fused"},
     ),
+    "e_d_by_second": Row(
+        "E-D, every second with its own sound",
+        SegmentationObjective,
+        kind=EncoderDecoder,
+        arguments={"window": 1},
+    ),
+    "by_second": Row("LDM, every second with its own sound", _diffusion(0.0), arguments={"window": 1}),
     "joint": Row(
         "z0 neither detached nor normalised",
         _diffusion(),
@@ -195,5 +202,6 @@ TABLES: dict[str, Sequence[str]] = {
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
+    "window": ("e_d", "e_d_by_second", "ldm", "by_second"),
     "controls": ("regressor", "shuffled", "full"),
 }

@@ -68,6 +68,8 @@ class DiffusionAVS(
             (Table III); or, which are ours, ``"fused"``, the fused pyramid, and ``"clip"``, where seconds
             attend to each other as well, see :class:`~avslib.latent.FusedConditionEncoder`. With these the
             latent is used more; what that brings is in the docs, "The paper's tables, asked again".
+        window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
+            With 1, which is ours, a pixel attends to the sound of its own second alone.
         decode_from: the latent that the head decodes in training; the paper does not say. One of
             ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
             of z0 from such a one), ``"sampled"`` (a whole reverse pass, without gradient); or a mapping from
@@ -101,6 +103,7 @@ class DiffusionAVS(
         audio_channels: int = 128,
         latent_dim: int = 24,
         condition: str = "audio_visual",
+        window: int | None = None,
         decode_from: str | dict[str, float] = MOSTLY_SAMPLED,
         detach_diffusion: bool = True,
         normalize_latent: bool = True,
@@ -115,7 +118,7 @@ class DiffusionAVS(
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
         self.neck = Neck(self.visual_encoder.channels, channels)
-        self.fusion = PyramidFusion(channels, audio_channels=audio_channels)
+        self.fusion = PyramidFusion(channels, audio_channels=audio_channels, window=window)
         self.ground_truth_encoder = GTEncoder(latent_dim, normalize=normalize_latent)
         self.condition_encoder: ConditionEncoder | FusedConditionEncoder = (
             FusedConditionEncoder(
