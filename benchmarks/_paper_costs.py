@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import fmean
 
+import numpy as np
 from _paper_claims import TABLES_OF_PAPER
-from _paper_results import Report, Study
+from _paper_results import MIOU, TRUE, Report, Study
 from _paper_rows import ROWS, TABLES
+from _paper_statistics import interval
 from _paper_writing import hours, many, minutes, named, span, table
 
 SEEDS = 3
@@ -56,6 +58,31 @@ def cost(study: Study) -> str:
         f"{table(header, lines)}\n\n{many(len(every), 'run')}: {hours(wall)}, each run counted from its "
         f"start to its end, and {hours(processor)} of CPU time."
     )
+
+
+def repeated(study: Study) -> str:
+    """Write the runs that were repeated beside the first time; nothing if none was."""
+    lines = []
+    for row, seeds in study.again.items():
+        for seed in study.seeds(row):
+            if seed in seeds:
+                first, again = (
+                    np.array(report["test"][TRUE][MIOU.key])
+                    for report in (study.runs[row][seed], seeds[seed])
+                )
+                change = " to ".join(map(MIOU.write_signed, interval((again - first)[None])))
+                lines.append(
+                    [
+                        named(study, row),
+                        str(seed),
+                        *(MIOU.write(scores.mean()) for scores in (first, again)),
+                        "none, clip by clip" if (again == first).all() else change,
+                        study.runs[row][seed]["machine"]["commit"],
+                        seeds[seed]["machine"]["commit"],
+                    ]
+                )
+    header = ("row", "seed", "mIoU", "again", "difference", "commit", "again")
+    return table(header, lines) if lines else ""
 
 
 def _mean_minutes(reports: Sequence[Report], part: str) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 Report = Mapping[str, Any]
 TRUE, SILENCE, OTHER = "true sound", "silence", "another clip's sound"
 ONE, NOISE, TRUTH = "latent: one sample", "latent: noise", "latent: true z0"
+SWEEPS, AGAIN = "sweeps", "again"
+"""Folders beside the runs of a study: what ``paper_sweeps.py`` found, and runs that were repeated."""
 STD, DRAWN, TOLD, SPREAD = "std of z0", "std of samples", "told of z0", "spread of samples"
 
 
@@ -48,6 +50,8 @@ class Study(NamedTuple):
     """By row and seed."""
     sweeps: Mapping[str, Mapping[int, Report]]
     """What ``paper_sweeps.py`` found, by row and seed."""
+    again: Mapping[str, Mapping[int, Report]]
+    """The runs that were repeated, by row and seed."""
 
     @property
     def title(self) -> str:
@@ -60,8 +64,9 @@ class Study(NamedTuple):
         return next(self.reports())["budget"]
 
     def reports(self) -> Iterator[Report]:
-        """Yield every run."""
-        return (report for seeds in self.runs.values() for report in seeds.values())
+        """Yield every run, those that were repeated once more."""
+        every = (*self.runs.values(), *self.again.values())
+        return (report for seeds in every for report in seeds.values())
 
     def seeds(self, *rows: str) -> list[int]:
         """Return the seeds that all of these rows were run with."""
@@ -95,20 +100,33 @@ def read(folder: Path) -> list[Study]:
     """
     studies = []
     for place in sorted(path for path in folder.glob("*/*") if path.is_dir()):
-        runs: dict[str, dict[int, Report]] = {}
-        first: tuple[Path, Any, int] | None = None
-        for path in sorted(place.glob("*-seed*.json")):
-            report = json.loads(path.read_text(encoding="utf-8"))
-            clips = len(report["test"][TRUE][MIOU.key])
-            first = first or (path, report["budget"], clips)
-            if (report["budget"], clips) != first[1:]:
-                raise ValueError(f"{path}: expected the budget and the test clips of {first[0]}, got others")
-            runs.setdefault(report["row"], {})[report["seed"]] = report
+        runs, sweeps, again = (_by_row(place / part) for part in ("", SWEEPS, AGAIN))
         if runs:
-            ordered = [row for row in ROWS if row in runs] + [row for row in runs if row not in ROWS]
-            sweeps: dict[str, dict[int, Report]] = {}
-            for path in sorted(place.glob("sweeps/*.json")):
-                report = json.loads(path.read_text(encoding="utf-8"))
-                sweeps.setdefault(report["row"], {})[report["seed"]] = report
-            studies.append(Study(place.parent.name, place.name, {row: runs[row] for row in ordered}, sweeps))
+            study = Study(place.parent.name, place.name, runs, sweeps, again)
+            _check_alike(study)
+            studies.append(study)
     return studies
+
+
+def _by_row(folder: Path) -> dict[str, dict[int, Report]]:
+    """Read the reports of a folder, by row, in the order of ``ROWS``, and seed."""
+    found: dict[str, dict[int, Report]] = {}
+    for path in sorted(folder.glob("*-seed*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(report["row"], {})[report["seed"]] = report
+    return {row: found[row] for row in (*ROWS, *found) if row in found}
+
+
+def _check_alike(study: Study) -> None:
+    first = next(study.reports())
+    for report in study.reports():
+        if _given(report) != _given(first):
+            raise ValueError(
+                f"{report['row']}-seed{report['seed']}.json: expected the budget and the test clips of "
+                f"{first['row']}-seed{first['seed']}.json ({study.title}), got others"
+            )
+
+
+def _given(report: Report) -> tuple[Any, int]:
+    """Return the budget of a run, and how many clips it was tested on."""
+    return report["budget"], len(report["test"][TRUE][MIOU.key])

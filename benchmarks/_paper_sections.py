@@ -40,8 +40,12 @@ def claims_summary(judged: Judged) -> str:
 
 def _bold(text: str, compared: Comparison | None) -> str:
     """Write a finding bold if it is one and the seeds alone are sure of it."""
-    sure = compared is not None and compared.finding != "undecided" and compared.p < SURE
-    return f"**{text}**" if sure else text
+    return f"**{text}**" if compared is not None and _sure(compared) else text
+
+
+def _sure(compared: Comparison, of: float = 0) -> bool:
+    """Say whether a difference is on one side of a number, and the seeds alone are sure of it."""
+    return compared.side(of) != 0 and compared.p(of) < SURE
 
 
 def claims_table(study: Study, judged: Judged) -> str:
@@ -58,15 +62,28 @@ def claims_table(study: Study, judged: Judged) -> str:
                 *(difference(measure, compared[measure]) for measure in MEASURES),
                 str(seeds or ""),
                 _findings(compared),
+                _beside_paper(claim, study.setting, compared),
             ]
         )
-    return table(("table", "claim", "paper: mIoU / F", "here: mIoU", "here: F", "seeds", "finding"), lines)
+    header = ("table", "claim", "paper: mIoU / F", "here: mIoU", "here: F", "seeds", "finding")
+    return table((*header, "beside the paper's difference"), lines)
 
 
 def _findings(compared: Mapping[Measure, Comparison | None]) -> str:
     """Write what mIoU says and, if it is something else, what F says."""
     words = {measure: _bold(finding(found), found) for measure, found in compared.items()}
     return words[MIOU] + ("" if words[F] == words[MIOU] else f"; F: {words[F]}")
+
+
+def _beside_paper(claim: Claim, setting: str, compared: Mapping[Measure, Comparison | None]) -> str:
+    """Say where the difference found here is certainly smaller or larger than the paper's."""
+    parts = []
+    for measure, found in compared.items():
+        paper = claim.published(setting, measure.key)
+        if found is not None and paper is not None and (side := found.side(paper / measure.scale)):
+            word = f"{measure.name} {'larger' if side > 0 else 'smaller'}"
+            parts.append(f"**{word}**" if _sure(found, paper / measure.scale) else word)
+    return "; ".join(parts)
 
 
 def how_sure(studies: Sequence[Study]) -> str:

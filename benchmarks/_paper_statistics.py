@@ -23,16 +23,23 @@ class Comparison(NamedTuple):
     mean: float
     low: float
     high: float
-    p: float
-    """Of the seeds alone."""
-    seeds: int
+    by_seed: tuple[float, ...]
+    """The mean difference of every seed."""
 
     @property
     def finding(self) -> str:
         """Judge the claim that it is better."""
-        if self.seeds < FEWEST_SEEDS or self.low <= 0 <= self.high:
-            return "undecided"
-        return "agrees" if self.low > 0 else "disagrees"
+        return ("undecided", "agrees", "disagrees")[self.side()]
+
+    def side(self, of: float = 0) -> int:
+        """Return 1 if the difference is above a number, -1 if it is below, 0 if that is not known."""
+        if len(self.by_seed) < FEWEST_SEEDS or self.low <= of <= self.high:
+            return 0
+        return 1 if self.low > of else -1
+
+    def p(self, of: float = 0) -> float:
+        """Return how likely seeds that are alike differ from a number so much; see :func:`p_of_seeds`."""
+        return p_of_seeds(np.array(self.by_seed) - of)
 
 
 def compare(
@@ -65,7 +72,7 @@ def compare(
     if not differences.size:
         return None
     low, high = interval(differences)
-    return Comparison(differences.mean().item(), low, high, p_of_seeds(differences.mean(axis=1)), len(seeds))
+    return Comparison(differences.mean().item(), low, high, tuple(differences.mean(axis=1).tolist()))
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:

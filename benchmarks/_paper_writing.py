@@ -37,7 +37,8 @@ def difference(measure: Measure, compared: Comparison | None) -> str:
     if compared is None:
         return "not run"
     mean, low, high = (measure.write_signed(x) for x in (compared.mean, compared.low, compared.high))
-    return f"{mean} ({low} to {high})" + ("" if math.isnan(compared.p) else f"; p {_p(compared.p)}")
+    p = compared.p()
+    return f"{mean} ({low} to {high})" + ("" if math.isnan(p) else f"; p {_p(p)}")
 
 
 def spread(values: Sequence[float], measure: Measure, *, signed: bool = False) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from _paper_claims import TABLES_OF_PAPER
 from _paper_controls import COLLAPSED, DIVERGED, information, latents, samplers, sounds, trained
-from _paper_costs import commands, cost, origin, without
+from _paper_costs import commands, cost, origin, repeated, without
 from _paper_diagnosis import diagnosis
 from _paper_figures import draw_claims, draw_information, draw_rows, draw_validation
 from _paper_results import Study, read
@@ -82,6 +82,7 @@ def write(results: Path, docs: Path) -> None:
         ),
         cost=for_each(studies, cost),
         commands=for_each(studies, commands),
+        repeated=for_each(studies, repeated),
         without=without(studies),
     )
     (docs / "paper_tables.md").write_text(page, encoding="utf-8")

@@ -4,6 +4,7 @@
   python benchmarks/paper_tables.py all --budget gpu           # 224 x 224, PVT v2 b2; hours on a GPU
   python benchmarks/paper_tables.py 2 --seeds 3 --list         # what would be run, and what is there
   python benchmarks/paper_tables.py full                       # one row
+  python benchmarks/paper_tables.py full --seeds 1 --again     # is it the same number a second time?
 
 A run is a row, a setting and a seed. All runs of a budget see the same clips and take as many steps, start
 from encoders that learned classes from clips with a single object, keep the epoch that is best on the
@@ -27,6 +28,7 @@ from typing import cast
 
 import torch
 from _measure import describe
+from _paper_results import AGAIN
 from _paper_rows import ROWS, TABLES, Row
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -110,6 +112,8 @@ class Run:
     setting: str
     row: str
     seed: int
+    again: bool = False
+    """Whether it repeats one that is there, to see whether its number comes again."""
 
     @property
     def name(self) -> str:
@@ -117,9 +121,14 @@ class Run:
         return f"{self.row}-seed{self.seed}"
 
     @property
+    def place(self) -> Path:
+        """Return where it lies, below the folder of weights and below that of results."""
+        return Path(self.budget, self.setting, AGAIN if self.again else "", self.name)
+
+    @property
     def folder(self) -> Path:
         """Return where its checkpoint and weights lie."""
-        return RUNS / self.budget / self.setting / self.name
+        return RUNS / self.place
 
     @property
     def weights(self) -> Path:
@@ -296,7 +305,7 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
     rows = list(dict.fromkeys(row for table in tables for row in TABLES.get(table, [table])))
     runs = []
     for seed, setting, row in product(range(arguments.seeds), arguments.settings, rows):
-        run = Run(arguments.budget, setting, row, seed)
+        run = Run(arguments.budget, setting, row, seed, arguments.again)
         if run.before is None:
             runs.append(run)
         elif run.before.setting != setting:
@@ -320,12 +329,13 @@ def main() -> None:
     parser.add_argument("--budget", choices=BUDGETS, default="gpu" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: all)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks", "results", "paper"))
+    parser.add_argument("--again", action="store_true", help="repeat runs, beside those that are there")
     parser.add_argument("--list", action="store_true", help="say what is there, and train nothing")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     for run in plan(arguments):
-        out = arguments.out / run.budget / run.setting / f"{run.name}.json"
+        out = arguments.out / run.place.parent / f"{run.name}.json"
         if arguments.list:
             print(
                 f"{'there' if out.exists() else 'to do':8}{run.setting:5}{run.name:24}{ROWS[run.row].title}"
