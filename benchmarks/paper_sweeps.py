@@ -2,10 +2,10 @@
 
   python benchmarks/paper_sweeps.py ldm full --seeds 3   # what is not there yet, of runs whose weights are
 
-Every scheduler with every number of steps draws one latent a frame, which the head decodes; the scheduler of
-training draws up to 32, and the mean mask of the first 1, 2, 4, ... of them is scored. Frame and sound are
-encoded once for all of this. Linear regressions then ask what could be told of the code of a mask, from the
-condition and from what else the model knows of a frame. A sweep leaves one JSON file.
+A stochastic model draws 32 samples; the mean mask of the first 1, 2, 4, ... of them is scored, and what they
+are worth apart. Of a diffusion, every scheduler with every number of steps draws one latent a frame, which
+the head decodes, and linear regressions ask what could be told of the code of a mask, from the condition and
+from what else the model knows of a frame. A sweep leaves one JSON file.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffusers
 import torch
 from _measure import describe
 from _paper_probe import collect, share, told
+from _paper_results import SWEEPS
 from _paper_rows import ROWS
-from _paper_sweeps import TOLD_BY
+from _paper_sweeps import BEST, CALIBRATION, ENERGY, ONSETS, TOLD_BY
 from paper_tables import BUDGETS, Run, keep, open_splits
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Subset
+from torchmetrics import Metric, MetricCollection
 
 from avslib.clip import Clip
 from avslib.latent import LatentCondDiffusion
-from avslib.metrics import FScore, MaskIoU
-from avslib.models import DiffusionAVS, Segmentation
+from avslib.metrics import CalibrationError, EnergyDistance, FScore, MaskIoU, OnsetAccuracy, SampleIoU
+from avslib.models import AVSModel, DiffusionAVS, Segmentation
 from avslib.training.checkpoint import load_weights
 
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler")
@@ -36,28 +38,6 @@ STEPS = (1, 2, 3, 5, 10, 20)
 SAMPLES = (1, 2, 4, 8, 16, 32)
 PROBED = 500
 """Training clips that the regressions learn from."""
-
-
-class Drawn(NamedTuple):
-    """What a sampler did, over all clips."""
-
-    miou: MaskIoU
-    f_score: FScore
-    latents: list[Tensor]
-
-    @classmethod
-    def none(cls, device: torch.device) -> Drawn:
-        """Begin."""
-        return cls(MaskIoU().to(device), FScore().to(device), [])
-
-    def update(self, logits: Tensor, masks: Tensor, valid: Tensor) -> None:
-        """Add a batch."""
-        self.miou.update(logits, masks, valid)
-        self.f_score.update(logits, masks, valid)
-
-    def scores(self) -> dict[str, float]:
-        """Return mIoU and F by protocol ``avsbench``."""
-        return {"miou": self.miou.compute().item(), "f_score": self.f_score.compute().item()}
 
 
 def samplers(diffusion: LatentCondDiffusion) -> Iterator[tuple[str, int, LatentCondDiffusion]]:
@@ -78,54 +58,93 @@ def samplers(diffusion: LatentCondDiffusion) -> Iterator[tuple[str, int, LatentC
 
 
 @torch.no_grad()
-def sweep(model: DiffusionAVS, clips: DataLoader[Clip]) -> dict[str, list[dict[str, Any]]]:
-    """Return what every sampler scores, and every number of samples; on the device of the model."""
+def sweep_samplers(model: DiffusionAVS, clips: DataLoader[Clip]) -> list[dict[str, Any]]:
+    """Return what one sample a frame scores, by scheduler and number of steps; on the device of the model."""
     device = next(model.parameters()).device
     model.eval()
     ways = list(samplers(model.diffusion))
-    by_sampler = [Drawn.none(device) for _ in ways]
-    by_count = [Drawn.none(device) for _ in SAMPLES]
+    scores = [_scores(device) for _ in ways]
+    drawn: list[list[Tensor]] = [[] for _ in ways]
     truths = []
     for number, clip in enumerate(clips):
         frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
         assert audio is not None
         masks, labelled, valid = (x.to(device) for x in (clip.masks, clip.labelled, clip.valid))
         pyramid, condition = model.encode(frames, audio, valid)
-        size = (frames.shape[-2], frames.shape[-1])
         truths.append(model.ground_truth_encoder(masks[labelled]))
-        for (*_, sampler), drawn in zip(ways, by_sampler, strict=True):
+        for (*_, sampler), metrics, latents in zip(ways, scores, drawn, strict=True):
             latent = sampler.sample(condition, generator=Generator(device).manual_seed(number))
-            drawn.update(model.decode(pyramid, latent, size=size), masks, valid)
-            drawn.latents.append(latent[labelled])
-        several = condition.expand(max(SAMPLES), *condition.shape)
-        samples = model.diffusion.sample(several, generator=Generator(device).manual_seed(number))
-        decoded = torch.stack([model.decode(pyramid, latent, size=size) for latent in samples])
-        for count, drawn in zip(SAMPLES, by_count, strict=True):
-            drawn.update(Segmentation.of_samples(decoded[:count]).logits, masks, valid)
+            logits = model.decode(pyramid, latent, size=(frames.shape[-2], frames.shape[-1]))
+            metrics.update(logits, masks, valid)
+            latents.append(latent[labelled])
     truth = torch.cat(truths)
-    return {
-        "samplers": [
-            {
-                "scheduler": name,
-                "steps": steps,
-                **drawn.scores(),
-                "std of samples": latents.std(dim=0).mean().item(),
-                "error over variance": 1 - share(latents, truth),
-            }
-            for (name, steps, _), drawn in zip(ways, by_sampler, strict=True)
-            for latents in [torch.cat(drawn.latents)]
-        ],
-        "samples": [
-            {"samples": count, **drawn.scores()} for count, drawn in zip(SAMPLES, by_count, strict=True)
-        ],
-    }
+    return [
+        {
+            "scheduler": name,
+            "steps": steps,
+            **_values(metrics),
+            "std of samples": torch.cat(latents).std(dim=0).mean().item(),
+            "error over variance": 1 - share(torch.cat(latents), truth),
+        }
+        for (name, steps, _), metrics, latents in zip(ways, scores, drawn, strict=True)
+    ]
+
+
+@torch.no_grad()
+def sweep_samples(model: AVSModel, clips: DataLoader[Clip]) -> list[dict[str, float]]:
+    """Return what the first 1, 2, 4, ... samples are worth; a deterministic model has one."""
+    device = next(model.parameters()).device
+    model.eval()
+    counts = SAMPLES if model.stochastic else SAMPLES[:1]
+    means = [_scores(device) for _ in counts]
+    each = [
+        MetricCollection({BEST: SampleIoU("best_frame"), ENERGY: EnergyDistance()}, compute_groups=False).to(
+            device
+        )
+        for _ in counts
+    ]
+    for number, clip in enumerate(clips):
+        frames, log_mel, masks, valid = (
+            x.to(device) for x in (clip.frames, clip.log_mel, clip.masks, clip.valid)
+        )
+        noise = {"num_samples": counts[-1], "generator": Generator(device).manual_seed(number)}
+        output = model(frames, log_mel, valid=valid, **(noise if model.stochastic else {}))
+        samples = output.logits[None] if output.samples is None else output.samples
+        for count, mean, apart in zip(counts, means, each, strict=True):
+            mean.update(Segmentation.of_samples(samples[:count]).logits, masks, valid)
+            apart.update(samples[:count], masks, valid)
+    return [
+        {"samples": count, **_values(mean), **_values(apart)}
+        for count, mean, apart in zip(counts, means, each, strict=True)
+    ]
+
+
+def _scores(device: torch.device) -> MetricCollection:
+    """Begin to score masks, by protocol ``avsbench``, and their probabilities."""
+    return _collect(
+        device,
+        {
+            "miou": MaskIoU(),
+            "f_score": FScore(),
+            ONSETS: OnsetAccuracy(),
+            CALIBRATION: CalibrationError(),
+        },
+    )
+
+
+def _collect(device: torch.device, metrics: dict[str, Metric | MetricCollection]) -> MetricCollection:
+    return MetricCollection(metrics, compute_groups=False).to(device)
+
+
+def _values(metrics: MetricCollection) -> dict[str, float]:
+    return {name: value.item() for name, value in metrics.compute().items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rows", nargs="+", choices=[key for key, row in ROWS.items() if row.diffuses])
+    parser.add_argument("rows", nargs="+", choices=ROWS, metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--setting", choices=("s4", "ms3"), default="ms3")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", choices=BUDGETS, default="gpu" if torch.cuda.is_available() else "cpu")
@@ -138,13 +157,12 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for row in arguments.rows:
             run = Run(arguments.budget, arguments.setting, row, seed)
-            out = arguments.out / run.budget / run.setting / "sweeps" / f"{run.name}.json"
+            out = arguments.out / run.budget / run.setting / SWEEPS / f"{run.name}.json"
             if out.exists() or not run.weights.exists():
                 print(f"{run.name}: {'there' if out.exists() else f'no weights in {run.weights}'}")
                 continue
             model = ROWS[row].build(**BUDGETS[run.budget].sizes())
             load_weights(model, run.weights)
-            assert isinstance(model, DiffusionAVS)
             model.to(device)
             splits: Any = open_splits(run)
             few = Subset(splits["train"], range(min(PROBED, len(splits["train"]))))
@@ -152,8 +170,11 @@ def main() -> None:
                 split: DataLoader(clips, BUDGETS[run.budget].batch_size)
                 for split, clips in {**splits, "train": few}.items()
             }
-            found: dict[str, Any] = dict(sweep(model, loaders["test"]))
-            found[TOLD_BY] = told(*(collect(model, loaders[s]) for s in ("train", "val", "test")))
+            found: dict[str, Any] = {"samples": sweep_samples(model, loaders["test"])}
+            if ROWS[row].diffuses:
+                assert isinstance(model, DiffusionAVS)
+                found["samplers"] = sweep_samplers(model, loaders["test"])
+                found[TOLD_BY] = told(*(collect(model, loaders[s]) for s in ("train", "val", "test")))
             keep({"row": row, "seed": seed, "machine": describe(device), **found}, out)
 
 

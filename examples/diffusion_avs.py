@@ -60,6 +60,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the diffusion is told (default: audio_visual); fused and clip are not in the paper",
     )
     model.add_argument(
+        "--window",
+        type=int,
+        help="seconds that attend to each other in the fusion; 1 gives each its own sound, which is not in "
+        "the paper (default: the whole clip)",
+    )
+    model.add_argument(
         "--decode-from",
         type=parse_sources,
         default=MOSTLY_SAMPLED,
@@ -91,6 +97,7 @@ def build_model(arguments: argparse.Namespace, recipe: Recipe) -> DiffusionAVS:
     model = create_model(
         f"diffusion_avs.{recipe.variant}",
         condition=arguments.condition,
+        window=arguments.window,
         latent_dim=arguments.latent_dim,
         scheduler=cosine_ddim(
             prediction_type=arguments.prediction_type, timestep_spacing=arguments.timestep_spacing

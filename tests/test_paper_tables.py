@@ -102,10 +102,10 @@ def test_a_row_begins_with_the_weights_of_another(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
-    arguments = ("4", "--budget", "tiny", "--seeds", "1", "--threads", "1", "--out", "out")
+    arguments = ("4", "e_d", "--budget", "tiny", "--seeds", "1", "--threads", "1", "--out", "out")
     run("paper_tables.py", tmp_path, *arguments)
     files = sorted((tmp_path / "out").rglob("*.json"))
-    assert [path.name for path in files] == ["full-seed0.json", "ldm-seed0.json"]
+    assert [path.name for path in files] == ["e_d-seed0.json", "full-seed0.json", "ldm-seed0.json"]
     for path in files:
         report = json.loads(path.read_text())
         assert (report["row"], report["seed"]) == (path.stem.split("-")[0], 0)
@@ -114,19 +114,31 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
         assert ("contrastive" in report["history"][0]) == (report["row"] == "full")
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
     run("paper_tables.py", tmp_path, *arguments)
+    run("paper_tables.py", tmp_path, "e_d", *arguments[2:], "--again")
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
+    again = json.loads((tmp_path / "out" / "tiny" / "ms3" / "again" / "e_d-seed0.json").read_text())
+    assert (
+        again["test"] == json.loads(files[0].read_text())["test"]
+    )  # one thread, one processor: the same bits
     assert "there" in run("paper_tables.py", tmp_path, *arguments, "--list")
 
-    sweep = ("ldm", "--budget", "tiny", "--seeds", "2", "--out", "out")
+    sweep = ("ldm", "e_d", "--budget", "tiny", "--seeds", "2", "--out", "out")
     assert "ldm-seed1: no weights in runs" in run("paper_sweeps.py", tmp_path, *sweep)
-    swept = json.loads((tmp_path / "out" / "tiny" / "ms3" / "sweeps" / "ldm-seed0.json").read_text())
+    sweeps = tmp_path / "out" / "tiny" / "ms3" / "sweeps"
+    (mask,) = json.loads((sweeps / "e_d-seed0.json").read_text())["samples"]  # the one that it has
+    tested = json.loads(files[0].read_text())["test"]["true sound"]
+    assert mask["miou"] == pytest.approx(sum(tested["miou"]) / len(tested["miou"]), abs=1e-4)
+    assert mask["best sample"] == pytest.approx(mask["miou"])
+    swept = json.loads((sweeps / "ldm-seed0.json").read_text())
+    best = [found["best sample"] for found in swept["samples"]]
+    assert best == sorted(best)
     assert [found["samples"] for found in swept["samples"]] == [1, 2, 4, 8, 16, 32]
     ways = {(found["scheduler"], found["steps"]): found for found in swept["samplers"]}
     assert len(ways) == 18
     assert set(swept["told of z0 by"]) == set(probe.SOURCES)
     one = ways["DDIMScheduler", 10]  # how it was tested, but for the noise
     assert one["std of samples"] == pytest.approx(
-        json.loads(files[1].read_text())["test"]["std of samples"], rel=0.3
+        json.loads(files[2].read_text())["test"]["std of samples"], rel=0.3
     )
     assert run("paper_sweeps.py", tmp_path, *sweep).startswith("ldm-seed0: there")
 
@@ -135,7 +147,7 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     page = (tmp_path / "docs" / "paper_tables.md").read_text()
     assert "contrastive learning helps (IV)" in page
     assert "with 1 seed each" in page
-    assert "- undecided, 1 of" in page  # one seed decides nothing
+    assert "- undecided, 2 of" in page  # one seed decides nothing
     assert "| DPMSolverMultistep | 20 |" in page
     assert "(`ldm`) | 32 |" in page
     assert "| fused pyramid |" in page
