@@ -10,7 +10,7 @@ import avslib
 ROOT = Path(avslib.__file__).parent
 GROUPS = (  # top to bottom
     {"cli"},
-    {"training"},
+    {"training", "pipeline"},
     {"models", "curation", "storage"},
     {"data"},
     {"encoders", "fusion", "latent", "decoders", "losses", "metrics", "media"},

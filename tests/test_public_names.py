@@ -59,6 +59,7 @@ PUBLIC = {
         "TPAVI",
         "TopDownDecoder",
         "VGGish",
+        "VideoSegmenter",
         "VisualClassifier",
         "VisualEncoder",
         "create_model",
@@ -170,6 +171,7 @@ PUBLIC = {
         "create_model",
         "list_models",
     ],
+    "avslib.pipeline": ["SegmentedFrame", "VideoSegmenter", "draw_mask", "segment_video", "write_overlay"],
     "avslib.models.weights": ["build_from_reference", "from_reference", "left_out"],
     "avslib.training": [
         "AVSBenchObjective",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         media,
         metrics,
         models,
+        pipeline,
         storage,
         training,
     )
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
         create_model,
         list_models,
     )
+    from avslib.pipeline import VideoSegmenter
     from avslib.storage import ShardedClips
 
 __all__ = [
@@ -122,6 +124,7 @@ __all__ = [
     "SyntheticAVS",
     "TopDownDecoder",
     "VGGish",
+    "VideoSegmenter",
     "VisualClassifier",
     "VisualEncoder",
     "__version__",
@@ -137,6 +140,7 @@ __all__ = [
     "media",
     "metrics",
     "models",
+    "pipeline",
     "storage",
     "training",
 ]
@@ -189,6 +193,7 @@ _FOLDER = {
     "Segmentation": "models",
     "create_model": "models",
     "list_models": "models",
+    "VideoSegmenter": "pipeline",
 }
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from scipy.io import wavfile
 from torch import Tensor
 
-from avslib.curation.prepare import _resize, convert_pickles, prepare
+from avslib.curation.prepare import convert_pickles, prepare
 from avslib.curation.report import Report
 from avslib.data import AVSBenchMS3, AVSBenchS4
 from avslib.data.avss import AVSBenchSemantic
@@ -115,28 +115,6 @@ def test_the_frames_are_those_that_the_rule_names(tmp_path: Path) -> None:
     frames = torch.stack([read_frame(path) for path in files.frames])
     assert frames.shape == (5, 3, 32, 100)
     assert numbers_of(frames) == [28, 58, 88, 118, 139]
-
-
-@pytest.mark.parametrize(
-    ("h", "w", "size"), [(9, 13, (5, 4)), (6, 5, (11, 8)), (8, 8, (8, 8)), (50, 3, (7, 7))]
-)
-def test_pictures_are_resized_from_four_pixels(h: int, w: int, size: tuple[int, int]) -> None:
-    picture = torch.randint(256, (3, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(h))
-
-    def along(at: int, old: int, new: int) -> tuple[int, int, float]:
-        place = min(max((at + 0.5) * old / new - 0.5, 0), old - 1)
-        low = int(place)
-        return low, min(low + 1, old - 1), place - low
-
-    expected = torch.zeros(3, *size)
-    for y in range(size[0]):
-        for x in range(size[1]):
-            top, bottom, down = along(y, h, size[0])
-            left, right, over = along(x, w, size[1])
-            corners = picture[:, [top, top, bottom, bottom], [left, right, left, right]].float()
-            weights = [(1 - down) * (1 - over), (1 - down) * over, down * (1 - over), down * over]
-            expected[:, y, x] = corners @ torch.tensor(weights, dtype=torch.float32)
-    assert (_resize(picture, size).float() - expected).abs().max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize(

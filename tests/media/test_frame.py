@@ -18,6 +18,7 @@ from avslib.media.frame import (
     denormalize_frames,
     normalize_frames,
     read_frame,
+    resize_frame,
     write_frame,
 )
 from avslib.media.mask import read_mask, write_mask
@@ -258,3 +259,25 @@ def test_wrong_tensors_are_named(tmp_path: Path) -> None:
         read_frame(tmp_path / "a.png", fit="pad")
     with pytest.raises(ValueError, match=r"frame: expected shape \(3, h, w\)"):
         write_frame(tmp_path / "a.png", torch.zeros(2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("h", "w", "size"), [(9, 13, (5, 4)), (6, 5, (11, 8)), (8, 8, (8, 8)), (50, 3, (7, 7))]
+)
+def test_pictures_are_resized_from_four_pixels(h: int, w: int, size: tuple[int, int]) -> None:
+    picture = torch.randint(256, (3, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(h))
+
+    def along(at: int, old: int, new: int) -> tuple[int, int, float]:
+        place = min(max((at + 0.5) * old / new - 0.5, 0), old - 1)
+        low = int(place)
+        return low, min(low + 1, old - 1), place - low
+
+    expected = torch.zeros(3, *size)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            top, bottom, down = along(y, h, size[0])
+            left, right, over = along(x, w, size[1])
+            corners = picture[:, [top, top, bottom, bottom], [left, right, left, right]].float()
+            weights = [(1 - down) * (1 - over), (1 - down) * over, down * (1 - over), down * over]
+            expected[:, y, x] = corners @ torch.tensor(weights, dtype=torch.float32)
+    assert (resize_frame(picture, size).float() - expected).abs().max() <= 0.5 + 1e-3

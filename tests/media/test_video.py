@@ -66,6 +66,28 @@ def test_colours_and_the_upper_side_survive(film: Path) -> None:
     assert upper.mean() > lower.mean() + 30
 
 
+@pytest.mark.parametrize("fps", [25, 29.97])
+def test_frames_one_by_one_make_the_same_film_with_its_sound_beside_them(tmp_path: Path, fps: float) -> None:
+    frames = numbered_frames(50, h=32, w=48).repeat(8, 1, 1, 1)
+    seconds = len(frames) / fps + 0.3
+    waveform = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(int(16_000 * seconds)) / 16_000)
+    write_video(tmp_path / "whole.mp4", frames, fps=fps, waveform=waveform)
+    write_video(tmp_path / "parts.mp4", iter(frames), fps=fps, waveform=waveform)
+    assert (tmp_path / "whole.mp4").read_bytes() == (tmp_path / "parts.mp4").read_bytes()
+    heard, rate = read_audio(tmp_path / "parts.mp4")
+    assert len(heard) / rate == pytest.approx(seconds, abs=0.1)
+    middle = slice(2000, len(waveform) - 2000)
+    assert (heard[: len(waveform)] - waveform)[middle].abs().max() < 0.05
+    with av.open(str(tmp_path / "parts.mp4")) as container:
+        packets = sorted(
+            (packet for packet in container.demux() if packet.pts is not None), key=lambda p: p.pos
+        )
+        latest = {"video": 0.0, "audio": 0.0}
+        for packet in packets:
+            latest[packet.stream.type] = float(packet.pts * packet.time_base)
+            assert abs(latest["video"] - latest["audio"]) < 2.5  # s apart at one place in the file
+
+
 @pytest.mark.parametrize(("h", "w"), [(33, 48), (32, 47), (1, 1)])
 def test_an_odd_size_is_filled_up_with_its_last_row_or_column(tmp_path: Path, h: int, w: int) -> None:
     ramp = torch.linspace(0, 255, h * w).view(1, h, w).repeat(3, 1, 1).to(torch.uint8)
@@ -211,7 +233,7 @@ def test_wrong_arguments_are_named(film: Path) -> None:
         with pytest.raises(ValueError, match="seconds: expected at least one time of 0 s or later"):
             read_frames(film, seconds)
     path = film.with_name("never.mp4")
-    with pytest.raises(ValueError, match=r"frames: expected at least one, uint8, got 1 of torch\.float32"):
+    with pytest.raises(ValueError, match=r"frames: expected uint8, got torch\.float32"):
         write_video(path, torch.zeros(1, 3, 32, 32), fps=1)
     with pytest.raises(ValueError, match=r"frames: expected shape \(n, 3, h, w\), got \(1, 32, 32, 3\)"):
         write_video(path, torch.zeros(1, 32, 32, 3, dtype=torch.uint8), fps=1)
@@ -219,7 +241,12 @@ def test_wrong_arguments_are_named(film: Path) -> None:
         write_video(path, numbered_frames(1), fps=1, waveform=torch.zeros(2, 100))
     with pytest.raises(ValueError, match="fps: expected a number above 0"):
         write_video(path, numbered_frames(1), fps=0)
+    with pytest.raises(ValueError, match="frames: expected at least one, got none"):
+        write_video(path, iter([]), fps=1)
     assert not path.exists()
+    frames = (torch.zeros(3, 32, width, dtype=torch.uint8) for width in (32, 34))
+    with pytest.raises(ValueError, match=r"frames: expected one size, \(3, 32, 32\), got \(3, 32, 34\) at 1"):
+        write_video(path, frames, fps=1)
 
 
 def test_without_pyav_the_error_says_how_to_get_it(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from avslib.cli.export import add_export
 from avslib.cli.listen import add_listen
 from avslib.cli.pack import add_pack
 from avslib.cli.prepare import add_prepare
+from avslib.cli.segment import add_segment
 from avslib.cli.weights import add_convert, add_models
 
 __all__ = ["main"]
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"avslib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
+        add_segment,
         add_prepare,
         add_doctor,
         add_pack,

@@ -23,11 +23,12 @@ def add_clips(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> 
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
 
 
-def add_model_options(group: argparse._ArgumentGroup) -> None:
+def add_model_options(group: argparse._ArgumentGroup, *, batches: bool = True) -> None:
     """Add the arguments that say how a model is loaded and called."""
     group.add_argument("--model-class", help="the model's class, where its folder does not say")
     group.add_argument("--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)")
-    group.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
+    if batches:
+        group.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
     group.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
 
 

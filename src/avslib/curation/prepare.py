@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from avslib._checks import check_one_of, check_positive
@@ -19,8 +18,8 @@ from avslib.data.layout import LISTERS, ClipFiles, holds_classes, refuse_links_o
 from avslib.data.reader import SAMPLE_RATE, clip_examples
 from avslib.data.stored_log_mel import converted_path, load_examples, log_mel_path, save_log_mel
 from avslib.media.audio import read_wav, resample, write_wav
-from avslib.media.frame import read_frame, write_frame
-from avslib.media.video import VideoInfo, iter_frames, probe_video, read_audio
+from avslib.media.frame import read_frame, resize_frame, write_frame
+from avslib.media.video import iter_frames, probe_video, read_sound
 
 _SETTINGS = ("s4", "ms3", "avss")
 _SHORTEST = 15_600
@@ -178,9 +177,9 @@ def prepare_clip(
         for i, picture in enumerate(iter_frames(files.video, moments)):  # all: where one seeks could matter
             if i in lacking:
                 with write_whole(files.frames[i]) as path:
-                    write_frame(path, picture if size is None else _resize(picture, size))
+                    write_frame(path, picture if size is None else resize_frame(picture, size))
     if lacks_sound:
-        waveform = _sound_of(files.video, video)
+        waveform = read_sound(files.video, video, SAMPLE_RATE)
         if fill_sound or len(waveform) < _SHORTEST:
             waveform = F.pad(waveform, (0, seconds * SAMPLE_RATE - len(waveform)))
         with write_whole(files.wav) as path:
@@ -192,19 +191,6 @@ def prepare_clip(
         examples = clip_examples(waveform, seconds, path=files.wav, padding=padding, hop_steps=hop_steps)
         save_log_mel(files, examples)
     return bool(lacking or lacks_sound or lacks_log_mel)
-
-
-def _sound_of(path: Path, video: VideoInfo) -> Tensor:
-    if not video.has_sound:
-        return torch.zeros(0)
-    waveform, rate = read_audio(path)
-    return resample(waveform, rate, SAMPLE_RATE)
-
-
-def _resize(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize as OpenCV does by default: from four pixels, however much smaller the picture becomes."""
-    resized = F.interpolate(picture[None].float(), size, mode="bilinear", align_corners=False)[0]
-    return resized.round().to(torch.uint8)
 
 
 def _is_whole(read: Callable[[Path], object], path: Path) -> bool:

@@ -8,13 +8,22 @@ from avslib.media.frame import (
     denormalize_frames,
     normalize_frames,
     read_frame,
+    resize_frame,
     write_frame,
 )
 from avslib.media.mask import read_mask, read_numbers, write_mask
 from avslib.media.mel import LogMel, fit_examples, log_mel_examples, mel_matrix
 from avslib.media.palette import class_palette, read_classes, write_classes
 from avslib.media.tensor_pickle import load_tensor_pickle, save_tensor_pickle
-from avslib.media.video import VideoInfo, iter_frames, probe_video, read_audio, read_frames, write_video
+from avslib.media.video import (
+    VideoInfo,
+    iter_frames,
+    probe_video,
+    read_audio,
+    read_frames,
+    read_sound,
+    write_video,
+)
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -37,8 +46,10 @@ __all__ = [
     "read_frames",
     "read_mask",
     "read_numbers",
+    "read_sound",
     "read_wav",
     "resample",
+    "resize_frame",
     "save_tensor_pickle",
     "write_classes",
     "write_frame",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from avslib._checks import check_shape
 from avslib.media._image import MAX_PIXELS, fit_picture, open_rgb
@@ -47,6 +48,23 @@ def read_frame(
     resampling = Image.Resampling.BILINEAR
     image = fit_picture(image, size, fit=fit, resampling=resampling, path=path, max_pixels=max_pixels)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def resize_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a picture as OpenCV does by default: from four pixels, however much smaller it becomes.
+
+    AVSBench's frames were made so, without keeping the aspect ratio.
+
+    Args:
+        frame: ``(3, H, W)``, uint8.
+        size: ``(H, W)`` wanted, px.
+
+    Returns:
+        ``(3, *size)``, uint8.
+    """
+    check_shape("frame", frame, "3 h w")
+    resized = F.interpolate(frame[None].float(), size, mode="bilinear", align_corners=False)[0]
+    return resized.round().to(torch.uint8)
 
 
 def write_frame(path: str | Path, frame: Tensor) -> None:

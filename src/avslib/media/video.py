@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import contextlib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from avslib._checks import check_positive, check_shape
+from avslib.media.audio import resample
 
 _CLOCK_TOLERANCE = 1e-3
 """s; Matroska rounds presentation times to milliseconds."""
@@ -39,7 +41,7 @@ class VideoInfo(NamedTuple):
 
 def write_video(
     path: str | Path,
-    frames: Tensor,
+    frames: Tensor | Iterable[Tensor],
     *,
     fps: float,
     waveform: Tensor | None = None,
@@ -52,44 +54,73 @@ def write_video(
 
     Args:
         path: the file, in a folder that exists.
-        frames: ``(N, 3, H, W)``, uint8, RGB.
+        frames: ``(N, 3, H, W)``, uint8, RGB; or frames ``(3, H, W)`` one by one, of a film that is too long
+            to hold.
         fps: frames a second.
         waveform: mono sound, ``(S,)``, float in ``[-1, 1]``; None for a silent film without a sound stream.
         sample_rate: Hz of the waveform, one that AAC knows, such as 16000, 22050, 44100 or 48000.
 
     Raises:
         ImportError: if PyAV is missing.
-        ValueError: if ``frames`` or ``waveform`` has another shape or type, or AAC does not know the rate.
+        ValueError: if a frame or ``waveform`` has another shape or type, there is no frame, or AAC does not
+            know the rate.
     """
-    size = check_shape("frames", frames, "n 3 h w")
+    if isinstance(frames, Tensor):
+        check_shape("frames", frames, "n 3 h w")
     check_positive("fps", fps)
-    if frames.dtype != torch.uint8 or not len(frames):
-        raise ValueError(f"frames: expected at least one, uint8, got {len(frames)} of {frames.dtype}")
     if waveform is not None:
         check_shape("waveform", waveform, "s")
     av = _import_av()
+    coming = iter(frames)
+    first = next(coming, None)
+    if first is None:
+        raise ValueError("frames: expected at least one, got none")
+    _check_picture(first)
+    height, width = first.shape[1:]
+    padding = ((0, height % 2), (0, width % 2), (0, 0))
     rate = Fraction(fps).limit_denominator(1001)
-    padding = ((0, size["h"] % 2), (0, size["w"] % 2), (0, 0))
     with (
         _explained(path),
         av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container,
     ):
         picture = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-        picture.height, picture.width = size["h"] + size["h"] % 2, size["w"] + size["w"] % 2
+        picture.height, picture.width = height + height % 2, width + width % 2
         picture.pix_fmt = "yuv420p"
         sound = None if waveform is None else container.add_stream("aac", rate=sample_rate, layout="mono")
-        for index, frame in enumerate(frames):
+        for index, frame in enumerate(chain([first], coming)):
+            if frame.shape != first.shape:
+                raise ValueError(
+                    f"frames: expected one size, {tuple(first.shape)}, got {tuple(frame.shape)} at {index}"
+                )
+            _check_picture(frame)
+            if sound is not None and waveform is not None:  # beside its picture, where a player looks for it
+                start, stop = (int(sample_rate * place / rate) for place in (index, index + 1))
+                _add_sound(container, sound, waveform, start, stop)
             pixels = np.pad(frame.cpu().permute(1, 2, 0).numpy(), padding, mode="edge")
             encoded = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             encoded.pts, encoded.time_base = index, 1 / rate
             container.mux(picture.encode(encoded))
         container.mux(picture.encode())
         if sound is not None and waveform is not None:
-            samples = waveform.detach().cpu().float().numpy()[None]
-            block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = sample_rate, 0, Fraction(1, sample_rate)
-            container.mux(sound.encode(block))
+            _add_sound(container, sound, waveform, stop, len(waveform))
             container.mux(sound.encode())
+
+
+def _check_picture(frame: Tensor) -> None:
+    check_shape("frames", frame, "3 h w")
+    if frame.dtype != torch.uint8:
+        raise ValueError(f"frames: expected uint8, got {frame.dtype}")
+
+
+def _add_sound(container: Any, stream: Any, waveform: Tensor, start: int, stop: int) -> None:
+    """Write some samples of a waveform, as many as there are."""
+    samples = waveform[start:stop].detach().cpu().float().numpy()[None]
+    if samples.size:
+        block = _import_av().AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples), format="fltp", layout="mono"
+        )
+        block.sample_rate, block.pts, block.time_base = stream.rate, start, Fraction(1, stream.rate)
+        container.mux(stream.encode(block))
 
 
 def probe_video(path: str | Path) -> VideoInfo:
@@ -210,6 +241,26 @@ def read_audio(path: str | Path) -> tuple[Tensor, int]:
         waveform = torch.from_numpy(np.concatenate(blocks))
         _check_whole(path, stream, len(waveform) / stream.rate)
         return waveform, int(stream.rate)
+
+
+def read_sound(path: str | Path, video: VideoInfo, rate: int) -> Tensor:
+    """Read the sound of a video at a rate; of a video without sound, no samples.
+
+    Args:
+        path: a video file.
+        video: what :func:`probe_video` says of it.
+        rate: Hz.
+
+    Returns:
+        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, from the beginning of the file on.
+
+    Raises:
+        ImportError: if PyAV is missing.
+        ValueError: if the sound cannot be decoded.
+    """
+    if not video.has_sound:
+        return torch.zeros(0)
+    return resample(*read_audio(path), rate)
 
 
 def _pictures(path: str | Path, container: Any) -> Any:

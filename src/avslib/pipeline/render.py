@@ -1,0 +1,94 @@
+"""Masks drawn over the frames that they were found in."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from avslib._checks import check_shape
+from avslib.media.video import iter_frames, probe_video, read_sound, write_video
+
+ORANGE = torch.tensor([[0, 0, 0], [255, 140, 0]], dtype=torch.uint8)
+"""Palette of masks of one class, ``(2, 3)``; few pictures have much of this orange."""
+OPACITY = 0.5
+SOUND_RATE = 48_000
+"""Hz of the sound beside the pictures."""
+
+
+def draw_mask(frame: Tensor, mask: Tensor, palette: Tensor = ORANGE) -> Tensor:
+    """Tint what a mask holds, and draw a line along its edge.
+
+    Args:
+        frame: ``(3, H, W)``, uint8, RGB.
+        mask: the class of each pixel, ``(H, W)``; 0 is left as it is.
+        palette: RGB of each class, ``(classes, 3)``, uint8, such as :func:`~avslib.media.class_palette`.
+
+    Returns:
+        ``(3, H, W)``, uint8.
+
+    Raises:
+        ValueError: if a shape differs.
+
+    Example:
+        >>> frame = torch.full((3, 32, 32), 100, dtype=torch.uint8)
+        >>> mask = torch.zeros(32, 32, dtype=torch.long)
+        >>> mask[8:24, 8:24] = 1
+        >>> draw_mask(frame, mask)[:, [0, 8, 16], [0, 8, 16]].mT.tolist()
+        [[100, 100, 100], [255, 140, 0], [177, 120, 50]]
+    """
+    size = check_shape("frame", frame, "3 h w")
+    check_shape("mask", mask, "h w", **size)
+    check_shape("palette", palette, "classes 3")
+    colour = palette[mask].permute(2, 0, 1).float()
+    classes = mask[None, None].float()
+    reach = max(1, min(size["h"], size["w"]) // 200)  # px, two in a frame of 480
+    high, low = (sign * F.max_pool2d(sign * classes, 2 * reach + 1, 1, reach)[0, 0] for sign in (1, -1))
+    tinted = torch.where(mask > 0, (1 - OPACITY) * frame + OPACITY * colour, frame.float())
+    return torch.where((mask > 0) & (high != low), colour, tinted).to(torch.uint8)
+
+
+def write_overlay(
+    path: str | Path,
+    video: str | Path,
+    moments: Sequence[float],
+    mask_of: Callable[[int], Tensor],
+    palette: Tensor = ORANGE,
+) -> None:
+    """Write a video again, with its sound and with masks drawn over it.
+
+    Every frame has the mask of the moment that is nearest to it. Pictures come one by one; the sound is held.
+
+    Args:
+        path: the MP4 file to write, in a folder that exists.
+        video: the file that the masks were found in.
+        moments: times of the masks, s, ascending.
+        mask_of: the number of a moment to its mask, the class of each pixel ``(H, W)`` at the video's size;
+            asked in order, each once.
+        palette: RGB of each class, ``(classes, 3)``, uint8.
+
+    Raises:
+        ImportError: if PyAV is missing.
+        FileNotFoundError: if there is no such video.
+        ValueError: if it cannot be read, or a mask has another size.
+    """
+    info = probe_video(video)
+    fps = info.fps or (len(info.times) / info.end if info.end else 1.0)
+    times = [number / fps for number in range(max(1, round(info.end * fps)))]
+    between = [(before + after) / 2 for before, after in pairwise(moments)]
+
+    def drawn() -> Iterator[Tensor]:
+        shown, mask = -1, torch.empty(0)
+        for time, frame in zip(times, iter_frames(video, times), strict=True):
+            nearest = bisect.bisect_left(between, time)
+            if nearest != shown:
+                shown, mask = nearest, mask_of(nearest)
+            yield draw_mask(frame, mask, palette)
+
+    sound = read_sound(video, info, SOUND_RATE) if info.has_sound else None
+    write_video(path, drawn(), fps=fps, waveform=sound, sample_rate=SOUND_RATE)

@@ -1,0 +1,192 @@
+"""A video file of any length -> what is found in it, moment by moment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from avslib._checks import check_positive
+from avslib.curation.frame_rule import frame_moments, whole_seconds
+from avslib.media.frame import resize_frame
+from avslib.media.mel import log_mel_examples
+from avslib.media.video import VideoInfo, iter_frames, probe_video, read_sound
+from avslib.models import AVSModel
+from avslib.pipeline.windows import cut_windows
+
+SAMPLE_RATE = 16_000
+"""Hz, what the log-mel front end hears."""
+STEPS_A_SECOND = 100
+"""Of the log-mel front end; masks can be asked for at a rate that divides them."""
+
+
+class SegmentedFrame(NamedTuple):
+    """What was found at one moment of a video; everything on the CPU, at the video's own size."""
+
+    time: float
+    """When the frame is shown, s from the beginning of the file."""
+    frame: Tensor
+    """``(3, H, W)``, uint8, RGB."""
+    probabilities: Tensor
+    """``(K, H, W)``, float32 in ``[0, 1]``: of the foreground where K is 1, else of each class."""
+    uncertainty: Tensor | None
+    """``(K, H, W)``, standard deviation of the probability over samples; None without several samples."""
+
+    def mask(self) -> Tensor:
+        """Return the class of each pixel, ``(H, W)`` int64; 0 is background."""
+        if len(self.probabilities) == 1:
+            return (self.probabilities[0] > 0.5).long()
+        return self.probabilities.argmax(dim=0)
+
+
+class VideoSegmenter:
+    """Find what makes the sound in a video file of any length, size and frame rate, with sound or without.
+
+    The model sees what it saw in training: one frame for each second, the one at 15/16 of it, with the
+    log-mel example that begins with the second, in windows of as many seconds. Frames are resized without
+    keeping their aspect ratio, sound is mixed to one channel of 16 kHz. Pictures are held for one window
+    only, so memory does not grow with the length of the film, but for its sound.
+
+    With a higher ``rate`` the film is looked at several times, each time a part of a second later: every
+    look is again a clip of one frame a second.
+
+    Args:
+        model: any of ours, on the device that is to be used; it is put into evaluation mode.
+        size: ``(H, W)`` of the frames that the model sees, px, 32 at least.
+        rate: masks a second, a divisor of 100.
+        window: seconds that the model sees at once.
+        overlap: seconds that neighbouring windows share; there the mean of the probabilities counts.
+        num_samples: samples a frame, of a stochastic model; a deterministic one gives its one prediction.
+        seed: of the noise. The same film, seed and device give the same masks.
+
+    Raises:
+        ValueError: if a number is out of its range.
+
+    Example:
+        >>> from avslib import create_model
+        >>> from avslib.media import write_video
+        >>> film = getfixture("tmp_path") / "film.mp4"
+        >>> write_video(film, torch.zeros(75, 3, 90, 120, dtype=torch.uint8), fps=25)
+        >>> segmenter = VideoSegmenter(create_model("avsbench.small"), size=(64, 64))
+        >>> for found in segmenter(film):
+        ...     print(found.time, tuple(found.mask().shape))
+        0.9375 (90, 120)
+        1.9375 (90, 120)
+        2.9375 (90, 120)
+    """
+
+    def __init__(
+        self,
+        model: AVSModel,
+        *,
+        size: tuple[int, int] = (224, 224),
+        rate: int = 1,
+        window: int = 5,
+        overlap: int = 0,
+        num_samples: int = 8,
+        seed: int = 0,
+    ) -> None:
+        check_positive("rate", rate)
+        if STEPS_A_SECOND % rate:
+            raise ValueError(f"rate: expected a divisor of {STEPS_A_SECOND}, got {rate}")
+        if min(size) < 32:
+            raise ValueError(f"size: expected at least 32 px, got {tuple(size)}")
+        check_positive("num_samples", num_samples)
+        cut_windows(1, window, overlap)
+        self.model = model.eval()
+        self.size = size
+        self.rate = rate
+        self.window = window
+        self.overlap = overlap
+        self.num_samples = num_samples if model.stochastic else 1
+        self.seed = seed
+
+    def moments(self, video: str | Path) -> list[float]:
+        """Return the times at which a video is looked at, s from the beginning of the file.
+
+        Raises:
+            ImportError: if PyAV is missing.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no video.
+        """
+        info = probe_video(video)
+        return self._moments(info)[: self._count(info)]
+
+    def __call__(self, video: str | Path) -> Iterator[SegmentedFrame]:
+        """Look at a video, and yield what is found at each of its :meth:`moments`.
+
+        Args:
+            video: a file that PyAV reads.
+
+        Raises:
+            ImportError: if PyAV is missing.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no video, or damaged.
+        """
+        info = probe_video(video)
+        seconds, moments, count = whole_seconds(info), self._moments(info), self._count(info)
+        examples = self._examples(read_sound(video, info, SAMPLE_RATE), seconds)
+        pictures = enumerate(iter_frames(video, moments))
+        held: dict[int, Tensor] = {}
+        found: dict[int, list[Tensor]] = defaultdict(list)
+        windows = cut_windows(seconds, self.window, self.overlap)
+        for window, following in pairwise([*windows, range(seconds, seconds)]):
+            places = range(self.rate * window.start, self.rate * window.stop)
+            held |= islice(pictures, places.stop - max(held, default=places.start - 1) - 1)
+            frames = torch.stack([resize_frame(held[place], self.size) for place in places])
+            looks = self._look(frames, examples[places.start : places.stop], window.start)
+            for place, values in zip(places, looks, strict=True):
+                found[place].append(values)
+            for place in range(places.start, self.rate * following.start):
+                picture, values = held.pop(place), torch.stack(found.pop(place)).mean(dim=0)
+                if place < count:
+                    yield self._at_own_size(moments[place], picture, values)
+
+    def _moments(self, info: VideoInfo) -> list[float]:
+        """Return the times of all looks at whole seconds, of which the last may lie beyond the end."""
+        ends = frame_moments(info, whole_seconds(info), rule="end")
+        return [end + look / self.rate for end in ends for look in range(self.rate)]
+
+    def _count(self, info: VideoInfo) -> int:
+        """Return how many of the times lie in the video; the first always counts."""
+        return max(1, sum(time <= info.end for time in self._moments(info)))
+
+    def _examples(self, waveform: Tensor, seconds: int) -> Tensor:
+        """Return the log-mel example of every look, ``(N, 1, 96, 64)``; after the sound there is silence."""
+        waveform = F.pad(waveform, (0, max(0, (seconds + 1) * SAMPLE_RATE - len(waveform))))
+        hop = STEPS_A_SECOND // self.rate
+        return log_mel_examples(waveform, example_hop_steps=hop)[: seconds * self.rate]
+
+    @torch.no_grad()
+    def _look(self, frames: Tensor, examples: Tensor, start: int) -> Tensor:
+        """Return the probabilities of a window and, after them, uncertainties, ``(N, K or 2 K, h, w)``."""
+        device = next(self.model.parameters()).device
+        looks = []
+        for look in range(self.rate):
+            noise = {}
+            if self.model.stochastic:
+                mixed = int(np.random.SeedSequence((self.seed, start, look)).generate_state(1)[0])
+                generator = torch.Generator(device).manual_seed(mixed)
+                noise = {"num_samples": self.num_samples, "generator": generator}
+            clip = (tensor[None, look :: self.rate].to(device) for tensor in (frames, examples))
+            output = self.model(*clip, **noise)
+            logits = output.logits.float()
+            values = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2)
+            if output.samples is not None:
+                values = torch.cat([values, output.uncertainty().float()], dim=2)
+            looks.append(values[0].cpu())
+        return rearrange(looks, "p t k h w -> (t p) k h w")
+
+    def _at_own_size(self, time: float, picture: Tensor, values: Tensor) -> SegmentedFrame:
+        size = (picture.shape[-2], picture.shape[-1])
+        values = F.interpolate(values[None], size, mode="bilinear", align_corners=False)[0]
+        probabilities, *uncertainty = values.split(self.model.num_classes)
+        return SegmentedFrame(time, picture, probabilities, uncertainty[0] if uncertainty else None)
