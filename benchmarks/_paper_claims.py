@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from _paper_rows import BY_SECOND, ROWS
+
 Scores = Mapping[str, Mapping[str, float]]
 """By setting, then by measure: mIoU in percent, F in [0, 1]."""
 
@@ -38,7 +40,8 @@ class Claim(NamedTuple):
     def published(self, setting: str, measure: str) -> float | None:
         """Return by how much the paper's better row is better; None where the paper has no number."""
         rows = TABLES_OF_PAPER.get(self.table, Table("", "", "")).published
-        scores = [rows[row].scores.get(setting, {}) for row in (self.better, self.worse) if row in rows]
+        names = (name.removesuffix(BY_SECOND) for name in (self.better, self.worse))
+        scores = [rows[name].scores.get(setting, {}) for name in names if name in rows]
         if len(scores) < 2 or any(measure not in score for score in scores):
             return None
         return scores[0][measure] - scores[1][measure]
@@ -155,6 +158,11 @@ TABLES_BEYOND: dict[str, Table] = {
         "attends to the sound of its second alone. Of E-D and of the LDM there is a row each.",
         "e_d",
     ),
+    "by_second": Table(
+        "The paper's questions, where every second has its own sound",
+        "The rows of tables II to IV, each with a window of one second.",
+        "ldm" + BY_SECOND,
+    ),
 }
 
 CLAIMS = (
@@ -174,6 +182,13 @@ CLAIMS = (
     Claim("6", "D = 24 beats D = 32", "full", "d32"),
 )
 """Table by table, and what section IV-B says of parameters."""
+
+CLAIMS_BY_SECOND = tuple(
+    Claim(claim.table, claim.text, *names)
+    for claim in CLAIMS
+    if (names := [name + BY_SECOND for name in (claim.better, claim.worse)]) and set(names) <= set(ROWS)
+)
+"""The same of rows in which every second has its own sound."""
 
 NAMES = {"1": "I", "2": "II", "3": "III", "4": "IV", "5": "V", "6": "VI", "text": "IV-B, text"}
 """How the paper calls a table."""

@@ -7,6 +7,7 @@ from statistics import fmean
 
 import numpy as np
 from _paper_results import DRAWN, MIOU, NOISE, ONE, STD, TOLD, TRUE, TRUTH, Study
+from _paper_rows import BY_SECOND
 from _paper_sweeps import TOLD_BY
 from _paper_writing import many
 
@@ -77,7 +78,7 @@ def _conditions(study: Study) -> str:
 
 
 def _window(study: Study) -> str:
-    rows = ("e_d", "e_d_by_second", "ldm", "by_second")
+    rows = ("e_d", "e_d" + BY_SECOND, "ldm", "ldm" + BY_SECOND)
     seeds = study.seeds(*rows)
     if not seeds:
         return ""

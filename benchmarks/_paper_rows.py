@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -173,13 +173,6 @@ ROWS: dict[str, Row] = {
         kind=Regressor,
         arguments={"condition": "fused"},
     ),
-    "e_d_by_second": Row(
-        "E-D, every second with its own sound",
-        SegmentationObjective,
-        kind=EncoderDecoder,
-        arguments={"window": 1},
-    ),
-    "by_second": Row("LDM, every second with its own sound", _diffusion(0.0), arguments={"window": 1}),
     "joint": Row(
         "z0 neither detached nor normalised",
         _diffusion(),
@@ -190,6 +183,18 @@ ROWS: dict[str, Row] = {
     "avsbench": Row("AVSBench", AVSBenchObjective, "avsbench"),
     "ecmvae": Row("ECMVAE", ECMVAEObjective, "ecmvae"),
 }
+
+BY_SECOND = "_by_second"
+"""Ends the name of a row whose fusion gives every second its own sound."""
+
+
+def _by_second(row: Row) -> Row:
+    title = f"{row.title}, every second with its own sound"
+    return replace(row, title=title, arguments={**row.arguments, "window": 1})
+
+
+_HEARING_WHEN = ("e_d", "regressor", "ldm", "ldm_none", "ldm_audio", "ldm_visual", "full")
+ROWS |= {name + BY_SECOND: _by_second(ROWS[name]) for name in _HEARING_WHEN}
 
 TABLES: dict[str, Sequence[str]] = {
     "1": ("audio_blind", "audio_blind_temporal", "avsbench", "ecmvae", "full"),
@@ -202,6 +207,7 @@ TABLES: dict[str, Sequence[str]] = {
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
-    "window": ("e_d", "e_d_by_second", "ldm", "by_second"),
+    "window": ("e_d", "e_d_by_second", "ldm", "ldm_by_second"),
+    "by_second": [name + BY_SECOND for name in _HEARING_WHEN],
     "controls": ("regressor", "shuffled", "full"),
 }

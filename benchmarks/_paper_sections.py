@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from _paper_claims import CLAIMS, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, Claim, Table
+from _paper_claims import CLAIMS, CLAIMS_BY_SECOND, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, Claim, Table
 from _paper_results import MEASURES, MIOU, F, Measure, Study
 from _paper_rows import TABLES
 from _paper_statistics import FINDINGS, Comparison, compare, reach
@@ -15,12 +15,18 @@ SURE = 0.05
 Judged = Mapping[Claim, Mapping[Measure, Comparison | None]]
 
 
-def judge(study: Study) -> Judged:
+def judge(study: Study, claims: Sequence[Claim] = CLAIMS) -> Judged:
     """Compare the two rows of every claim."""
     return {
         claim: {measure: compare(study, claim.better, claim.worse, measure) for measure in MEASURES}
-        for claim in CLAIMS
+        for claim in claims
     }
+
+
+def claims_by_second(study: Study) -> str:
+    """Write the claims of rows in which every second has its own sound; nothing if none was run."""
+    judged = {c: found for c, found in judge(study, CLAIMS_BY_SECOND).items() if any(found.values())}
+    return claims_table(study, judged) if judged else ""
 
 
 def finding(compared: Comparison | None) -> str:

@@ -20,7 +20,16 @@ from _paper_costs import commands, cost, origin, repeated, without
 from _paper_diagnosis import diagnosis
 from _paper_figures import draw_claims, draw_information, draw_rows, draw_validation
 from _paper_results import Study, read
-from _paper_sections import SURE, beyond, claims_summary, claims_table, how_sure, judge, tables
+from _paper_sections import (
+    SURE,
+    beyond,
+    claims_by_second,
+    claims_summary,
+    claims_table,
+    how_sure,
+    judge,
+    tables,
+)
 from _paper_statistics import LEVEL, REPLICATES
 from _paper_sweeps import by_count, by_sampler, by_source
 from _paper_writing import for_each
@@ -57,6 +66,7 @@ def write(results: Path, docs: Path) -> None:
             "Differences between two rows, one line a claim, with intervals, beside those of the paper",
             lambda study: draw_claims(study, judged[study.title]),
         ),
+        claims_by_second=for_each(studies, claims_by_second),
         level=f"{LEVEL:.0%}",
         replicates=f"{REPLICATES:,}",
         sure=f"{SURE:g}",
