@@ -90,7 +90,7 @@ def test_a_mask_is_tinted_and_its_edge_drawn_and_nothing_else_touched() -> None:
             elif (around != number).any():
                 expected = palette[number]
             else:
-                expected = (0.5 * frame[:, y, x] + 0.5 * palette[number]).to(torch.uint8)
+                expected = frame[:, y, x] // 2 + palette[number] // 2
             assert torch.equal(drawn[:, y, x], expected)
     with pytest.raises(ValueError, match=r"mask: expected shape \(h, w\) with h=40, w=50"):
         draw_mask(frame, mask[:-1])

@@ -6,6 +6,7 @@ import bisect
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,13 +17,12 @@ from avslib.media.video import iter_frames, probe_video, read_sound, write_video
 
 ORANGE = torch.tensor([[0, 0, 0], [255, 140, 0]], dtype=torch.uint8)
 """Palette of masks of one class, ``(2, 3)``; few pictures have much of this orange."""
-OPACITY = 0.5
 SOUND_RATE = 48_000
 """Hz of the sound beside the pictures."""
 
 
 def draw_mask(frame: Tensor, mask: Tensor, palette: Tensor = ORANGE) -> Tensor:
-    """Tint what a mask holds, and draw a line along its edge.
+    """Tint what a mask holds by half, and draw a line along its edge.
 
     Args:
         frame: ``(3, H, W)``, uint8, RGB.
@@ -44,13 +44,35 @@ def draw_mask(frame: Tensor, mask: Tensor, palette: Tensor = ORANGE) -> Tensor:
     """
     size = check_shape("frame", frame, "3 h w")
     check_shape("mask", mask, "h w", **size)
-    check_shape("palette", palette, "classes 3")
-    colour = palette[mask].permute(2, 0, 1).float()
-    classes = mask[None, None].float()
-    reach = max(1, min(size["h"], size["w"]) // 200)  # px, two in a frame of 480
-    high, low = (sign * F.max_pool2d(sign * classes, 2 * reach + 1, 1, reach)[0, 0] for sign in (1, -1))
-    tinted = torch.where(mask > 0, (1 - OPACITY) * frame + OPACITY * colour, frame.float())
-    return torch.where((mask > 0) & (high != low), colour, tinted).to(torch.uint8)
+    return _Ink.of(mask, palette).on(frame)
+
+
+class _Ink(NamedTuple):
+    """A mask as it is drawn over any frame."""
+
+    inside: Tensor  # (H, W), bool
+    line: Tensor  # (H, W), bool, the part of it along edges
+    colour: Tensor  # (3, H, W), uint8
+
+    @classmethod
+    def of(cls, mask: Tensor, palette: Tensor) -> _Ink:
+        check_shape("palette", palette, "classes 3")
+        reach = max(1, min(mask.shape) // 200)  # px, two in a frame of 480
+        classes = mask[None, None].float()
+        high, low = (sign * _highest_around(sign * classes, reach)[0, 0] for sign in (1, -1))
+        inside = mask > 0
+        return cls(inside, inside & (high != low), palette[mask].permute(2, 0, 1).contiguous())
+
+    def on(self, frame: Tensor) -> Tensor:
+        tinted = torch.where(self.inside, (frame >> 1) + (self.colour >> 1), frame)
+        return torch.where(self.line, self.colour, tinted)
+
+
+def _highest_around(values: Tensor, reach: int) -> Tensor:
+    """Return the highest value within some pixels, along one side and then the other."""
+    for kernel, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+        values = F.max_pool2d(values, kernel, 1, padding)
+    return values
 
 
 def write_overlay(
@@ -83,12 +105,14 @@ def write_overlay(
     between = [(before + after) / 2 for before, after in pairwise(moments)]
 
     def drawn() -> Iterator[Tensor]:
-        shown, mask = -1, torch.empty(0)
+        drawn_last, ink = -1, None
         for time, frame in zip(times, iter_frames(video, times), strict=True):
             nearest = bisect.bisect_left(between, time)
-            if nearest != shown:
-                shown, mask = nearest, mask_of(nearest)
-            yield draw_mask(frame, mask, palette)
+            if ink is None or nearest != drawn_last:
+                mask = mask_of(nearest)
+                check_shape("mask", mask, "h w", h=frame.shape[1], w=frame.shape[2])
+                drawn_last, ink = nearest, _Ink.of(mask, palette)
+            yield ink.on(frame)
 
     sound = read_sound(video, info, SOUND_RATE) if info.has_sound else None
     write_video(path, drawn(), fps=fps, waveform=sound, sample_rate=SOUND_RATE)
