@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from _paper_claims import CLAIMS, CLAIMS_BY_SECOND, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, Claim, Table
 from _paper_results import MEASURES, MIOU, F, Measure, Study
-from _paper_rows import TABLES
-from _paper_statistics import FINDINGS, Comparison, compare, reach
+from _paper_rows import BY_SECOND, TABLES
+from _paper_statistics import FEWEST_SEEDS, FINDINGS, Comparison, compare, reach
 from _paper_writing import difference, for_each, named, printed, spread, table
 
 SURE = 0.05
@@ -32,6 +32,32 @@ def claims_by_second(study: Study) -> str:
 def finding(compared: Comparison | None) -> str:
     """Return one of ``FINDINGS``."""
     return "not run" if compared is None else compared.finding
+
+
+def in_short(study: Study, judged: Judged) -> str:
+    """Say in a few sentences what was found of the claims, and what brings more than any of them."""
+    found = {claim: c[MIOU] for claim, c in judged.items()}
+    run = {claim: compared for claim, compared in found.items() if compared is not None}
+    agree, disagree, undecided = ([c.finding for c in run.values()].count(word) for word in FINDINGS[:3])
+    text = (
+        f"Of {len(judged)} claims {len(run)} were run: {agree} agree with what is found here, {disagree} "
+        f"disagree, {undecided} are undecided."
+    )
+    papers = {claim: claim.published(study.setting, MIOU.key) for claim in run}
+    smaller = sum(
+        paper is not None and run[claim].side(paper / MIOU.scale) < 0 for claim, paper in papers.items()
+    )
+    if smaller:
+        text += f" For {smaller} of them a gain as large as the paper's is excluded."
+    gains = {row: compare(study, row + BY_SECOND, row, MIOU) for row in ("e_d", "ldm")}
+    known = max((c.high for c in run.values() if len(c.by_seed) >= FEWEST_SEEDS), default=0.0)
+    if all(gain and gain.low > known for gain in gains.values()):
+        words = "; ".join(f"{difference(MIOU, gain)} (`{row + BY_SECOND}`)" for row, gain in gains.items())
+        text += (
+            " What brings more than any of them is not in the paper: that a pixel attends to the sound of "
+            f"its own second alone, not to the sounds of the whole clip: {words}."
+        )
+    return text
 
 
 def claims_summary(judged: Judged) -> str:

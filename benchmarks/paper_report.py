@@ -27,6 +27,7 @@ from _paper_sections import (
     claims_summary,
     claims_table,
     how_sure,
+    in_short,
     judge,
     tables,
 )
@@ -59,6 +60,7 @@ def write(results: Path, docs: Path) -> None:
 
     page = Template((HERE / "paper_tables.md.template").read_text(encoding="utf-8")).substitute(
         origins="\n".join(map(origin, studies)),
+        in_short=for_each(studies, lambda study: in_short(study, judged[study.title])),
         summary=for_each(studies, lambda study: claims_summary(judged[study.title])),
         claims_tables=for_each(studies, lambda study: claims_table(study, judged[study.title])),
         claims_pictures=pictures(

@@ -324,6 +324,21 @@ def test_the_bound_is_that_of_the_loss(row: str, setting: str, tmp_path: Path) -
 # The page
 
 
+def test_in_short_counts_what_was_run_and_tells_of_a_window_only_where_it_wins(folder: Path) -> None:
+    def written() -> str:
+        study = the_study(folder)
+        return sections.in_short(study, sections.judge(study))
+
+    assert written().startswith("Of 14 claims 6 were run: 1 agree with what is found here, 1 disagree, 4 are")
+    for seed, (row, mean) in itertools.product(range(3), {"e_d": 0.6, "ldm": 0.6}.items()):
+        write_run(folder, f"{row}_by_second", seed, scores(60 + seed, mean))
+    assert "What brings more" not in written()  # the CVAE's gain over E-D is larger
+    for seed, row in itertools.product(range(3), ("e_d", "ldm")):
+        write_run(folder, f"{row}_by_second", seed, scores(60 + seed, 0.9))
+    assert "What brings more than any of them" in written()
+    assert "(`e_d_by_second`); +40." in written() or "(`e_d_by_second`); +39." in written()
+
+
 def cells(line: str) -> int:
     return line.count("|")
 
