@@ -160,7 +160,7 @@ TABLES_BEYOND: dict[str, Table] = {
     ),
     "by_second": Table(
         "The paper's questions, where every second has its own sound",
-        "The rows of tables II to IV, each with a window of one second.",
+        "The systems of table I and the rows of tables II to IV, each with a window of one second.",
         "ldm" + BY_SECOND,
     ),
 }

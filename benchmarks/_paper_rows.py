@@ -193,7 +193,10 @@ def _by_second(row: Row) -> Row:
     return replace(row, title=title, arguments={**row.arguments, "window": 1})
 
 
-_HEARING_WHEN = ("e_d", "regressor", "ldm", "ldm_none", "ldm_audio", "ldm_visual", "full")
+_HEARING_WHEN = (
+    *("avsbench", "ecmvae", "e_d", "cvae", "regressor"),
+    *("ldm", "ldm_none", "ldm_audio", "ldm_visual", "full"),
+)
 ROWS |= {name + BY_SECOND: _by_second(ROWS[name]) for name in _HEARING_WHEN}
 
 TABLES: dict[str, Sequence[str]] = {

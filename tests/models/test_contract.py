@@ -102,6 +102,19 @@ def test_any_batch_any_seconds_any_size(model: AVSModel, shape: tuple[int, int, 
     assert logits.isfinite().all()
 
 
+def test_with_a_window_of_one_a_second_hears_its_own_sound_alone(name: str) -> None:
+    if name.startswith("audio_blind"):
+        pytest.skip("it hears nothing")
+    for window, touched in ((1, [2]), (None, [0, 1, 2])):
+        model = build(name, window=window).eval()
+        clip = make_clip(model)
+        other = clip.log_mel.clone()
+        other[:, 2] += 1
+        change = predict(model, clip) - predict(model, clip._replace(log_mel=other))
+        largest = change.abs().amax(dim=(0, 2, 3, 4))
+        assert [t for t in range(3) if largest[t] > 1e-5 * largest.max()] == touched
+
+
 def test_the_same_seed_gives_the_same_masks(model: AVSModel) -> None:
     clip = make_clip(model)
     first = predict(model, clip)

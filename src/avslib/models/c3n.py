@@ -41,6 +41,8 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
         num_visual_classes: classes of the visual classifier; 1000 are ImageNet's.
         num_audio_classes: classes of the audio classifier; 527 are AudioSet's.
         alpha: power that flattens the classifiers' probabilities.
+        window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
+            With 1, which is ours, a pixel attends to the sound of its own second alone.
 
     Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation".
     """
@@ -59,6 +61,7 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
         num_visual_classes: int = 1000,
         num_audio_classes: int = 527,
         alpha: float = 0.1,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -69,7 +72,7 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
         self.audio_classifier.requires_grad_(False)
         self.consensus = ConsensusAttention(num_visual_classes, num_audio_classes, alpha=alpha)
         self.neck = ASPPNeck(self.visual_encoder.channels, channels)
-        self.fusion = PyramidFusion(channels, audio_channels=audio_channels)
+        self.fusion = PyramidFusion(channels, audio_channels=audio_channels, window=window)
         self.decoder = TopDownDecoder(channels, num_classes=num_classes)
 
     def segment(

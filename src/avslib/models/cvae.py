@@ -30,6 +30,8 @@ class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
         channels: c, width of every level after the neck.
         audio_channels: length of the audio embedding.
         latent_dim: D, length of the latent.
+        window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
+            With 1, which is ours, a pixel attends to the sound of its own second alone.
 
     Mao et al., "Contrastive Conditional Latent Diffusion for Audio-visual Segmentation", section IV-C,
     Fig. 3.
@@ -49,13 +51,14 @@ class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
         channels: int = 128,
         audio_channels: int = 128,
         latent_dim: int = 24,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
         self.neck = Neck(self.visual_encoder.channels, channels)
-        self.fusion = PyramidFusion(channels, audio_channels=audio_channels)
+        self.fusion = PyramidFusion(channels, audio_channels=audio_channels, window=window)
         self.prior = GaussianEncoder(latent_dim, vector_dim=len(self.neck) * channels)
         self.posterior = GaussianEncoder(
             latent_dim,

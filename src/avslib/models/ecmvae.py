@@ -57,6 +57,8 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         neck: ``"reduction"`` (published default) or ``"dilated"`` (published as "aspp").
         grid: side of the grid before the latent heads; 224 x 224 ends at the published 7, other sizes are
             pooled to it.
+        window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
+            With 1, which is ours, a pixel attends to the sound of its own second alone.
 
     Raises:
         ValueError: if ``neck`` is not one of the two.
@@ -80,13 +82,14 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         mutual_dim: int = 6,
         neck: str = "reduction",
         grid: int = 7,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         check_one_of("neck", neck, NECKS)
         self.num_classes = num_classes
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=channels, frozen=freeze_audio)
-        self.fusion = PyramidFusion(channels, audio_channels=None, normalize=True)
+        self.fusion = PyramidFusion(channels, audio_channels=None, normalize=True, window=window)
         self.prior, self.posterior = (
             _Side(
                 NECKS[neck](self.visual_encoder.channels, channels),
