@@ -133,7 +133,7 @@ class VideoSegmenter:
         """
         info = probe_video(video)
         seconds, moments, count = whole_seconds(info), self._moments(info), self._count(info)
-        examples = self._examples(read_sound(video, info, SAMPLE_RATE), seconds)
+        waveform = read_sound(video, info, SAMPLE_RATE)
         pictures = enumerate(iter_frames(video, moments))
         held: dict[int, Tensor] = {}
         found: dict[int, list[Tensor]] = defaultdict(list)
@@ -142,7 +142,7 @@ class VideoSegmenter:
             places = range(self.rate * window.start, self.rate * window.stop)
             held |= islice(pictures, places.stop - max(held, default=places.start - 1) - 1)
             frames = torch.stack([resize_frame(held[place], self.size) for place in places])
-            looks = self._look(frames, examples[places.start : places.stop], window.start)
+            looks = self._look(frames, self._examples(waveform, window), window.start)
             for place, values in zip(places, looks, strict=True):
                 found[place].append(values)
             for place in range(places.start, self.rate * following.start):
@@ -159,11 +159,12 @@ class VideoSegmenter:
         """Return how many of the times lie in the video; the first always counts."""
         return max(1, sum(time <= info.end for time in self._moments(info)))
 
-    def _examples(self, waveform: Tensor, seconds: int) -> Tensor:
-        """Return the log-mel example of every look, ``(N, 1, 96, 64)``; after the sound there is silence."""
-        waveform = F.pad(waveform, (0, max(0, (seconds + 1) * SAMPLE_RATE - len(waveform))))
+    def _examples(self, waveform: Tensor, window: range) -> Tensor:
+        """Return the log-mel examples of a window, ``(N, 1, 96, 64)``; after the sound there is silence."""
+        heard = waveform[window.start * SAMPLE_RATE : (window.stop + 1) * SAMPLE_RATE]
+        heard = F.pad(heard, (0, (len(window) + 1) * SAMPLE_RATE - len(heard)))
         hop = STEPS_A_SECOND // self.rate
-        return log_mel_examples(waveform, example_hop_steps=hop)[: seconds * self.rate]
+        return log_mel_examples(heard, example_hop_steps=hop)[: len(window) * self.rate]
 
     @torch.no_grad()
     def _look(self, frames: Tensor, examples: Tensor, start: int) -> Tensor:
