@@ -39,16 +39,20 @@ def in_short(study: Study, judged: Judged) -> str:
     found = {claim: c[MIOU] for claim, c in judged.items()}
     run = {claim: compared for claim, compared in found.items() if compared is not None}
     agree, disagree, undecided = ([c.finding for c in run.values()].count(word) for word in FINDINGS[:3])
+    sure = sum(map(_sure, run.values()))
     text = (
         f"Of {len(judged)} claims {len(run)} were run: {agree} agree with what is found here, {disagree} "
-        f"disagree, {undecided} are undecided."
+        f"disagree, {undecided} are undecided; the seeds alone confirm {sure} of these findings."
     )
     papers = {claim: claim.published(study.setting, MIOU.key) for claim in run}
-    smaller = sum(
-        paper is not None and run[claim].side(paper / MIOU.scale) < 0 for claim, paper in papers.items()
-    )
+    targets = {claim: paper / MIOU.scale for claim, paper in papers.items() if paper is not None}
+    smaller = [(run[claim], paper) for claim, paper in targets.items() if run[claim].side(paper) < 0]
     if smaller:
-        text += f" For {smaller} of them a gain as large as the paper's is excluded."
+        sure = sum(_sure(compared, paper) for compared, paper in smaller)
+        text += (
+            f" For {len(smaller)} of the claims a gain as large as the paper's is excluded, for {sure} by "
+            "the seeds alone as well."
+        )
     gains = {row: compare(study, row + BY_SECOND, row, MIOU) for row in ("e_d", "ldm")}
     known = max((c.high for c in run.values() if len(c.by_seed) >= FEWEST_SEEDS), default=0.0)
     if all(gain and gain.low > known for gain in gains.values()):
