@@ -8,7 +8,7 @@ from statistics import fmean
 import numpy as np
 from _paper_results import DRAWN, MIOU, NOISE, ONE, STD, TOLD, TRUE, TRUTH, Study
 from _paper_rows import BY_SECOND
-from _paper_sweeps import TOLD_BY
+from _paper_sweeps import ONSETS, TOLD_BY
 from _paper_writing import many
 
 
@@ -37,12 +37,19 @@ def _worth(study: Study) -> str:
     seeds = _seeds(study, "ldm")
     if not seeds:
         return ""
-    return (
+    text = (
         "**What a latent can be worth.** With the true z0, the head of `ldm` scores "
         f"{_over(study, 'ldm', TRUTH, ONE, seeds)} over a sample: that much, a condition that knew all of z0 "
         f"would bring. A sample scores {_over(study, 'ldm', ONE, NOISE, seeds)} over noise "
         f"({many(len(seeds), 'seed')})."
     )
+    row = "ldm" + BY_SECOND
+    if seeds := _seeds(study, row):
+        text += (
+            f" Of `{row}` these are {_over(study, row, TRUTH, ONE, seeds)} and "
+            f"{_over(study, row, ONE, NOISE, seeds)} ({many(len(seeds), 'seed')})."
+        )
+    return text
 
 
 def _condition(study: Study) -> str:
@@ -82,11 +89,20 @@ def _window(study: Study) -> str:
     seeds = study.seeds(*rows)
     if not seeds:
         return ""
-    return (
+    text = (
         "**Where there is more to gain.** TPAVI hands every second the sounds of the whole clip. "
         "With a window of one second each has its own: "
         f"mIoU {_scores(study, rows, seeds)} ({many(len(seeds), 'seed')})."
     )
+    heard = {
+        row: fmean(values)
+        for row, sweeps in study.sweeps.items()
+        if (values := [r["samples"][-1][ONSETS] for r in sweeps.values() if ONSETS in r["samples"][-1]])
+    }
+    if heard:
+        accuracies = ", ".join(f"{value:.2f} (`{row}`)" for row, value in heard.items())
+        text += f" Onset accuracy, where 0.5 is a mask that is always there: {accuracies}."
+    return text
 
 
 def _seeds(study: Study, *rows: str) -> list[int]:
