@@ -69,7 +69,8 @@ class DiffusionAVS(
             attend to each other as well, see :class:`~avslib.latent.FusedConditionEncoder`. With these the
             latent is used more; what that brings is in the docs, "The paper's tables, asked again".
         window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
-            With 1, which is ours, a pixel attends to the sound of its own second alone.
+            With 1, which is ours, a pixel attends to the sound of its own second alone; what that brings is
+            on the same page.
         decode_from: the latent that the head decodes in training; the paper does not say. One of
             ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
             of z0 from such a one), ``"sampled"`` (a whole reverse pass, without gradient); or a mapping from
