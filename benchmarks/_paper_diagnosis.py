@@ -8,13 +8,13 @@ from statistics import fmean
 import numpy as np
 from _paper_results import DRAWN, MIOU, NOISE, ONE, STD, TOLD, TRUE, TRUTH, Study
 from _paper_rows import BY_SECOND
-from _paper_sweeps import ONSETS, TOLD_BY
+from _paper_sweeps import ENERGY, ONSETS, TOLD_BY
 from _paper_writing import many
 
 
 def diagnosis(study: Study) -> str:
     """Follow the latent from the sampler to the head; a step whose runs are missing is left out."""
-    steps = (step(study) for step in (_sampler, _worth, _condition, _conditions, _window))
+    steps = (step(study) for step in (_sampler, _worth, _condition, _conditions, _window, _samples))
     return "\n".join(f"{i}. {step}" for i, step in enumerate(filter(None, steps), start=1))
 
 
@@ -103,6 +103,22 @@ def _window(study: Study) -> str:
         accuracies = ", ".join(f"{value:.2f} (`{row}`)" for row, value in heard.items())
         text += f" Onset accuracy, where 0.5 is a mask that is always there: {accuracies}."
     return text
+
+
+def _samples(study: Study) -> str:
+    diffusing, plain = (study.sweeps.get(row + BY_SECOND, {}) for row in ("ldm", "e_d"))
+    seeds = sorted(set(diffusing) & set(plain))
+    if not seeds:
+        return ""
+    samples = [diffusing[seed]["samples"] for seed in seeds]
+    one, last = (fmean(found[place][ENERGY] for found in samples) for place in (0, -1))
+    mask = fmean(plain[seed]["samples"][0][ENERGY] for seed in seeds)
+    return (
+        "**What samples are worth apart.** The energy distance to the truth, of which less is better, is "
+        f"{mask:.3f} for the one mask of `e_d{BY_SECOND}`, {one:.3f} for one sample of `ldm{BY_SECOND}`, and "
+        f"{last:.3f} for {samples[0][-1]['samples']} ({many(len(seeds), 'seed')}). For one it is twice the "
+        "distance from the truth; what more samples take off is how far they are from each other."
+    )
 
 
 def _seeds(study: Study, *rows: str) -> list[int]:
