@@ -186,7 +186,7 @@ CLAIMS = (
 CLAIMS_BY_SECOND = tuple(
     Claim(claim.table, claim.text, *names)
     for claim in CLAIMS
-    if (names := [name + BY_SECOND for name in (claim.better, claim.worse)]) and set(names) <= set(ROWS)
+    if set(names := [name + BY_SECOND for name in (claim.better, claim.worse)]) <= set(ROWS)
 )
 """The same of rows in which every second has its own sound."""
 

@@ -117,9 +117,8 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     run("paper_tables.py", tmp_path, "e_d", *arguments[2:], "--again")
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
     again = json.loads((tmp_path / "out" / "tiny" / "ms3" / "again" / "e_d-seed0.json").read_text())
-    assert (
-        again["test"] == json.loads(files[0].read_text())["test"]
-    )  # one thread, one processor: the same bits
+    # One thread, one processor: the same bits.
+    assert again["test"] == json.loads(files[0].read_text())["test"]
     assert "there" in run("paper_tables.py", tmp_path, *arguments, "--list")
 
     sweep = ("ldm", "e_d", "--budget", "tiny", "--seeds", "2", "--out", "out")

@@ -21,14 +21,22 @@ def add_clips(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> 
     parser.add_argument("--size", type=_size, default=(224, 224), help="side in px, or 'own' (default: 224)")
     parser.add_argument("--sound", choices=("log_mel", "wav"), help="default: log_mel; of avss, wav")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
+    parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
 
 
-def add_model_options(group: argparse._ArgumentGroup, *, batches: bool = True) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a command that always has a model."""
+    parser.add_argument(
+        "--model", required=True, help="folder that save_pretrained wrote, or repository of the hub"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of a model's noise (default: 0)")
+    add_model_options(parser.add_argument_group("of the model"))
+
+
+def add_model_options(group: argparse._ArgumentGroup) -> None:
     """Add the arguments that say how a model is loaded and called."""
     group.add_argument("--model-class", help="the model's class, where its folder does not say")
     group.add_argument("--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)")
-    if batches:
-        group.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
     group.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import add_clips, add_model_options, open_clips, open_model
+from avslib.cli._sources import add_clips, add_model, open_clips, open_model
 
 
 def add_listen(commands: Commands) -> None:
@@ -20,11 +20,7 @@ def add_listen(commands: Commands) -> None:
         allow_abbrev=False,
     )
     add_clips(parser, settings=("s4", "ms3", "folder"))
-    parser.add_argument(
-        "--model", required=True, help="folder that save_pretrained wrote, or repository of the hub"
-    )
-    add_model_options(parser.add_argument_group("of the model"))
-    parser.add_argument("--seed", type=int, default=0, help="of a model's noise (default: 0)")
+    add_model(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     parser.set_defaults(run=_listen)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import add_model_options, choose_device
+from avslib.cli._sources import add_model, choose_device
 
 
 def add_segment(commands: Commands) -> None:
@@ -21,9 +21,6 @@ def add_segment(commands: Commands) -> None:
     parser.add_argument("video", type=Path, help="a file that FFmpeg plays")
     parser.add_argument("out", type=Path, help="folder to write, made where there is none")
     parser.add_argument(
-        "--model", required=True, help="folder that save_pretrained wrote, or repository of the hub"
-    )
-    parser.add_argument(
         "--size", type=int, default=224, metavar="PX", help="side of the frames that it sees (default: 224)"
     )
     parser.add_argument("--rate", type=int, default=1, metavar="HZ", help="masks a second (default: 1)")
@@ -33,9 +30,8 @@ def add_segment(commands: Commands) -> None:
     parser.add_argument(
         "--overlap", type=int, default=0, metavar="S", help="seconds that windows share (default: 0)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of a model's noise (default: 0)")
     parser.add_argument("--no-overlay", action="store_true", help="write no video")
-    add_model_options(parser.add_argument_group("of the model"), batches=False)
+    add_model(parser)
     parser.set_defaults(run=_segment)
 
 

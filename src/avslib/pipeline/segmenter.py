@@ -16,14 +16,13 @@ from torch.nn import functional as F
 
 from avslib._checks import check_positive
 from avslib.curation.frame_rule import frame_moments, whole_seconds
+from avslib.data.reader import SAMPLE_RATE
 from avslib.media.frame import resize_frame
 from avslib.media.mel import log_mel_examples
 from avslib.media.video import VideoInfo, iter_frames, probe_video, read_sound
 from avslib.models import AVSModel
 from avslib.pipeline.windows import cut_windows
 
-SAMPLE_RATE = 16_000
-"""Hz, what the log-mel front end hears."""
 STEPS_A_SECOND = 100
 """Of the log-mel front end; masks can be asked for at a rate that divides them."""
 
@@ -118,7 +117,8 @@ class VideoSegmenter:
             ValueError: if it is no video.
         """
         info = probe_video(video)
-        return self._moments(info)[: self._count(info)]
+        moments = self._moments(info)
+        return moments[: _count(moments, info)]
 
     def __call__(self, video: str | Path) -> Iterator[SegmentedFrame]:
         """Look at a video, and yield what is found at each of its :meth:`moments`.
@@ -132,7 +132,8 @@ class VideoSegmenter:
             ValueError: if it is no video, or damaged.
         """
         info = probe_video(video)
-        seconds, moments, count = whole_seconds(info), self._moments(info), self._count(info)
+        seconds, moments = whole_seconds(info), self._moments(info)
+        count = _count(moments, info)
         waveform = read_sound(video, info, SAMPLE_RATE)
         pictures = enumerate(iter_frames(video, moments))
         held: dict[int, Tensor] = {}
@@ -154,10 +155,6 @@ class VideoSegmenter:
         """Return the times of all looks at whole seconds, of which the last may lie beyond the end."""
         ends = frame_moments(info, whole_seconds(info), rule="end")
         return [end + look / self.rate for end in ends for look in range(self.rate)]
-
-    def _count(self, info: VideoInfo) -> int:
-        """Return how many of the times lie in the video; the first always counts."""
-        return max(1, sum(time <= info.end for time in self._moments(info)))
 
     def _examples(self, waveform: Tensor, window: range) -> Tensor:
         """Return the log-mel examples of a window, ``(N, 1, 96, 64)``; after the sound there is silence."""
@@ -191,3 +188,8 @@ class VideoSegmenter:
         values = F.interpolate(values[None], size, mode="bilinear", align_corners=False)[0]
         probabilities, *uncertainty = values.split(self.model.num_classes)
         return SegmentedFrame(time, picture, probabilities, uncertainty[0] if uncertainty else None)
+
+
+def _count(moments: list[float], info: VideoInfo) -> int:
+    """Return how many of the times lie in the video; the first always counts."""
+    return max(1, sum(time <= info.end for time in moments))
