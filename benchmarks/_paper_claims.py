@@ -130,6 +130,11 @@ TABLES_BEYOND: dict[str, Table] = {
         "mixture.",
         "full",
     ),
+    "decode_from_by_second": Table(
+        "`decode_from`, where every second has its own sound",
+        "The same with a window of one second, where seeds differ less.",
+        "full" + BY_SECOND,
+    ),
     "loss": Table(
         "The contrastive loss, and what gradients reach",
         "Other frames of a clip as negatives or not, the gradient of the contrastive loss to z0 or not, its "

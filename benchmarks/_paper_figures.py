@@ -26,8 +26,10 @@ Curves = Callable[[str], Mapping[int, Sequence[float]]]
 """A row to its curve over epochs, by seed."""
 
 
-def draw_claims(study: Study, judged: Judged) -> Figure:
+def draw_claims(study: Study, judged: Judged) -> Figure | None:
     """Draw the difference of every claim with its interval, beside the paper's."""
+    if not judged:
+        return None
     figure, grid = _axes(1, 2, width=5.2, height=1 + 0.4 * len(judged))
     places = range(len(judged), 0, -1)
     for axes, measure in zip(grid[0], MEASURES, strict=True):

@@ -193,11 +193,12 @@ def _by_second(row: Row) -> Row:
     return replace(row, title=title, arguments={**row.arguments, "window": 1})
 
 
-_HEARING_WHEN = (
+_SYSTEMS = (
     *("avsbench", "ecmvae", "e_d", "cvae", "regressor"),
     *("ldm", "ldm_none", "ldm_audio", "ldm_visual", "full"),
 )
-ROWS |= {name + BY_SECOND: _by_second(ROWS[name]) for name in _HEARING_WHEN}
+_DECODED = ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full")
+ROWS |= {name + BY_SECOND: _by_second(ROWS[name]) for name in dict.fromkeys((*_SYSTEMS, *_DECODED))}
 
 TABLES: dict[str, Sequence[str]] = {
     "1": ("audio_blind", "audio_blind_temporal", "avsbench", "ecmvae", "full"),
@@ -206,11 +207,12 @@ TABLES: dict[str, Sequence[str]] = {
     "4": ("ldm", "full"),
     "5": ("full", "full_from_s4"),
     "6": ("d8", "d16", "full", "d32"),
-    "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
+    "decode_from": _DECODED,
+    "decode_from_by_second": [name + BY_SECOND for name in _DECODED],
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
     "window": ("e_d", "e_d_by_second", "ldm", "ldm_by_second"),
-    "by_second": [name + BY_SECOND for name in _HEARING_WHEN],
+    "by_second": [name + BY_SECOND for name in _SYSTEMS],
     "controls": ("regressor", "shuffled", "full"),
 }

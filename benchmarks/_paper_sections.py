@@ -23,10 +23,10 @@ def judge(study: Study, claims: Sequence[Claim] = CLAIMS) -> Judged:
     }
 
 
-def claims_by_second(study: Study) -> str:
-    """Write the claims of rows in which every second has its own sound; nothing if none was run."""
-    judged = {c: found for c, found in judge(study, CLAIMS_BY_SECOND).items() if any(found.values())}
-    return claims_table(study, judged) if judged else ""
+def judge_by_second(study: Study) -> Judged:
+    """Compare the rows of every claim where every second has its own sound; nothing if none was run."""
+    judged = judge(study, CLAIMS_BY_SECOND)
+    return judged if any(any(found.values()) for found in judged.values()) else {}
 
 
 def finding(compared: Comparison | None) -> str:
@@ -34,14 +34,30 @@ def finding(compared: Comparison | None) -> str:
     return "not run" if compared is None else compared.finding
 
 
-def in_short(study: Study, judged: Judged) -> str:
+def in_short(study: Study, judged: Judged, by_second: Judged) -> str:
     """Say in a few sentences what was found of the claims, and what brings more than any of them."""
+    text = f"Of {_counted(study, judged)}"
+    gains = {row: compare(study, row + BY_SECOND, row, MIOU) for row in ("e_d", "ldm")}
+    run = [compared for c in judged.values() if (compared := c[MIOU]) is not None]
+    known = max((c.high for c in run if len(c.by_seed) >= FEWEST_SEEDS), default=0.0)
+    if all(gain and gain.low > known for gain in gains.values()):
+        words = "; ".join(f"{difference(MIOU, gain)} (`{row + BY_SECOND}`)" for row, gain in gains.items())
+        text += (
+            " What brings more than any of them is not in the paper: that a pixel attends to the sound of "
+            f"its own second alone, not to the sounds of the whole clip: {words}."
+        )
+    if by_second:
+        text += f"\n\nAsked again where every second has its own sound, of {_counted(study, by_second)}"
+    return text
+
+
+def _counted(study: Study, judged: Judged) -> str:
     found = {claim: c[MIOU] for claim, c in judged.items()}
     run = {claim: compared for claim, compared in found.items() if compared is not None}
     agree, disagree, undecided = ([c.finding for c in run.values()].count(word) for word in FINDINGS[:3])
     sure = sum(map(_sure, run.values()))
     text = (
-        f"Of {len(judged)} claims {len(run)} were run: {agree} agree with what is found here, {disagree} "
+        f"{len(judged)} claims {len(run)} were run: {agree} agree with what is found here, {disagree} "
         f"disagree, {undecided} are undecided; the seeds alone confirm {sure} of these findings."
     )
     papers = {claim: claim.published(study.setting, MIOU.key) for claim in run}
@@ -52,14 +68,6 @@ def in_short(study: Study, judged: Judged) -> str:
         text += (
             f" For {len(smaller)} of the claims a gain as large as the paper's is excluded, for {sure} by "
             "the seeds alone as well."
-        )
-    gains = {row: compare(study, row + BY_SECOND, row, MIOU) for row in ("e_d", "ldm")}
-    known = max((c.high for c in run.values() if len(c.by_seed) >= FEWEST_SEEDS), default=0.0)
-    if all(gain and gain.low > known for gain in gains.values()):
-        words = "; ".join(f"{difference(MIOU, gain)} (`{row + BY_SECOND}`)" for row, gain in gains.items())
-        text += (
-            " What brings more than any of them is not in the paper: that a pixel attends to the sound of "
-            f"its own second alone, not to the sounds of the whole clip: {words}."
         )
     return text
 
@@ -85,7 +93,7 @@ def _sure(compared: Comparison, of: float = 0) -> bool:
 
 
 def claims_table(study: Study, judged: Judged) -> str:
-    """Write the paper's difference of every claim beside ours."""
+    """Write the paper's difference of every claim beside ours; nothing if there is none."""
     lines = []
     for claim, compared in judged.items():
         paper = [printed(claim.published(study.setting, m.key), m, signed=True) for m in MEASURES]
@@ -102,7 +110,7 @@ def claims_table(study: Study, judged: Judged) -> str:
             ]
         )
     header = ("table", "claim", "paper: mIoU / F", "here: mIoU", "here: F", "seeds", "finding")
-    return table((*header, "beside the paper's difference"), lines)
+    return table((*header, "beside the paper's difference"), lines) if lines else ""
 
 
 def _findings(compared: Mapping[Measure, Comparison | None]) -> str:

@@ -23,12 +23,12 @@ from _paper_results import Study, read
 from _paper_sections import (
     SURE,
     beyond,
-    claims_by_second,
     claims_summary,
     claims_table,
     how_sure,
     in_short,
     judge,
+    judge_by_second,
     tables,
 )
 from _paper_statistics import LEVEL, REPLICATES
@@ -54,13 +54,17 @@ def write(results: Path, docs: Path) -> None:
     for old in (docs / PICTURES).glob("*.svg"):
         old.unlink()
     judged = {study.title: judge(study) for study in studies}
+    by_second = {study.title: judge_by_second(study) for study in studies}
+    every = [claims for each in (judged, by_second) for claims in each.values()]
 
     def pictures(name: str, alt: str, draw: Callable[[Study], Figure | None]) -> str:
         return for_each(studies, lambda study: picture(study, name, alt, draw, docs))
 
     page = Template((HERE / "paper_tables.md.template").read_text(encoding="utf-8")).substitute(
         origins="\n".join(map(origin, studies)),
-        in_short=for_each(studies, lambda study: in_short(study, judged[study.title])),
+        in_short=for_each(
+            studies, lambda study: in_short(study, judged[study.title], by_second[study.title])
+        ),
         summary=for_each(studies, lambda study: claims_summary(judged[study.title])),
         claims_tables=for_each(studies, lambda study: claims_table(study, judged[study.title])),
         claims_pictures=pictures(
@@ -68,12 +72,17 @@ def write(results: Path, docs: Path) -> None:
             "Differences between two rows, one line a claim, with intervals, beside those of the paper",
             lambda study: draw_claims(study, judged[study.title]),
         ),
-        claims_by_second=for_each(studies, claims_by_second),
+        claims_by_second=for_each(studies, lambda study: claims_table(study, by_second[study.title])),
+        claims_by_second_pictures=pictures(
+            "claims-by-second",
+            "The same picture of the rows in which every second has its own sound",
+            lambda study: draw_claims(study, by_second[study.title]),
+        ),
         level=f"{LEVEL:.0%}",
         replicates=f"{REPLICATES:,}",
         sure=f"{SURE:g}",
         how_sure=how_sure(studies),
-        intervals=sum(bool(c) for found in judged.values() for pair in found.values() for c in pair.values()),
+        intervals=sum(bool(c) for claims in every for pair in claims.values() for c in pair.values()),
         tables=tables(studies, TABLES_OF_PAPER),
         rows_pictures=pictures("rows", "mIoU of every seed of every row", draw_rows),
         beyond=tables(studies, beyond()),

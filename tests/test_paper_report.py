@@ -327,7 +327,7 @@ def test_the_bound_is_that_of_the_loss(row: str, setting: str, tmp_path: Path) -
 def test_in_short_counts_what_was_run_and_tells_of_a_window_only_where_it_wins(folder: Path) -> None:
     def written() -> str:
         study = the_study(folder)
-        return sections.in_short(study, sections.judge(study))
+        return sections.in_short(study, sections.judge(study), sections.judge_by_second(study))
 
     assert written() == (
         "Of 14 claims 6 were run: 1 agree with what is found here, 1 disagree, 4 are undecided; the seeds "
@@ -337,6 +337,7 @@ def test_in_short_counts_what_was_run_and_tells_of_a_window_only_where_it_wins(f
     for seed, (row, mean) in itertools.product(range(3), {"e_d": 0.6, "ldm": 0.6}.items()):
         write_run(folder, f"{row}_by_second", seed, scores(60 + seed, mean))
     assert "What brings more" not in written()  # the CVAE's gain over E-D is larger
+    assert "sound, of 10 claims 1 were run: 0 agree" in written()
     for seed, row in itertools.product(range(3), ("e_d", "ldm")):
         write_run(folder, f"{row}_by_second", seed, scores(60 + seed, 0.9))
     assert "What brings more than any of them" in written()

@@ -6,7 +6,7 @@ import torch
 from avslib.cli import main
 from avslib.data.folder import ClipFolder
 from avslib.data.synthetic import write_avsbench
-from avslib.media.video import write_video
+from avslib.media.video_writer import write_video
 
 
 def test_a_folder_is_prepared_and_what_failed_is_said(

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avslib.curation.frame_rule import FRAME_RULES, frame_moments, whole_seconds
-from avslib.media.video import VideoInfo, probe_video, read_frames, write_video
+from avslib.media.video import VideoInfo, probe_video, read_frames
+from avslib.media.video_writer import write_video
 from tests._films import film, numbered, numbers_of
 
 

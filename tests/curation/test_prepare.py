@@ -22,7 +22,7 @@ from avslib.data.synthetic import write_avsbench
 from avslib.media.audio import read_wav, write_wav
 from avslib.media.frame import read_frame, write_frame
 from avslib.media.tensor_pickle import save_tensor_pickle
-from avslib.media.video import write_video
+from avslib.media.video_writer import write_video
 from tests import _golden
 from tests._films import film, numbered, numbers_of, tone
 from tests._kills import files_of, kill_at_random_moments

@@ -18,7 +18,7 @@ from avslib.curation.report import Report
 from avslib.data.folder import ClipFolder
 from avslib.media.audio import read_wav
 from avslib.media.frame import read_frame
-from avslib.media.video import write_video
+from avslib.media.video_writer import write_video
 from tests._films import film, numbered, numbers_of, tone
 from tests._kills import files_of, kill_at_random_moments
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from avslib.media.video import iter_frames, probe_video, read_audio, read_frames, write_video
+from avslib.media.video import iter_frames, probe_video, read_audio, read_frames
+from avslib.media.video_writer import write_video
 
 
 def numbered_frames(count: int, h: int = 64, w: int = 80) -> Tensor:

@@ -10,7 +10,8 @@ from avslib import create_model
 from avslib.curation import prepare_folder
 from avslib.data import ClipFolder
 from avslib.media.mel import log_mel_examples
-from avslib.media.video import read_audio, write_video
+from avslib.media.video import read_audio
+from avslib.media.video_writer import write_video
 from avslib.models import AVSModel, Segmentation
 from avslib.pipeline import VideoSegmenter, segmenter
 from tests._films import film, numbers_of, tone

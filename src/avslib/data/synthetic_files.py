@@ -27,7 +27,7 @@ from avslib.media.mask import write_mask
 from avslib.media.mel import fit_examples, log_mel_examples
 from avslib.media.palette import write_classes
 from avslib.media.tensor_pickle import save_tensor_pickle
-from avslib.media.video import write_video
+from avslib.media.video_writer import write_video
 
 VERSION = 1
 """Of the clips: a change of what an index looks or sounds like raises it."""

@@ -22,8 +22,8 @@ from avslib.media.video import (
     read_audio,
     read_frames,
     read_sound,
-    write_video,
 )
+from avslib.media.video_writer import write_video
 
 __all__ = [
     "IMAGENET_MEAN",

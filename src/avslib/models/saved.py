@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 
 from avslib._checks import check_one_of
 from avslib.models.audio_blind import AudioBlind
@@ -35,14 +36,21 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
         model_class: the name of its class, for a folder that does not say.
 
     Raises:
-        FileNotFoundError: if the folder has no ``config.json``.
+        FileNotFoundError: if there is no such folder or repository, or it has no ``config.json``.
         ValueError: if nothing says the class, or it is none of ours.
     """
     folder = Path(name)
     if not folder.is_dir():
         if folder.is_absolute() or str(name).count("/") != 1:
             raise FileNotFoundError(f"{name}: no such folder, and no name of a repository of the hub")
-        folder = Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "README.md"]))
+        try:
+            folder = Path(
+                snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "README.md"])
+            )
+        except (OSError, HFValidationError) as error:
+            raise FileNotFoundError(
+                f"{name}: no such folder, and as a repository of the hub it cannot be had ({error})"
+            ) from error
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder / 'config.json'}: not there; save_pretrained writes it")
     model_class = model_class or _stated_class(folder)

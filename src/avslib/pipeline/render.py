@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avslib._checks import check_shape
-from avslib.media.video import iter_frames, probe_video, read_sound, write_video
+from avslib.media.video import iter_frames, probe_video, read_sound
+from avslib.media.video_writer import write_video
 
 ORANGE = torch.tensor([[0, 0, 0], [255, 140, 0]], dtype=torch.uint8)
 """Palette of masks of one class, ``(2, 3)``; few pictures have much of this orange."""
