@@ -8,10 +8,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from avslib.clip import Clip
-from avslib.data import SilentSound, SyntheticAVS, SyntheticConfig
+from avslib.data import AVSBenchSemantic, SilentSound, SyntheticAVS, SyntheticConfig, write_avsbench
 from avslib.losses import binary_cross_entropy, info_nce
 from avslib.media.frame import IMAGENET_MEAN, IMAGENET_STD
-from avslib.metrics import FScore
+from avslib.metrics import FScore, SemanticFScore, SemanticIoU
 from avslib.models import DiffusionAVS, LatentTerms, Segmentation
 from avslib.training import DiffusionAVSObjective, evaluate, evaluation, fit, latent_statistics, warmup_cosine
 from avslib.training.figures import plot_history, plot_predictions
@@ -156,6 +156,46 @@ def test_evaluation_is_the_metric_over_all_clips_whatever_the_batch(clips: Synth
     assert scores[0]["miou"] == pytest.approx(
         silent.item(), abs=1e-4
     )  # nothing predicted: right where silent
+
+
+class Labelled(SilentSound):
+    """Only some seconds have ground truth, and the masks of the others are all foreground."""
+
+    seconds: tuple[int, ...] = ()
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self.clips[index]
+        labelled = torch.zeros_like(clip.labelled)
+        labelled[list(self.seconds)] = True
+        return clip._replace(labelled=labelled, masks=clip.masks.where(labelled[:, None, None], 1))
+
+
+def test_frames_without_ground_truth_are_in_no_score(clips: SyntheticAVS) -> None:
+    first = Labelled(clips)
+    first.seconds = (0,)
+    silent = torch.stack([~clips[i].masks[0].any() for i in range(6)]).float().mean()
+    assert evaluate(Constant(-1.0), first)["miou"] == pytest.approx(silent.item(), abs=1e-4)
+    with pytest.raises(ValueError, match="clips: expected ground truth, of 6 clips no frame is labelled"):
+        evaluate(Constant(-1.0), Labelled(clips))
+
+
+def test_masks_of_classes_are_scored_as_such(tmp_path: Path) -> None:
+    write_avsbench(tmp_path, setting="avss", clips={"test": 3}, size=32, videos=False)
+    semantic = AVSBenchSemantic(tmp_path, "test", size=(32, 32))
+
+    class Background(Constant):
+        def forward(self, frames: torch.Tensor, *rest: torch.Tensor, **more: torch.Tensor) -> Segmentation:
+            logits = torch.zeros(*frames.shape[:2], 71, *frames.shape[-2:])
+            logits[:, :, 0] = 1
+            return Segmentation(logits)
+
+    metrics = {"miou": SemanticIoU(), "f_score": SemanticFScore()}
+    for clip in DataLoader(semantic):
+        for metric in metrics.values():
+            metric.update(torch.zeros_like(clip.masks), clip.masks, clip.valid)
+    assert evaluate(Background(), semantic) == {
+        name: metric.compute().item() for name, metric in metrics.items()
+    }
 
 
 def test_emulated_batches_are_those_of_the_dataset_even_where_processes_share_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import cast
@@ -14,9 +15,10 @@ from torchmetrics import Metric
 from avslib._checks import check_one_of
 from avslib.clip import Clip
 from avslib.data.sound import ClipDataset
-from avslib.metrics import FScore, MaskIoU
+from avslib.metrics import FScore, MaskIoU, SemanticFScore, SemanticIoU
 from avslib.metrics._batches import ClipBatchMean
 from avslib.models import AVSModel, DiffusionAVS
+from avslib.training.prediction import num_classes
 
 LATENTS = ("sampled", "noise", "ground_truth")
 
@@ -36,13 +38,15 @@ def evaluate(
     """Score a model on a dataset.
 
     Under several processes each takes its share of the clips, none twice, and the metrics add up the shares.
-    Clips that a reader could not read, of which no frame is ``valid``, are in no score; a warning names them.
+    Frames that are not ``labelled`` are in no score, and so are clips that a reader could not read, of which
+    no frame is ``valid``; a warning names those.
 
     Args:
         model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used.
         clips: the dataset.
-        metrics: updated with ``(logits, masks, valid)``, and those that emulate batches with the place of
-            each clip in the dataset too; None for ``"miou"`` and ``"f_score"`` as AVSBench computes them.
+        metrics: updated with ``(logits, masks, counted)``, and those that emulate batches with the place of
+            each clip in the dataset too; None for ``"miou"`` and ``"f_score"`` as AVSBench computes them, of
+            binary masks or of classes.
         latent: what a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model itself;
             ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler
             would give.
@@ -55,13 +59,14 @@ def evaluate(
         The value of each metric.
 
     Raises:
-        ValueError: if ``latent`` asks for another latent of a model that has none, or no clip could be read.
+        ValueError: if ``latent`` asks for another latent of a model that has none, no clip could be read, or
+            no frame is labelled.
     """
     check_one_of("latent", latent, LATENTS)
     if latent != "sampled" and not isinstance(model, DiffusionAVS):
         raise ValueError(f"latent: {latent!r} needs a DiffusionAVS, got {type(model).__name__}")
     device = next(model.parameters()).device
-    metrics = {"miou": MaskIoU(), "f_score": FScore()} if metrics is None else metrics
+    metrics = _published_metrics(clips) if metrics is None else metrics
     for metric in metrics.values():
         metric.to(device).reset()
     generator = torch.Generator(device).manual_seed(seed)
@@ -74,14 +79,13 @@ def evaluate(
         batch_size=batch_size,
         num_workers=num_workers,
     )
-    seen = 0
+    seen, has_truth = 0, False
     for clip in loader:
         places = torch.tensor(share[seen : seen + len(clip.valid)], device=device)
         seen += len(places)
+        has_truth |= bool(clip.labelled.any())
         unread += [name for name, valid in zip(clip.id, clip.valid, strict=True) if not valid.any()]
-        frames, log_mel, masks, valid = (
-            tensor.to(device) for tensor in (clip.frames, clip.log_mel, clip.masks, clip.valid)
-        )
+        frames, log_mel, masks, labelled, valid = (tensor.to(device) for tensor in clip[:5])
         if latent == "sampled":
             stochastic = (
                 {"num_samples": num_samples, "generator": generator}
@@ -95,9 +99,9 @@ def evaluate(
             )
         for metric in metrics.values():
             if isinstance(metric, ClipBatchMean):
-                metric.update(logits, masks, valid, index=places)
+                metric.update(logits, masks, valid & labelled, index=places)
             else:
-                metric.update(logits, masks, valid)
+                metric.update(logits, masks, valid & labelled)
     model.train(was_training)
     if len(unread) == len(clips):
         raise ValueError(f"clips: not one of {len(clips)} could be read, such as {unread[0]!r}")
@@ -107,7 +111,10 @@ def evaluate(
             f"{', '.join(unread[:20])}{', ...' if len(unread) > 20 else ''}",
             stacklevel=2,
         )
-    return {name: metric.compute().item() for name, metric in metrics.items()}
+    scores = {name: metric.compute().item() for name, metric in metrics.items()}
+    if not has_truth and all(map(math.isnan, scores.values())):  # no other process has any either
+        raise ValueError(f"clips: expected ground truth, of {len(clips)} clips no frame is labelled")
+    return scores
 
 
 @torch.no_grad()
@@ -158,6 +165,16 @@ def latent_statistics(
         "std of samples": samples.flatten(0, 1).std(dim=0).mean().item(),
         "told of z0": (1 - missed / variance).item(),
         "spread of samples": (samples.var(dim=0).mean() / variance).item(),
+    }
+
+
+def _published_metrics(clips: ClipDataset) -> dict[str, Metric]:
+    classes = num_classes(clips)
+    if classes == 1:
+        return {"miou": MaskIoU(), "f_score": FScore()}
+    return {
+        "miou": SemanticIoU(num_classes=classes),
+        "f_score": SemanticFScore(num_classes=classes),
     }
 
 
