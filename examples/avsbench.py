@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from avslib.losses import AudioVisualMatching, CrossEntropyDice
+from avslib.losses import CrossEntropyDice
 from avslib.models import create_model
 from avslib.training import (
     SMALL_PRETRAINED,
@@ -40,13 +40,6 @@ RECIPES = {
     "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 15, "ms3": 30}),
     "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
 }
-MATCHING = {  # the published code has one matching loss for each setting, and leaves S4's out
-    "s4": AudioVisualMatching(
-        foreground="probabilities", threshold=True, normalize=True, distance="cosine", reduction="mean"
-    ),
-    "ms3": AudioVisualMatching(),
-}
-MATCHING_WEIGHTS = {"s4": 0.0, "ms3": 0.5}
 
 
 def main() -> None:
@@ -62,15 +55,15 @@ def main() -> None:
         "in the demo 0)",
     )
     arguments, recipe = parse_arguments(parser, RECIPES)
-    if arguments.matching_weight is None:
-        arguments.matching_weight = 0.0 if recipe.from_scratch else MATCHING_WEIGHTS[arguments.setting]
+    if arguments.matching_weight is None and recipe.from_scratch:
+        arguments.matching_weight = 0.0
     result = run(
         arguments,
         recipe,
         lambda: create_model(f"avsbench.{recipe.variant}"),
-        AVSBenchObjective(
+        AVSBenchObjective.published(
+            arguments.setting,
             matching_weight=arguments.matching_weight,
-            matching=MATCHING[arguments.setting],
             # as published it is the cross-entropy, which alone is content with "nothing" for very long
             segmentation=CrossEntropyDice() if recipe.from_scratch else None,
         ),

@@ -14,10 +14,11 @@ from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, AVSBenchS4, ClipDataset, SilentSound, SwappedSound
 from avslib.losses import binary_cross_entropy
 from avslib.models import AVSModel, Segmentation
-from avslib.training import evaluate, experiment
+from avslib.training import evaluate, run_folder
 from avslib.training.checkpoint import save_weights
-from avslib.training.experiment import Result, format_result, open_data, run
+from avslib.training.experiment import open_data, run
 from avslib.training.recipe import SMALL, Recipe, add_arguments, parse_arguments
+from avslib.training.run_folder import Result, format_result
 
 RECIPES = {
     "demo": replace(SMALL, epochs={"s4": 1, "ms3": 1}),
@@ -91,7 +92,7 @@ def parse(*words: str) -> tuple[argparse.Namespace, Recipe]:
 def run_stub(*words: str, model: type[Pixelwise] = Pixelwise) -> Result:
     """Run without the pictures of predictions, which take longer than everything else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "plot_predictions", lambda model, clips, path, *, indices: None)
+        patch.setattr(run_folder, "plot_predictions", lambda model, clips, path, *, indices: None)
         result = run(*parse(*words), model, segmentation_only, name="stub")
     assert result is not None
     return result
@@ -172,7 +173,7 @@ def test_the_test_split_is_heard_in_three_ways(monkeypatch: pytest.MonkeyPatch) 
         calls.append((type(clips), num_samples))
         return {"miou": 0.5, "f_score": 0.5}
 
-    monkeypatch.setattr(experiment, "evaluate", record)
+    monkeypatch.setattr(run_folder, "evaluate", record)
     run(*parse("--out", "three"), Pixelwise, segmentation_only, name="stub", num_samples=3)
     validation, *test = calls
     assert validation == (AVSBenchMS3, 1)

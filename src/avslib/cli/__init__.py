@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any, cast
 
 from avslib._version import __version__
 from avslib.cli.cache_audio import add_cache_audio
@@ -15,6 +17,7 @@ from avslib.cli.listen import add_listen
 from avslib.cli.pack import add_pack
 from avslib.cli.prepare import add_prepare
 from avslib.cli.segment import add_segment
+from avslib.cli.train import add_train
 from avslib.cli.weights import add_convert, add_models
 
 __all__ = ["main"]
@@ -33,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_doctor,
         add_pack,
         add_cache_audio,
+        add_train,
         add_evaluate,
         add_listen,
         add_convert,
@@ -41,8 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         add(commands)
     parsed = parser.parse_args(arguments)
-    try:
-        return parsed.run(parsed)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"avslib {parsed.command}: {error}", file=sys.stderr)
-        return 1
+
+    def complain(message: Warning | str, *_: Any) -> None:
+        print(f"avslib {parsed.command}: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = cast("Any", complain)
+        try:
+            return parsed.run(parsed)
+        except (OSError, ValueError, ImportError) as error:
+            print(f"avslib {parsed.command}: {error}", file=sys.stderr)
+            return 1

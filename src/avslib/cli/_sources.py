@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def add_clips(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
-    """Add the arguments that say which clips are read."""
+    """Add the arguments that say which clips of a dataset are read."""
+    add_dataset(parser, settings=settings)
+    parser.add_argument("--split", default="test", help="default: test")
+
+
+def add_dataset(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
+    """Add the arguments that say where a dataset is and how it is read."""
     parser.add_argument("setting", choices=settings, help="which reader the clips have")
     parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
-    parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--size", type=_size, default=(224, 224), help="side in px, or 'own' (default: 224)")
     parser.add_argument("--sound", choices=("log_mel", "wav"), help="default: log_mel; of avss, wav")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
@@ -40,12 +45,13 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
 
 
-def open_clips(parsed: argparse.Namespace) -> ClipReader:
-    """Open the clips."""
+def open_clips(parsed: argparse.Namespace, split: str | None = None, **options: Any) -> ClipReader:
+    """Open the clips of a split, of the one that was asked for unless it is given."""
     from avslib.data import READERS
 
-    sound = {} if parsed.sound is None else {"sound": parsed.sound}
-    return READERS[parsed.setting](parsed.root, parsed.split, size=parsed.size, **sound)
+    if parsed.sound is not None:
+        options["sound"] = parsed.sound
+    return READERS[parsed.setting](parsed.root, split or parsed.split, size=parsed.size, **options)
 
 
 def open_model(parsed: argparse.Namespace, clips: ClipReader) -> AVSModel:
@@ -58,13 +64,18 @@ def open_model(parsed: argparse.Namespace, clips: ClipReader) -> AVSModel:
     from avslib.models.saved import load_model
 
     model = load_model(parsed.model, model_class=parsed.model_class)
+    check_classes(model, clips)
+    return model.to(choose_device(parsed))
+
+
+def check_classes(model: AVSModel, clips: ClipReader) -> None:
+    """Refuse a model that has masks of other classes than the clips."""
     if model.num_classes != clips.num_classes:
         expected, got = (
             "binary masks" if count == 1 else f"{count} classes"
             for count in (clips.num_classes, model.num_classes)
         )
         raise ValueError(f"--model: expected a model of {expected}, got one of {got}")
-    return model.to(choose_device(parsed))
 
 
 def choose_device(parsed: argparse.Namespace) -> torch.device | str:

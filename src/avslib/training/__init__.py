@@ -3,7 +3,7 @@
 from avslib.encoders.state_dict import weights_sha256
 from avslib.training.contact_sheet import plot_worst
 from avslib.training.evaluation import evaluate, latent_statistics
-from avslib.training.experiment import Result, Splits, format_result, open_data, run
+from avslib.training.experiment import open_data, run
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.folder_predictions import FolderPredictions, read_probability
 from avslib.training.listening import format_listening, g_measures, listen, sound_protocols
@@ -27,7 +27,9 @@ from avslib.training.pretraining import (
     train_classifiers,
 )
 from avslib.training.provenance import describe_data, describe_model, describe_run
+from avslib.training.published import published_objective
 from avslib.training.recipe import SMALL, SMALL_PRETRAINED, Recipe, add_arguments, parse_arguments
+from avslib.training.run_folder import Result, Splits, format_result, train_and_test
 from avslib.training.trainer import fit
 
 __all__ = [
@@ -66,11 +68,13 @@ __all__ = [
     "plot_predictions",
     "plot_worst",
     "pretrain_encoders",
+    "published_objective",
     "read_probability",
     "render_labelled",
     "run",
     "save_prediction",
     "sound_protocols",
+    "train_and_test",
     "train_classifiers",
     "warmup_cosine",
     "weights_sha256",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from safetensors.torch import load_model, save_model
 from torch import nn
+
+from avslib.encoders import MelCNN
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -20,3 +23,40 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a model's weights from a safetensors file, all of them and no others."""
     load_model(model, str(path))
+
+
+def load_initial_weights(
+    model: nn.Module,
+    *,
+    visual: Path | None = None,
+    vggish: Path | None = None,
+    whole: Path | None = None,
+    expected: bool = True,
+) -> None:
+    """Load the weights that a training starts from, as a command line names them.
+
+    Args:
+        model: to load into.
+        visual: the backbone's, in timm's naming.
+        vggish: the audio encoder's, in torchvggish's naming.
+        whole: another run's, of the same model.
+        expected: whether an encoder without weights deserves a warning.
+
+    Raises:
+        FileNotFoundError: if a file is not there.
+        ValueError: if there are weights for an encoder that the model lacks.
+    """
+    for kind, path, encoder, words in (
+        ("visual", visual, getattr(model, "visual_encoder", None), "visual encoder"),
+        ("vggish", vggish, getattr(model, "audio_encoder", None), "audio encoder"),
+    ):
+        if isinstance(getattr(encoder, "network", None), MelCNN):
+            encoder, words = None, "VGGish"
+        if path is not None:
+            if encoder is None:
+                raise ValueError(f"--{kind}-weights: {type(model).__name__} has no {words}, got {path}")
+            encoder.load_weights(path)
+        elif encoder is not None and expected:
+            warnings.warn(f"without --{kind}-weights the {words} starts from random weights", stacklevel=3)
+    if whole is not None:
+        load_weights(model, whole)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from avslib.data.sound import ClipDataset
 from avslib.media.frame import denormalize_frames
-from avslib.media.palette import class_palette
 from avslib.metrics.class_measures import predicted_classes
 from avslib.metrics.report_record import Report
-from avslib.training.figures import _overlay, _subplots
+from avslib.training.figures import overlay_classes, overlay_mask, subplots
 from avslib.training.prediction import Predictions
 
 _ROWS = ("frame", "truth", "prediction")
@@ -33,14 +30,16 @@ def plot_worst(
     """
     worst = report.worst(count)
     measure = report.clip_measure
-    predict, overlay = (predicted_classes, _overlay_classes) if report.classes else (_probability, _overlay)
+    predict, overlay = (
+        (predicted_classes, overlay_classes) if report.classes else (_probability, overlay_mask)
+    )
     values = measure.of(report.tensors[measure.sums])
     places = report.tensors["place"].tolist()
     shown = [clips[places[i]] for i in worst]
     seconds = max(len(clip.frames) for clip in shown)
     across = 2 if len(worst) > 1 else 1
     down = -(-len(worst) // across)
-    figure, axes = _subplots(3 * down, across * seconds, width=1.0, height=1.0)
+    figure, axes = subplots(3 * down, across * seconds, width=1.0, height=1.0)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -65,10 +64,3 @@ def _probability(logits: Tensor) -> Tensor:
     """Return that of the foreground, ``(B, T, H, W)``."""
     logits = logits.float()
     return (logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2))[:, :, -1]
-
-
-def _overlay_classes(frame: Any, classes: Any) -> Any:
-    """A greyed frame with the classes in the colours of the palette."""
-    grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
-    colours = class_palette(int(classes.max()) + 1).numpy()[classes] / 255
-    return np.where(classes[..., None] > 0, 0.5 * grey + 0.65 * colours, grey).clip(0, 1)

@@ -11,7 +11,10 @@ import torch
 
 from avslib.data.sound import ClipDataset, SilentSound, SwappedSound
 from avslib.media.frame import denormalize_frames
+from avslib.media.palette import class_palette
+from avslib.metrics.class_measures import predicted_classes
 from avslib.models import AVSModel, Segmentation
+from avslib.training.prediction import num_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +29,7 @@ def plot_history(history: Sequence[dict[str, float]], path: str | Path) -> None:
     """
     epochs = [record["epoch"] for record in history]
     names = [name for name in history[0] if name not in ("epoch", "lr", "validation")]
-    figure, axes = _subplots(1, 2 if "validation" in history[0] else 1, width=4.5, height=3.2)
+    figure, axes = subplots(1, 2 if "validation" in history[0] else 1, width=4.5, height=3.2)
     for name in names:
         axes[0, 0].plot(epochs, [record[name] for record in history], label=name, marker=".")
     axes[0, 0].set(xlabel="epoch", ylabel="training loss", yscale="log")
@@ -53,7 +56,7 @@ def plot_predictions(
     """Draw frames, ground truth, mask, a stochastic model's uncertainty, and the masks under other sounds.
 
     Args:
-        model: the trained model.
+        model: the trained model; of a model of classes, masks have the colours of their palette.
         clips: the dataset; every second of a chosen clip is a column.
         path: the PNG to write.
         indices: the clips to draw.
@@ -69,15 +72,18 @@ def plot_predictions(
         return model(
             clip.frames[None].to(device),
             clip.log_mel[None].to(device),
+            valid=clip.valid[None].to(device),
             num_samples=num_samples if model.stochastic else 1,
             generator=torch.Generator(device).manual_seed(seed),
         )
 
+    of_classes = num_classes(clips) > 1
+    overlay = overlay_classes if of_classes else overlay_mask
     rows = ["frame", "ground truth", "mask", "silence", "other sound"]
     if model.stochastic:
         rows.insert(3, "uncertainty")
     seconds = len(clips[indices[0]].frames)
-    figure, axes = _subplots(len(rows), len(indices) * seconds, width=1.0, height=1.0)
+    figure, axes = subplots(len(rows), len(indices) * seconds, width=1.0, height=1.0)
     for block, index in enumerate(indices):
         clip = clips[index]
         outputs = {
@@ -86,16 +92,17 @@ def plot_predictions(
             "other sound": predict(SwappedSound(clips), index),
         }
         frames = denormalize_frames(clip.frames).permute(0, 2, 3, 1).numpy()
-        for second in range(seconds):
+        for second in clip.valid.nonzero().flatten().tolist():
             column = dict(zip(rows, axes[:, block * seconds + second], strict=True))
             column["frame"].imshow(frames[second])
             column["frame"].set_title(f"{second + 1} s", fontsize=8)
-            column["ground truth"].imshow(_overlay(frames[second], clip.masks[second].numpy()))
+            column["ground truth"].imshow(overlay(frames[second], clip.masks[second].numpy()))
             for row, output in outputs.items():
-                mask = output.probabilities()[0, second, 0].cpu().numpy()
-                column[row].imshow(_overlay(frames[second], mask))
+                logits = output.logits[:, second : second + 1]
+                mask = predicted_classes(logits) if of_classes else logits.sigmoid()[:, :, 0]
+                column[row].imshow(overlay(frames[second], mask[0, 0].cpu().numpy()))
             if model.stochastic:
-                uncertainty = outputs["mask"].uncertainty()[0, second, 0].cpu().numpy()
+                uncertainty = outputs["mask"].uncertainty()[0, second].amax(dim=0).cpu().numpy()
                 column["uncertainty"].imshow(uncertainty, cmap="magma", vmin=0, vmax=0.5)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -106,8 +113,8 @@ def plot_predictions(
     model.train(was_training)
 
 
-def _overlay(frame: Any, mask: Any) -> Any:
-    """A greyed frame with the mask in colour."""
+def overlay_mask(frame: Any, mask: Any) -> Any:
+    """Return a greyed frame with the mask in colour."""
     grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
     colour = np.array([1.0, 0.75, 0.1])
     return np.clip(
@@ -115,8 +122,15 @@ def _overlay(frame: Any, mask: Any) -> Any:
     )
 
 
-def _subplots(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, Any]:
-    """Axes on a figure of their own: nothing here touches matplotlib's global state or needs a display."""
+def overlay_classes(frame: Any, classes: Any) -> Any:
+    """Return a greyed frame with the classes in the colours of the palette."""
+    grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
+    colours = class_palette(int(classes.max()) + 1).numpy()[classes] / 255
+    return np.where(classes[..., None] > 0, 0.5 * grey + 0.65 * colours, grey).clip(0, 1)
+
+
+def subplots(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, Any]:
+    """Return axes on a figure of their own; neither touches matplotlib's state or needs a display."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

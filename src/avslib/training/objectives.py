@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from avslib._checks import check_one_of
 from avslib.clip import Clip
 from avslib.latent import jensen_shannon_surrogate, kl_divergence
 from avslib.losses import (
     AudioVisualMatching,
     BinaryCrossEntropy,
+    CrossEntropy,
     DiceLoss,
     InfoNCE,
     StructureLoss,
@@ -22,6 +24,9 @@ from avslib.models.output import FactorTerms, LatentTerms, MatchingTerms, Segmen
 
 SegmentationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits ``(B, T, K, H, W)``, masks ``(B, T, H, W)`` and labelled frames ``(B, T)`` to a scalar."""
+
+AVSBENCH_SETTINGS = ("s4", "ms3", "avss")
+"""Of AVSBench, in each of which its baseline is trained otherwise."""
 
 Terms = TypeVar("Terms")
 
@@ -66,6 +71,39 @@ class AVSBenchObjective(nn.Module):
         self.matching_weight = matching_weight
         self.matching = AudioVisualMatching() if matching is None else matching
         self.segmentation = BinaryCrossEntropy() if segmentation is None else segmentation
+
+    @classmethod
+    def published(
+        cls,
+        setting: str,
+        *,
+        matching_weight: float | None = None,
+        segmentation: SegmentationLoss | None = None,
+    ) -> Self:
+        """Return what the published script of a setting minimises; each has a matching loss of its own.
+
+        Args:
+            setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
+            matching_weight: lambda; None for the published one, 0.5, and 0 in S4.
+            segmentation: None for the published one, the cross-entropy, binary or over classes.
+        """
+        check_one_of("setting", setting, AVSBENCH_SETTINGS)
+        matching = {
+            "s4": AudioVisualMatching(
+                foreground="probabilities",
+                threshold=True,
+                normalize=True,
+                distance="cosine",
+                reduction="mean",
+            ),
+            "ms3": AudioVisualMatching(),
+            "avss": AudioVisualMatching(foreground="argmax", reduction="mean"),
+        }
+        if matching_weight is None:
+            matching_weight = 0.0 if setting == "s4" else 0.5
+        if segmentation is None and setting == "avss":
+            segmentation = CrossEntropy()
+        return cls(matching_weight=matching_weight, matching=matching[setting], segmentation=segmentation)
 
     def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
         """Return ``"loss"`` and its terms, ``"segmentation"`` and ``"matching"``.

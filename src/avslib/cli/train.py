@@ -1,0 +1,196 @@
+"""The command that trains a model on a dataset."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avslib.cli._parser import Commands
+from avslib.cli._sources import add_dataset, check_classes, open_clips
+
+if TYPE_CHECKING:
+    from avslib.models import AVSModel
+    from avslib.training import Splits
+
+EPOCHS = {"s4": 15, "ms3": 30, "avss": 60, "folder": 30}
+"""As published for AVSBench; a folder of one's own is taken for MS3."""
+
+
+def add_train(commands: Commands) -> None:
+    """Add ``avslib train``."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model on a dataset, test it, and draw what it does",
+        description="Train a model with the objective and the schedule that its authors published. The "
+        "validation clips choose the epoch that is kept; the test clips are met once, with the true sound, "
+        "with silence and with another clip's. Writes OUT/model, which every other command takes as --model, "
+        "scores, curves and pictures.",
+        allow_abbrev=False,
+    )
+    add_dataset(parser, settings=tuple(EPOCHS))
+    parser.add_argument("out", type=Path, help="run folder to write, made where there is none")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        metavar="T",
+        help="of each clip: longer ones are cut, shorter ones padded (default: their own length)",
+    )
+
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model", required=True, help="a name that `avslib models` lists, or a saved model to go on with"
+    )
+    model.add_argument(
+        "--set",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of its constructor, such as latent_dim=16 or window=1; may be repeated",
+    )
+    model.add_argument("--model-class", help="of a saved model, where its folder does not say")
+    model.add_argument("--visual-weights", type=Path, metavar="FILE", help="the backbone's, in timm's naming")
+    model.add_argument(
+        "--vggish-weights", type=Path, metavar="FILE", help="VGGish's, in torchvggish's naming"
+    )
+
+    schedule = parser.add_argument_group("schedule")
+    schedule.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help=f"default: {', '.join(f'{n} ({s})' for s, n in EPOCHS.items())}",
+    )
+    schedule.add_argument(
+        "--learning-rate", type=float, default=1e-4, metavar="LR", help="of Adam (default: 0.0001)"
+    )
+    schedule.add_argument(
+        "--anneal", action="store_true", help="let it rise in the first twentieth of the steps and then fall"
+    )
+    schedule.add_argument("--seed", type=int, default=0, help="of weights, order and noise (default: 0)")
+    schedule.add_argument(
+        "--num-samples",
+        type=int,
+        default=8,
+        metavar="S",
+        help="a frame in the test, if stochastic (default: 8)",
+    )
+    parser.set_defaults(run=_train)
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    from accelerate.utils import set_seed
+
+    from avslib.training import format_result, published_objective, train_and_test
+    from avslib.training.checkpoint import load_initial_weights
+    from avslib.training.provenance import describe_data
+    from avslib.training.run_folder import new_accelerator
+
+    started = time.monotonic()
+    accelerator = new_accelerator()
+    _check_out(parsed)
+    accelerator.wait_for_everyone()
+    data = _open_data(parsed)
+    set_seed(parsed.seed)
+    model, is_new = _build_model(parsed)
+    check_classes(model, data.train)
+    setting = parsed.setting if parsed.setting != "folder" else "ms3"
+    objective = published_objective(model, setting)
+    load_initial_weights(
+        model,
+        visual=parsed.visual_weights,
+        vggish=parsed.vggish_weights,
+        expected=is_new and not parsed.resume,
+    )
+    result = train_and_test(
+        model,
+        objective,
+        data,
+        parsed.out,
+        epochs=EPOCHS[parsed.setting] if parsed.epochs is None else parsed.epochs,
+        data_name=f"{parsed.setting.upper()}, {parsed.root.resolve().name}",
+        batch_size=parsed.batch_size,
+        learning_rate=parsed.learning_rate,
+        anneal=parsed.anneal,
+        num_workers=parsed.workers,
+        num_samples=parsed.num_samples if model.stochastic else 1,
+        seed=parsed.seed,
+        resume=parsed.resume,
+        config={
+            "arguments": {key: str(x) for key, x in vars(parsed).items() if x is not None and key != "run"},
+            "data": {split: describe_data(clips) for split, clips in data._asdict().items()},
+        },
+        accelerator=accelerator,
+        started=started,
+    )
+    if result is not None:
+        print("\n" + format_result(result))
+    return 0
+
+
+def _check_out(parsed: argparse.Namespace) -> None:
+    if not parsed.resume and (parsed.out / "config.json").exists():
+        raise FileExistsError(f"{parsed.out}: holds a run already; --resume goes on with it")
+
+
+def _open_data(parsed: argparse.Namespace) -> Splits:
+    """Open all splits.
+
+    Raises:
+        ValueError: if their clips cannot share a batch, or some that score the model have no masks.
+    """
+    from avslib.training import Splits
+
+    if parsed.size is None:
+        raise ValueError("--size: expected one size for all frames, got 'own'")
+    options = {} if parsed.seconds is None else {"seconds": parsed.seconds}
+    data = Splits(*(open_clips(parsed, split, **options) for split in Splits._fields))
+    for split, clips in data._asdict().items():
+        seconds = {len(files.frames) for files in clips.clips}
+        if clips.seconds is None and len(seconds) > 1:
+            raise ValueError(
+                f"--seconds: expected a length for all clips, those of {split!r} have {min(seconds)} to "
+                f"{max(seconds)} s and cannot share a batch"
+            )
+        without = [files.id for files in clips.clips if not any(files.masks)]
+        if without and (split != "train" or len(without) == len(clips)):
+            raise ValueError(
+                f"split {split!r}: expected masks, {len(without)} of {len(clips)} clips have none, such as "
+                f"{without[0]!r}"
+            )
+    return data
+
+
+def _build_model(parsed: argparse.Namespace) -> tuple[AVSModel, bool]:
+    """Return the model, and whether it is a new one, with random weights."""
+    from avslib.models import C3N, create_model
+    from avslib.models.saved import load_model
+
+    if "/" in parsed.model or Path(parsed.model).is_dir():
+        if parsed.set:
+            raise ValueError("--set: of a new model alone, got it with a saved one")
+        return load_model(parsed.model, model_class=parsed.model_class).train(), False
+    try:
+        model = create_model(parsed.model, **dict(parsed.set))
+    except TypeError as error:
+        raise ValueError(f"--set: {error}") from error
+    if isinstance(model, C3N):
+        raise ValueError(
+            "--model: a new C3N knows no classes; examples/c3n.py puts its classifiers together, and a model "
+            "that it saved can be gone on with"
+        )
+    return model, True
+
+
+def _assignment(word: str) -> tuple[str, Any]:
+    name, equals, value = word.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {word!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value

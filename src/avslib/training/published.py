@@ -1,0 +1,54 @@
+"""A model and a setting -> what its authors minimise."""
+
+from __future__ import annotations
+
+from avslib._checks import check_one_of
+from avslib.losses import CrossEntropy
+from avslib.models import C3N, ECMVAE, AudioBlind, AVSBenchBaseline, AVSModel, CVAESegmenter, DiffusionAVS
+from avslib.training.objectives import (
+    AVSBENCH_SETTINGS,
+    AVSBenchObjective,
+    C3NObjective,
+    CVAEObjective,
+    DiffusionAVSObjective,
+    ECMVAEObjective,
+    SegmentationObjective,
+)
+from avslib.training.trainer import Objective
+
+
+def published_objective(model: AVSModel, setting: str = "ms3") -> Objective:
+    """Return what the authors of a model minimise.
+
+    Args:
+        model: one of ours; for an audio-blind one, the cross-entropy alone.
+        setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
+
+    Raises:
+        ValueError: if the model does not have the setting's masks, binary ones or in AVSS classes, or its
+            authors have no objective for classes.
+
+    Example:
+        >>> from avslib.models import create_model
+        >>> published_objective(create_model("cvae.small")).kl_weight
+        0.01
+    """
+    check_one_of("setting", setting, AVSBENCH_SETTINGS)
+    of_classes = setting == "avss"
+    if of_classes != (model.num_classes > 1):
+        expected = "more than one class" if of_classes else "one class"
+        raise ValueError(f"model: expected {expected} in {setting!r}, got num_classes={model.num_classes}")
+    match model:
+        case AVSBenchBaseline():
+            return AVSBenchObjective.published(setting)
+        case AudioBlind():
+            return SegmentationObjective(CrossEntropy() if of_classes else None)
+        case DiffusionAVS() if not of_classes:
+            return DiffusionAVSObjective()
+        case CVAESegmenter() if not of_classes:
+            return CVAEObjective()
+        case ECMVAE() if not of_classes:
+            return ECMVAEObjective()
+        case C3N() if not of_classes:
+            return C3NObjective()
+    raise ValueError(f"model: no objective of {type(model).__name__} in {setting!r} was published")

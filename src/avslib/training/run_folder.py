@@ -1,0 +1,215 @@
+"""A model, an objective and the splits of a dataset -> a run folder with weights, scores and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from avslib._checks import check_positive
+from avslib._version import __version__
+from avslib.data import ClipDataset, ClipReader, SilentSound, SwappedSound
+from avslib.models import AVSModel
+from avslib.training.evaluation import evaluate
+from avslib.training.figures import plot_history, plot_predictions
+from avslib.training.optim import warmup_cosine
+from avslib.training.prediction import num_classes
+from avslib.training.trainer import Objective, fit
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Scores: TypeAlias = dict[str, float]
+_Model = TypeVar("_Model", bound=AVSModel)
+
+
+class Splits(NamedTuple):
+    """The clips of one setting."""
+
+    train: ClipReader
+    val: ClipReader
+    test: ClipReader
+
+
+class Result(NamedTuple):
+    """What an experiment found."""
+
+    folder: Path
+    """The run folder."""
+    table: dict[str, Scores]
+    """Scores on the test split, by row."""
+    numbers: dict[str, float]
+    """What else was measured there."""
+    seconds: float
+    """How long it took, data included."""
+
+
+def new_accelerator() -> Accelerator:
+    """Return what a run is trained on: an accelerator if there is one, and all processes that there are.
+
+    It also makes the CPU take denormal numbers for 0.
+    """
+    from accelerate import Accelerator
+
+    torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
+    # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
+    return Accelerator(cpu=not torch.accelerator.is_available(), step_scheduler_with_optimizer=False)
+
+
+def train_and_test(
+    model: _Model,
+    objective: Objective,
+    data: Splits,
+    folder: Path,
+    *,
+    epochs: int,
+    data_name: str,
+    batch_size: int = 4,
+    learning_rate: float = 1e-4,
+    anneal: bool = False,
+    num_workers: int = 0,
+    num_samples: int = 1,
+    seed: int = 0,
+    resume: bool = False,
+    rows: Mapping[str, Callable[[_Model, ClipDataset], Scores]] | None = None,
+    numbers: Callable[[_Model, ClipDataset], Mapping[str, float]] | None = None,
+    config: Mapping[str, Any] | None = None,
+    accelerator: Accelerator | None = None,
+    started: float | None = None,
+) -> Result | None:
+    """Train a model, evaluate it, with what it should need taken away too, and draw what it does.
+
+    The run folder gets ``config.json``, ``metrics.json``, ``curves.png``, ``predictions.png``, what
+    :func:`~avslib.training.fit` writes, and the folder ``model`` for ``from_pretrained``.
+
+    Args:
+        model: any of ours.
+        objective: its output and a clip to named loss terms.
+        data: the clips; those of ``val`` choose the epoch that is kept, those of ``test`` are met once.
+        folder: the run folder, made where there is none.
+        epochs: passes over the training clips.
+        data_name: what the model card calls the clips.
+        batch_size: clips a batch, in each process.
+        learning_rate: of Adam; its peak if it is annealed.
+        anneal: whether the learning rate rises in the first twentieth of the steps and then falls to 0.
+        num_workers: loader processes.
+        num_samples: samples a frame in the test, of a stochastic model.
+        seed: of the order of the clips and of the noise, in each process its own.
+        resume: go on from the run folder's checkpoint.
+        rows: further rows of the table: scores of the trained model on the test split. As under several
+            processes every one calls them, they may be :func:`~avslib.training.evaluate`.
+        numbers: what else to measure there, by name; called alike.
+        config: what else ``config.json`` should tell.
+        accelerator: None for that of :func:`new_accelerator`.
+        started: when the work began, by ``time.monotonic``; None for now.
+
+    Returns:
+        What was found; None in all processes but the first.
+
+    Raises:
+        ValueError: if a number is not above 0.
+    """
+    from accelerate.utils import set_seed
+
+    for name, number in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
+        check_positive(name, number)
+    started = time.monotonic() if started is None else started
+    accelerator = new_accelerator() if accelerator is None else accelerator
+    set_seed(seed, device_specific=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        versions = {"avslib": __version__, "torch": torch.__version__, "model": type(model).__name__}
+        _write_json(folder / "config.json", {**versions, **(config or {})})
+    loader = DataLoader(
+        data.train,
+        batch_size,
+        shuffle=True,
+        drop_last=len(data.train) >= batch_size,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    optimizer = torch.optim.Adam(trained, learning_rate, fused=True)
+    steps = epochs * math.ceil(len(loader) / accelerator.num_processes)
+    history = fit(
+        model,
+        objective,
+        loader,
+        optimizer,
+        epochs=epochs,
+        run_dir=folder,
+        lr_scheduler=warmup_cosine(optimizer, steps=steps, warmup_steps=steps // 20) if anneal else None,
+        validate=lambda network: evaluate(network, data.val)["miou"],
+        accelerator=accelerator,
+        resume=resume,
+    )
+    trained_s = time.monotonic() - started
+
+    table = {
+        "true sound": evaluate(model, data.test, num_samples=num_samples),
+        "silence": evaluate(model, SilentSound(data.test), num_samples=num_samples),
+        "another clip's sound": evaluate(model, SwappedSound(data.test), num_samples=num_samples),
+    }
+    table |= {row: score(model, data.test) for row, score in (rows or {}).items()}
+    measured = {} if numbers is None else dict(numbers(model, data.test))
+    if not accelerator.is_main_process:
+        return None
+    size = " x ".join(map(str, data.train.size or ("their own size",)))
+    protocol = "avsbench" if num_classes(data.test) == 1 else "avsbench_semantic"
+    model.save_pretrained(
+        folder / "model",
+        model_card_kwargs={
+            "data": f"{data_name}: {len(data.train)} to train, {len(data.test)} to test, {size}.",
+            "protocol": f"`{protocol}`, one clip a batch.",
+            "numbers": {
+                f"{key}, {row}": f"{x:.3f}" for row, scores in table.items() for key, x in scores.items()
+            }
+            | {key: f"{x:.3f}" for key, x in measured.items()},
+        },
+    )
+    plot_history(history, folder / "curves.png")
+    plot_predictions(model, data.test, folder / "predictions.png", indices=range(min(3, len(data.test))))
+    result = Result(folder, table, measured, time.monotonic() - started)
+    _write_json(
+        folder / "metrics.json",
+        {
+            "test": table,
+            **measured,
+            "best epoch": max(history, key=lambda record: record["validation"])["epoch"],
+            "history": history,
+            "seconds": {"data and training": trained_s, "all": result.seconds},
+        },
+    )
+    return result
+
+
+def format_result(result: Result) -> str:
+    """Return the table of a result, as text of a fixed width.
+
+    Example:
+        >>> table = {"true sound": {"miou": 0.6, "f_score": 0.79}, "audio-blind ceiling": {"miou": 0.46}}
+        >>> print(format_result(Result(Path("runs/demo"), table, {"std of z0": 1.1}, 490.2)))
+        test split                  mIoU       F
+        true sound                 0.600   0.790
+        audio-blind ceiling        0.460
+        std of z0                  1.100
+        <BLANKLINE>
+        490 s; the model, its scores and its pictures are in runs/demo/
+    """
+    lines = [f"{'test split':24}{'mIoU':>8}{'F':>8}"]
+    for row, scores in result.table.items():
+        f_score = f"{scores['f_score']:8.3f}" if "f_score" in scores else ""
+        lines.append(f"{row:24}{scores['miou']:8.3f}{f_score}")
+    lines += [f"{row:24}{number:8.3f}" for row, number in result.numbers.items()]
+    done = f"{result.seconds:.0f} s; the model, its scores and its pictures are in {result.folder}/"
+    return "\n".join([*lines, "", done])
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(record, indent=2), encoding="utf-8")
