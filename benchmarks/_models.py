@@ -13,31 +13,10 @@ from torch import nn
 
 from avslib.clip import Clip
 from avslib.fusion import TPAVI
-from avslib.losses import CrossEntropy
 from avslib.models import C3N, AVSModel, create_model, list_models
-from avslib.training import (
-    AVSBenchObjective,
-    C3NObjective,
-    CVAEObjective,
-    DiffusionAVSObjective,
-    ECMVAEObjective,
-    SegmentationObjective,
-)
 
 DENSE = "dense"
 """The way that the others are compared with."""
-
-OBJECTIVES: dict[str, nn.Module] = {
-    "audio_blind": SegmentationObjective(),
-    "audio_blind_temporal": SegmentationObjective(),
-    "avsbench": AVSBenchObjective(),
-    "avsbench_semantic": AVSBenchObjective(matching_weight=0, segmentation=CrossEntropy()),
-    "c3n": C3NObjective(),
-    "cvae": CVAEObjective(),
-    "diffusion_avs": DiffusionAVSObjective(),
-    "ecmvae": ECMVAEObjective(),
-}
-"""By the first half of a preset's name."""
 
 
 def find(patterns: list[str]) -> list[str]:

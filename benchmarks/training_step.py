@@ -18,7 +18,6 @@ import torch
 from _measure import LiveBytes, Run, make_parser, peak_bytes, set_up, time_in_turn, write
 from _models import (
     DENSE,
-    OBJECTIVES,
     build,
     compiler_problem,
     find,
@@ -34,6 +33,7 @@ from torch.optim import Adam, Optimizer
 
 from avslib.clip import Clip
 from avslib.models import AVSModel
+from avslib.training import published_objective
 
 WAYS = {
     "cpu": (DENSE, "avslib"),
@@ -188,7 +188,7 @@ def main() -> None:
         print(f"{name}: ms p50 (p10 to p90), times faster, clips/s, MB")
         model = make_model(name, device)
         clip = make_clip(model, batch=arguments.batch, **size, device=device)
-        objective = OBJECTIVES[name.split(".")[0]]
+        objective = published_objective(model)
         measured, problem = measure(model, objective, clip, arguments.ways, device=device, **turns)
         for row in measured:
             show(row)
@@ -201,7 +201,7 @@ def main() -> None:
     for name in find(arguments.count):
         model = make_model(name, torch.device("cpu"))
         clip = make_clip(model, batch=arguments.count_batch, **size, device=torch.device("cpu"))
-        objective = OBJECTIVES[name.split(".")[0]]
+        objective = published_objective(model)
         weighed = {way: count(build(model, way), objective, clip) for way in COUNTED_WAYS}
         for way, size_of_step in weighed.items():
             row = {"implementation": way, "bytes": size_of_step, "times dense": size_of_step / weighed[DENSE]}

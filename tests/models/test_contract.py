@@ -13,27 +13,9 @@ from torch import Tensor, nn
 
 from avslib.clip import Clip
 from avslib.fusion import channel_spatial_attention, consensus
-from avslib.losses import CrossEntropy
 from avslib.models import C3N, ECMVAE, AVSModel, create_model, list_models
-from avslib.training import (
-    AVSBenchObjective,
-    C3NObjective,
-    CVAEObjective,
-    DiffusionAVSObjective,
-    ECMVAEObjective,
-    SegmentationObjective,
-)
+from avslib.training import published_objective
 
-OBJECTIVES = {
-    "audio_blind": SegmentationObjective(),
-    "audio_blind_temporal": SegmentationObjective(),
-    "avsbench": AVSBenchObjective(),
-    "avsbench_semantic": AVSBenchObjective(matching_weight=0, segmentation=CrossEntropy()),
-    "c3n": C3NObjective(),
-    "cvae": CVAEObjective(),
-    "diffusion_avs": DiffusionAVSObjective(),
-    "ecmvae": ECMVAEObjective(),
-}
 UNTRAINED = {"c3n": ("audio_classifier.", "visual_encoder.backbone.head.")}
 """Parts that no loss reaches: C3N's classifiers only point out channels."""
 
@@ -176,7 +158,7 @@ def test_embedded_sound_gives_the_gradients_of_a_frozen_encoder(name: str) -> No
         if embed:
             clip = clip._replace(log_mel=model.audio_encoder(clip.log_mel))
         torch.manual_seed(0)
-        OBJECTIVES[name.split(".")[0]](model(*clip[:5]), clip)["loss"].backward()
+        published_objective(model)(model(*clip[:5]), clip)["loss"].backward()
         gradients.append({key: each.grad for key, each in model.named_parameters() if each.grad is not None})
     without, having = gradients
     assert without
@@ -209,7 +191,7 @@ def test_training_reaches_every_parameter_that_should_learn_and_no_other(name: s
     clip = make_clip(model)
     model.train()
     output = model(clip.frames, clip.log_mel, clip.masks, clip.labelled, clip.valid)
-    terms = OBJECTIVES[name.split(".")[0]](output, clip)
+    terms = published_objective(model)(output, clip)
     assert terms["loss"].isfinite()
     terms["loss"].backward()
     untrained = UNTRAINED.get(name.split(".")[0], ())
@@ -234,7 +216,7 @@ def test_masks_of_unlabelled_frames_are_not_read(name: str) -> None:
         torch.manual_seed(0)
         output = model(*clip[:5])
         torch.manual_seed(0)
-        losses.append(OBJECTIVES[name.split(".")[0]](output, clip)["loss"])
+        losses.append(published_objective(model)(output, clip)["loss"])
     assert torch.equal(*losses)
 
 

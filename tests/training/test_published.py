@@ -51,7 +51,7 @@ def test_the_objective_of_classes_takes_what_its_model_gives() -> None:
     masks = torch.randint(0, 71, (2, 5, 32, 32))
     clip = Clip(torch.randn(2, 5, 3, 32, 32), torch.randn(2, 5, 1, 96, 64), masks, every, every, ["a", "b"])
     output = model(*clip[:5])
-    terms = published_objective(model, "avss")(output, clip)
+    terms = published_objective(model)(output, clip)
     assert terms["segmentation"] == CrossEntropy()(output.logits, masks, every)
     assert terms["loss"] == terms["segmentation"] + 0.5 * terms["matching"]
     blind = published_objective(create_model("audio_blind.small", num_classes=71), "avss")
@@ -62,7 +62,7 @@ def test_models_and_settings_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="model: expected more than one class in 'avss', got num_classes=1"):
         published_objective(create_model("avsbench.small"), "avss")
     with pytest.raises(ValueError, match="model: expected one class in 'ms3', got num_classes=71"):
-        published_objective(create_model("avsbench_semantic.small"))
+        published_objective(create_model("avsbench_semantic.small"), "ms3")
     with pytest.raises(ValueError, match="model: no objective of DiffusionAVS in 'avss' was published"):
         published_objective(create_model("diffusion_avs.small", num_classes=71), "avss")
     with pytest.raises(ValueError, match="setting: expected one of 's4', 'ms3', 'avss', got 'v2'"):

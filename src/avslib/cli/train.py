@@ -98,8 +98,7 @@ def _train(parsed: argparse.Namespace) -> int:
     set_seed(parsed.seed)
     model, is_new = _build_model(parsed)
     check_classes(model, data.train)
-    setting = parsed.setting if parsed.setting != "folder" else "ms3"
-    objective = published_objective(model, setting)
+    objective = published_objective(model, None if parsed.setting == "folder" else parsed.setting)
     load_initial_weights(
         model,
         visual=parsed.visual_weights,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from avslib._checks import check_one_of
 from avslib.losses import CrossEntropy
 from avslib.models import C3N, ECMVAE, AudioBlind, AVSBenchBaseline, AVSModel, CVAESegmenter, DiffusionAVS
@@ -14,15 +16,18 @@ from avslib.training.objectives import (
     ECMVAEObjective,
     SegmentationObjective,
 )
-from avslib.training.trainer import Objective
 
 
-def published_objective(model: AVSModel, setting: str = "ms3") -> Objective:
+def published_objective(model: AVSModel, setting: str | None = None) -> nn.Module:
     """Return what the authors of a model minimise.
 
     Args:
         model: one of ours; for an audio-blind one, the cross-entropy alone.
-        setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
+        setting: ``"s4"``, ``"ms3"`` or ``"avss"``; None for ``"avss"`` if it is a model of classes, and else
+            for ``"ms3"``.
+
+    Returns:
+        The model's output and a clip to named loss terms, of which ``"loss"`` is minimised.
 
     Raises:
         ValueError: if the model does not have the setting's masks, binary ones or in AVSS classes, or its
@@ -33,6 +38,7 @@ def published_objective(model: AVSModel, setting: str = "ms3") -> Objective:
         >>> published_objective(create_model("cvae.small")).kl_weight
         0.01
     """
+    setting = setting or ("ms3" if model.num_classes == 1 else "avss")
     check_one_of("setting", setting, AVSBENCH_SETTINGS)
     of_classes = setting == "avss"
     if of_classes != (model.num_classes > 1):
