@@ -11,8 +11,10 @@ from _paper_claims import TABLES_OF_PAPER
 from _paper_results import MIOU, TRUE, Report, Study
 from _paper_rows import ROWS, TABLES
 from _paper_statistics import interval
-from _paper_writing import hours, many, minutes, named, span, table
+from _paper_writing import hours, many, minutes, named, span, spread, table
 
+STILL_LEARNING = 0.05
+"""More mIoU than this in the last epoch is too much to call a row trained."""
 SEEDS = 3
 """How many every row should have at least."""
 
@@ -48,15 +50,38 @@ def cost(study: Study) -> str:
                 named(study, row),
                 f"{reports[0]['parameters'] / 1e6:.2f} M",
                 ", ".join(map(str, best)),
+                spread([late_gain(report) for report in reports], MIOU, signed=True),
                 *(_mean_minutes(reports, part) for part in ("training", "all", "of CPU")),
             ]
         )
-    header = ("row", "trainable parameters", "epoch chosen, by seed", "training", "with the test", "CPU time")
+    header = ["row", "trainable parameters", "epoch chosen, by seed", "gained in the last epoch"]
+    header += ["training", "with the test", "CPU time"]
     every = list(study.reports())
     wall, processor = (sum(report["seconds"].get(part, 0) for report in every) for part in ("all", "of CPU"))
     return (
         f"{table(header, lines)}\n\n{many(len(every), 'run')}: {hours(wall)}, each run counted from its "
         f"start to its end, and {hours(processor)} of CPU time."
+    )
+
+
+def late_gain(report: Report) -> float:
+    """Return what the last epoch added to the mIoU on the validation clips."""
+    before, last = [0.0, *(record["validation"] for record in report["history"])][-2:]
+    return float(last - before)
+
+
+def unfinished(study: Study) -> str:
+    """Name the rows that were still learning fast when their training ended; nothing if none was."""
+    gains = {row: fmean(map(late_gain, seeds.values())) for row, seeds in study.runs.items()}
+    rows = ", ".join(
+        f"`{row}` ({MIOU.write_signed(gain)})" for row, gain in gains.items() if gain > STILL_LEARNING
+    )
+    return (
+        "Still learning fast when the training ended, by the mIoU that the last epoch added on the "
+        f"validation clips: {rows}. What is found of such a row is how far it comes in so short a training, "
+        "not how far it could come."
+        if rows
+        else ""
     )
 
 

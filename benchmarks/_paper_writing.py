@@ -10,12 +10,12 @@ from _paper_results import MIOU, Measure, Study
 from _paper_statistics import Comparison
 
 
-def for_each(studies: Sequence[Study], write: Callable[[Study], str]) -> str:
-    """Write what every study has to say, under its name if there are several; say so if none has anything."""
+def for_each(studies: Sequence[Study], write: Callable[[Study], str], *, none: str = "Not run yet.") -> str:
+    """Write what every study has to say, under its name if there are several; else ``none``."""
     if len(studies) == 1:
-        return write(studies[0]) or "Not run yet."
+        return write(studies[0]) or none
     parts = [(study, write(study)) for study in studies]
-    return "\n\n".join(f"**{study.title}**\n\n{part}" for study, part in parts if part) or "Not run yet."
+    return "\n\n".join(f"**{study.title}**\n\n{part}" for study, part in parts if part) or none
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from _paper_claims import TABLES_OF_PAPER
 from _paper_controls import COLLAPSED, DIVERGED, information, latents, samplers, sounds, trained
-from _paper_costs import commands, cost, origin, repeated, without
+from _paper_costs import commands, cost, origin, repeated, unfinished, without
 from _paper_diagnosis import diagnosis
 from _paper_figures import draw_claims, draw_information, draw_rows, draw_validation
 from _paper_results import Study, read
@@ -77,6 +77,9 @@ def write(results: Path, docs: Path) -> None:
             "claims-by-second",
             "The same picture of the rows in which every second has its own sound",
             lambda study: draw_claims(study, by_second[study.title]),
+        ),
+        unfinished=for_each(
+            studies, unfinished, none="No row was still learning fast when the training ended."
         ),
         level=f"{LEVEL:.0%}",
         replicates=f"{REPLICATES:,}",
