@@ -128,7 +128,8 @@ def structure_loss(
         tensor(1.6912)
     """
     scores, truth = binary_frames(logits, masks, labelled)
-    surroundings = F.avg_pool2d(truth[:, None], 31, stride=1, padding=15).squeeze(1)
+    surroundings = F.avg_pool2d(truth[:, None], (31, 1), stride=1, padding=(15, 0))
+    surroundings = F.avg_pool2d(surroundings, (1, 31), stride=1, padding=(0, 15)).squeeze(1)
     weights = 1 + 5 * (surroundings - truth).abs()
     smooth = truth * 0.999 + 0.0005
     cross_entropy = F.binary_cross_entropy_with_logits(
