@@ -134,7 +134,7 @@ def test_the_papers_recipe_asks_for_the_real_set(tmp_path: Path) -> None:
 def test_a_wrong_root_ends_with_what_to_do(tmp_path: Path) -> None:
     result = run(tmp_path, "diffusion_avs", "--preset", "paper-r50", "--data-root", "nowhere")
     assert result.returncode != 0
-    assert "no such table; root must be the folder that holds 'Multi-sources'" in result.stderr
+    assert "no such table; root must be the folder into which the dataset was unpacked" in result.stderr
 
 
 @slow
