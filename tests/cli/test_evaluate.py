@@ -110,7 +110,7 @@ def test_under_silence_false_positives_count(
         (["s4", "ROOT", "--model", "nothing"], "nothing: no such folder, and no name of a repository"),
         (["s4", "ROOT", "--model", "x", "--compare", "gone.json"], "gone.json: not there"),
         (["s4", "ROOT", "--predictions", ".", "--heard", "other"], "--heard, --save-predictions: of --model"),
-        (["s4", "ROOT", "--split", "val", "--model", "x"], "split: no clip of "),
+        (["s4", "ROOT", "--split", "val", "--predictions", "."], "split: no clip of "),
     ],
 )
 def test_mistakes_end_with_a_line_and_status_1(

@@ -12,9 +12,10 @@ from avslib.training import listen
 def test_the_table_is_what_listen_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_avsbench(tmp_path / "set", setting="s4", clips={"test": 3}, size=32, videos=False)
     model = create_model("audio_blind.small").eval()
+    model.frame_size = (32, 32)
     model.save_pretrained(tmp_path / "model")
     capsys.readouterr()  # the hub's mixin prints
-    command = ["listen", "s4", str(tmp_path / "set"), "--model", str(tmp_path / "model"), "--size", "32"]
+    command = ["listen", "s4", str(tmp_path / "set"), "--model", str(tmp_path / "model")]
     assert main([*command, "--sound", "wav", "--json", str(tmp_path / "numbers.json")]) == 0
     printed = capsys.readouterr().out
     numbers = json.loads((tmp_path / "numbers.json").read_text())

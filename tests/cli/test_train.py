@@ -68,6 +68,7 @@ def test_a_trained_model_gives_its_numbers_again(root: Path, capsys: pytest.Capt
     assert list(table) == ["true sound", "silence", "another clip's sound"]
     assert all(row in captured.out for row in table)
     clips = AVSBenchMS3(root, "test", size=(48, 48))
+    assert model.frame_size == (48, 48)
     assert evaluate(model, clips, num_samples=2) == pytest.approx(table["true sound"])
     config = json.loads(Path("run/config.json").read_text())
     assert config["arguments"]["model"] == "diffusion_avs.small"

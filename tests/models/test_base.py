@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def test_missing_weights_are_an_error(model: AVSModel, tmp_path: Path) -> None:
     save_file(stored, tmp_path / "model.safetensors")
     with pytest.raises(RuntimeError, match=r"decoder\.reduce\.bias"):
         type(model).from_pretrained(tmp_path)
+
+
+def test_a_folder_without_a_frame_size_is_one_of_the_published_size(model: AVSModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for told, expected in ((None, (224, 224)), ([64, 96], (64, 96))):
+        changed = (
+            {**config, "frame_size": told} if told else {k: config[k] for k in config if k != "frame_size"}
+        )
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        assert type(model).from_pretrained(tmp_path).frame_size == expected
+    for told in (64, [64], [64, "96"], "ab"):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "frame_size": told}))
+        with pytest.raises(
+            ValueError, match=r"frame_size: expected height and width in config\.json, px, got"
+        ):
+            type(model).from_pretrained(tmp_path)
 
 
 def test_a_model_without_a_segment_is_no_model() -> None:

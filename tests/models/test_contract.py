@@ -229,10 +229,12 @@ def test_weights_make_the_model(name: str, model: AVSModel) -> None:
 
 def test_a_saved_model_is_the_same_model(model: AVSModel, tmp_path: Path) -> None:
     numbers = {"mIoU": 0.123}
+    model.frame_size = (96, 64)
     model.save_pretrained(
         tmp_path, model_card_kwargs={"data": "MS3", "protocol": "avsbench", "numbers": numbers}
     )
     loaded = type(model).from_pretrained(tmp_path).eval()
+    assert loaded.frame_size == (96, 64)
     clip = make_clip(model, t=1)
     assert torch.equal(predict(loaded, clip), predict(model, clip))
     card = (tmp_path / "README.md").read_text()

@@ -98,10 +98,12 @@ def test_a_mask_is_tinted_and_its_edge_drawn_and_nothing_else_touched() -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long_film(tmp_path / "a.mp4", 2)
-    create_model("diffusion_avs.small").save_pretrained(tmp_path / "model")
+    saved = create_model("diffusion_avs.small")
+    saved.frame_size = (32, 32)
+    saved.save_pretrained(tmp_path / "model")
     capsys.readouterr()
     film, out, model = (str(tmp_path / name) for name in ("a.mp4", "out", "model"))
-    command = ["segment", film, out, "--model", model, "--size", "32"]
+    command = ["segment", film, out, "--model", model]
     assert main([*command, "--num-samples", "2", "--device", "cpu"]) == 0
     assert "out: 2 masks" in capsys.readouterr().out
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}

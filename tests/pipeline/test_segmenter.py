@@ -144,6 +144,14 @@ def test_pictures_are_read_window_by_window(tmp_path: Path, monkeypatch: pytest.
     assert len(read) == 10
 
 
+def test_frames_have_the_size_that_the_model_was_trained_with() -> None:
+    recorder = Recorder()
+    assert VideoSegmenter(recorder).size == (224, 224)
+    recorder.frame_size = (64, 96)
+    assert VideoSegmenter(recorder).size == (64, 96)
+    assert VideoSegmenter(recorder, size=(32, 32)).size == (32, 32)
+
+
 def test_a_stochastic_model_is_seeded_and_unsure(tmp_path: Path) -> None:
     path = long_film(tmp_path / "a.mp4", 6)
     torch.manual_seed(0)

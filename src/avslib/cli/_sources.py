@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from avslib.data import ClipReader
     from avslib.models import AVSModel
 
+OWN = "own"
+"""In the place of a size: that of the files."""
+
 
 def add_clips(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
     """Add the arguments that say which clips of a dataset are read."""
@@ -23,7 +26,9 @@ def add_dataset(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -
     """Add the arguments that say where a dataset is and how it is read."""
     parser.add_argument("setting", choices=settings, help="which reader the clips have")
     parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
-    parser.add_argument("--size", type=_size, default=(224, 224), help="side in px, or 'own' (default: 224)")
+    parser.add_argument(
+        "--size", type=_size, help="side in px, or 'own' (default: that of the model's training, else 224)"
+    )
     parser.add_argument("--sound", choices=("log_mel", "wav"), help="default: log_mel; of avss, wav")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
     parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
@@ -45,37 +50,42 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
 
 
-def open_clips(parsed: argparse.Namespace, split: str | None = None, **options: Any) -> ClipReader:
-    """Open the clips of a split, of the one that was asked for unless it is given."""
+def open_clips(
+    parsed: argparse.Namespace, model: AVSModel | None = None, split: str | None = None, **options: Any
+) -> ClipReader:
+    """Open the clips, for a model if there is one; of another split than was asked for if it is given.
+
+    Raises:
+        FileNotFoundError: if they are not there.
+        ValueError: if the model has masks of other classes.
+    """
     from avslib.data import READERS
 
     if parsed.sound is not None:
         options["sound"] = parsed.sound
-    return READERS[parsed.setting](parsed.root, split or parsed.split, size=parsed.size, **options)
-
-
-def open_model(parsed: argparse.Namespace, clips: ClipReader) -> AVSModel:
-    """Load the model onto its device.
-
-    Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if it has masks of other classes than the clips.
-    """
-    from avslib.models.saved import load_model
-
-    model = load_model(parsed.model, model_class=parsed.model_class)
-    check_classes(model, clips)
-    return model.to(choose_device(parsed))
-
-
-def check_classes(model: AVSModel, clips: ClipReader) -> None:
-    """Refuse a model that has masks of other classes than the clips."""
-    if model.num_classes != clips.num_classes:
+    if parsed.size is None:
+        options["size"] = (224, 224) if model is None else model.frame_size
+    else:
+        options["size"] = None if parsed.size == OWN else (parsed.size, parsed.size)
+    clips = READERS[parsed.setting](parsed.root, split or parsed.split, **options)
+    if model is not None and model.num_classes != clips.num_classes:
         expected, got = (
             "binary masks" if count == 1 else f"{count} classes"
             for count in (clips.num_classes, model.num_classes)
         )
         raise ValueError(f"--model: expected a model of {expected}, got one of {got}")
+    return clips
+
+
+def open_model(parsed: argparse.Namespace) -> AVSModel:
+    """Load the model onto its device.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    from avslib.models.saved import load_model
+
+    return load_model(parsed.model, model_class=parsed.model_class).to(choose_device(parsed))
 
 
 def choose_device(parsed: argparse.Namespace) -> torch.device | str:
@@ -86,5 +96,5 @@ def choose_device(parsed: argparse.Namespace) -> torch.device | str:
     return parsed.device or accelerator or "cpu"
 
 
-def _size(word: str) -> tuple[int, int] | None:
-    return None if word == "own" else (int(word), int(word))
+def _size(word: str) -> int | str:
+    return word if word == OWN else int(word)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from avslib.data import ClipReader
     from avslib.metrics.report import Prediction
     from avslib.metrics.report_record import Report
+    from avslib.models import AVSModel
     from avslib.training.prediction import Predictions
 
 
@@ -66,8 +67,9 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from avslib.training.provenance import describe_data, describe_run
 
     other = None if parsed.compare is None else Report.load(parsed.compare)  # a mistake shows at once
-    clips = open_clips(parsed)
-    predictions, heard, source = _predict(parsed, clips)
+    model = None if parsed.model is None else open_model(parsed)
+    clips = open_clips(parsed, model)
+    predictions, heard, source = _predict(parsed, model, clips)
     provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *sys.argv[1:]])}
 
     def progress() -> Iterator[Prediction]:
@@ -100,13 +102,15 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _predict(parsed: argparse.Namespace, clips: ClipReader) -> tuple[Predictions, Any, dict[str, Any]]:
+def _predict(
+    parsed: argparse.Namespace, model: AVSModel | None, clips: ClipReader
+) -> tuple[Predictions, Any, dict[str, Any]]:
     """Return the predictions, the clips as they are heard, and where the predictions come from."""
     from avslib.data import SilentSound, SwappedSound
     from avslib.training.folder_predictions import FolderPredictions
     from avslib.training.prediction import ModelPredictions
 
-    if parsed.predictions is not None:
+    if model is None:
         if parsed.heard != "true" or parsed.save_predictions is not None:
             raise ValueError("--heard, --save-predictions: of --model alone, got them with --predictions")
         predictions = FolderPredictions(
@@ -122,7 +126,6 @@ def _predict(parsed: argparse.Namespace, clips: ClipReader) -> tuple[Predictions
 
     from avslib.training.provenance import describe_model
 
-    model = open_model(parsed, clips)
     heard = {"true": lambda x: x, "silence": SilentSound, "other": SwappedSound}[parsed.heard](clips)
     told = describe_model(model)
     if model.stochastic:

@@ -20,7 +20,7 @@ def add_export(commands: Commands) -> None:
     parser.add_argument("model", help="folder that save_pretrained wrote, or repository of the hub")
     parser.add_argument("target", type=Path, help="the file to write, .onnx")
     parser.add_argument("--seconds", type=int, default=5, metavar="T", help="length of a clip (default: 5)")
-    parser.add_argument("--size", type=int, default=224, help="side of a frame in px (default: 224)")
+    parser.add_argument("--size", type=int, help="side of a frame in px (default: as in training)")
     parser.add_argument("--model-class", help="the model's class, where its folder does not say")
     parser.set_defaults(run=_export)
 
@@ -30,7 +30,8 @@ def _export(parsed: argparse.Namespace) -> int:
     from avslib.models.saved import load_model
 
     model = load_model(parsed.model, model_class=parsed.model_class)
-    difference = export_onnx(model, parsed.target, seconds=parsed.seconds, size=(parsed.size, parsed.size))
+    size = model.frame_size if parsed.size is None else (parsed.size, parsed.size)
+    difference = export_onnx(model, parsed.target, seconds=parsed.seconds, size=size)
 
     import onnxruntime
 

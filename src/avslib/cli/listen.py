@@ -28,8 +28,8 @@ def add_listen(commands: Commands) -> None:
 def _listen(parsed: argparse.Namespace) -> int:
     from avslib.training.listening import format_listening, g_measures, listen
 
-    clips = open_clips(parsed)
-    model = open_model(parsed, clips)
+    model = open_model(parsed)
+    clips = open_clips(parsed, model)
     table = listen(
         model,
         clips,

@@ -21,7 +21,7 @@ def add_segment(commands: Commands) -> None:
     parser.add_argument("video", type=Path, help="a file that FFmpeg plays")
     parser.add_argument("out", type=Path, help="folder to write, made where there is none")
     parser.add_argument(
-        "--size", type=int, default=224, metavar="PX", help="side of the frames that it sees (default: 224)"
+        "--size", type=int, metavar="PX", help="side of the frames that it sees (default: as in training)"
     )
     parser.add_argument("--rate", type=int, default=1, metavar="HZ", help="masks a second (default: 1)")
     parser.add_argument(
@@ -44,7 +44,7 @@ def _segment(parsed: argparse.Namespace) -> int:
     model = load_model(parsed.model, model_class=parsed.model_class).to(choose_device(parsed))
     segmenter = VideoSegmenter(
         model,
-        size=(parsed.size, parsed.size),
+        size=None if parsed.size is None else (parsed.size, parsed.size),
         rate=parsed.rate,
         window=parsed.window,
         overlap=parsed.overlap,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import add_dataset, check_classes, open_clips
+from avslib.cli._sources import OWN, add_dataset, open_clips
 
 if TYPE_CHECKING:
     from avslib.models import AVSModel
@@ -94,10 +94,9 @@ def _train(parsed: argparse.Namespace) -> int:
     accelerator = new_accelerator()
     _check_out(parsed)
     accelerator.wait_for_everyone()
-    data = _open_data(parsed)
     set_seed(parsed.seed)
     model, is_new = _build_model(parsed)
-    check_classes(model, data.train)
+    data = _open_data(parsed, model)
     objective = published_objective(model, None if parsed.setting == "folder" else parsed.setting)
     load_initial_weights(
         model,
@@ -136,7 +135,7 @@ def _check_out(parsed: argparse.Namespace) -> None:
         raise FileExistsError(f"{parsed.out}: holds a run already; --resume goes on with it")
 
 
-def _open_data(parsed: argparse.Namespace) -> Splits:
+def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
     """Open all splits.
 
     Raises:
@@ -144,10 +143,10 @@ def _open_data(parsed: argparse.Namespace) -> Splits:
     """
     from avslib.training import Splits
 
-    if parsed.size is None:
+    if parsed.size == OWN:
         raise ValueError("--size: expected one size for all frames, got 'own'")
     options = {} if parsed.seconds is None else {"seconds": parsed.seconds}
-    data = Splits(*(open_clips(parsed, split, **options) for split in Splits._fields))
+    data = Splits(*(open_clips(parsed, model, split, **options) for split in Splits._fields))
     for split, clips in data._asdict().items():
         seconds = {len(files.frames) for files in clips.clips}
         if clips.seconds is None and len(seconds) > 1:

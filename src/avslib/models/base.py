@@ -81,6 +81,9 @@ class AVSModel(
     num_classes: int
     """K, channels of the logits."""
 
+    frame_size: tuple[int, int] = (224, 224)
+    """``(H, W)`` of the frames that it is trained on, px; saved with the model, which takes others too."""
+
     audio_encoder: AudioEncoder | None
 
     def forward(
@@ -179,13 +182,21 @@ class AVSModel(
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write weights and configuration; it names the class, which ``load_model`` looks for."""
+        """Write weights, configuration and frame size; also the class, which ``load_model`` looks for."""
         super()._save_pretrained(save_directory)
         config = cast("dict[str, Any]", self._hub_mixin_config or {})
-        text = json.dumps({**config, "architectures": [type(self).__name__]}, sort_keys=True, indent=2)
+        told = {**config, "architectures": [type(self).__name__], "frame_size": self.frame_size}
+        text = json.dumps(told, sort_keys=True, indent=2)
         (save_directory / "config.json").write_text(text, encoding="utf-8")
 
     @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **arguments: Any) -> Self:
+    def _from_pretrained(
+        cls, *, strict: bool = True, config: dict[str, Any] | None = None, **arguments: Any
+    ) -> Self:
         """Load as the mixin does, but refuse a file in which weights are missing."""
-        return super()._from_pretrained(strict=strict, **arguments)
+        model = super()._from_pretrained(strict=strict, **arguments)
+        size = (config or {}).get("frame_size", cls.frame_size)
+        if not isinstance(size, list | tuple) or [type(side) for side in size] != [int, int]:
+            raise ValueError(f"frame_size: expected height and width in config.json, px, got {size!r}")
+        model.frame_size = (size[0], size[1])
+        return model

@@ -59,7 +59,8 @@ class VideoSegmenter:
 
     Args:
         model: any of ours, on the device that is to be used; it is put into evaluation mode.
-        size: ``(H, W)`` of the frames that the model sees, px, 32 at least.
+        size: ``(H, W)`` of the frames that the model sees, px, 32 at least; None for the model's own,
+            ``model.frame_size``.
         rate: masks a second, a divisor of 100.
         window: seconds that the model sees at once.
         overlap: seconds that neighbouring windows share; there the mean of the probabilities counts.
@@ -86,7 +87,7 @@ class VideoSegmenter:
         self,
         model: AVSModel,
         *,
-        size: tuple[int, int] = (224, 224),
+        size: tuple[int, int] | None = None,
         rate: int = 1,
         window: int = 5,
         overlap: int = 0,
@@ -96,6 +97,7 @@ class VideoSegmenter:
         check_positive("rate", rate)
         if STEPS_A_SECOND % rate:
             raise ValueError(f"rate: expected a divisor of {STEPS_A_SECOND}, got {rate}")
+        size = model.frame_size if size is None else size
         if min(size) < 32:
             raise ValueError(f"size: expected at least 32 px, got {tuple(size)}")
         check_positive("num_samples", num_samples)

@@ -160,6 +160,8 @@ def train_and_test(
     measured = {} if numbers is None else dict(numbers(model, data.test))
     if not accelerator.is_main_process:
         return None
+    if data.train.size is not None:
+        model.frame_size = data.train.size
     size = " x ".join(map(str, data.train.size or ("their own size",)))
     protocol = "avsbench" if num_classes(data.test) == 1 else "avsbench_semantic"
     model.save_pretrained(
