@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +148,13 @@ def test_an_assignment_has_two_sides(root: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit, match="2"):
         main(["train", "ms3", str(root), "run", "--model", "avsbench.small", "--set", "window"])
     assert "argument --set: expected NAME=VALUE, got 'window'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["accelerate", "matplotlib"])
+def test_what_training_needs_is_said(
+    package: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["train", "ms3", str(root), "run", "--model", "avsbench.small"]) == 1
+    assert f'training needs {package}: pip install "avslib[train]"' in capsys.readouterr().err
+    assert not Path("run").exists()

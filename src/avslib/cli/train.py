@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,9 @@ def add_train(commands: Commands) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> int:
+    missing = [package for package in ("accelerate", "matplotlib") if find_spec(package) is None]
+    if missing:
+        raise ImportError(f'training needs {" and ".join(missing)}: pip install "avslib[train]"')
     from accelerate.utils import set_seed
 
     from avslib.training import format_result, published_objective, train_and_test
@@ -146,8 +150,8 @@ def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
     if parsed.size == OWN:
         raise ValueError("--size: expected one size for all frames, got 'own'")
     options = {} if parsed.seconds is None else {"seconds": parsed.seconds}
-    data = Splits(*(open_clips(parsed, model, split, **options) for split in Splits._fields))
-    for split, clips in data._asdict().items():
+    opened = {split: open_clips(parsed, model, split, **options) for split in Splits._fields}
+    for split, clips in opened.items():
         seconds = {len(files.frames) for files in clips.clips}
         if clips.seconds is None and len(seconds) > 1:
             raise ValueError(
@@ -160,7 +164,7 @@ def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
                 f"split {split!r}: expected masks, {len(without)} of {len(clips)} clips have none, such as "
                 f"{without[0]!r}"
             )
-    return data
+    return Splits(**opened)
 
 
 def _build_model(parsed: argparse.Namespace) -> tuple[AVSModel, bool]:

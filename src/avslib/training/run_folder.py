@@ -7,14 +7,15 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from avslib._checks import check_positive
 from avslib._version import __version__
-from avslib.data import ClipDataset, ClipReader, SilentSound, SwappedSound
+from avslib.clip import Clip
+from avslib.data import ClipDataset, SilentSound, SwappedSound
 from avslib.models import AVSModel
 from avslib.training.evaluation import evaluate
 from avslib.training.figures import plot_history, plot_predictions
@@ -30,11 +31,11 @@ _Model = TypeVar("_Model", bound=AVSModel)
 
 
 class Splits(NamedTuple):
-    """The clips of one setting."""
+    """The clips of one setting; each a reader's, or any others that have a length and a place for each."""
 
-    train: ClipReader
-    val: ClipReader
-    test: ClipReader
+    train: ClipDataset
+    val: ClipDataset
+    test: ClipDataset
 
 
 class Result(NamedTuple):
@@ -91,7 +92,8 @@ def train_and_test(
     Args:
         model: any of ours.
         objective: its output and a clip to named loss terms.
-        data: the clips; those of ``val`` choose the epoch that is kept, those of ``test`` are met once.
+        data: the clips; those of ``val`` choose the epoch that is kept, those of ``test`` are met once. The
+            model remembers the size of a reader's frames.
         folder: the run folder, made where there is none.
         epochs: passes over the training clips.
         data_name: what the model card calls the clips.
@@ -127,7 +129,7 @@ def train_and_test(
         versions = {"avslib": __version__, "torch": torch.__version__, "model": type(model).__name__}
         _write_json(folder / "config.json", {**versions, **(config or {})})
     loader = DataLoader(
-        data.train,
+        cast("Dataset[Clip]", data.train),
         batch_size,
         shuffle=True,
         drop_last=len(data.train) >= batch_size,
@@ -160,14 +162,15 @@ def train_and_test(
     measured = {} if numbers is None else dict(numbers(model, data.test))
     if not accelerator.is_main_process:
         return None
-    if data.train.size is not None:
-        model.frame_size = data.train.size
-    size = " x ".join(map(str, data.train.size or ("their own size",)))
+    size = getattr(data.train, "size", None)
+    if size is not None:
+        model.frame_size = size
+    pixels = "their own size" if size is None else " x ".join(map(str, size))
     protocol = "avsbench" if num_classes(data.test) == 1 else "avsbench_semantic"
     model.save_pretrained(
         folder / "model",
         model_card_kwargs={
-            "data": f"{data_name}: {len(data.train)} to train, {len(data.test)} to test, {size}.",
+            "data": f"{data_name}: {len(data.train)} to train, {len(data.test)} to test, {pixels}.",
             "protocol": f"`{protocol}`, one clip a batch.",
             "numbers": {
                 f"{key}, {row}": f"{x:.3f}" for row, scores in table.items() for key, x in scores.items()
