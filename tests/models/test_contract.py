@@ -16,7 +16,7 @@ from avslib.fusion import channel_spatial_attention, consensus
 from avslib.models import C3N, ECMVAE, AVSModel, create_model, list_models
 from avslib.training import published_objective
 
-UNTRAINED = {"c3n": ("audio_classifier.", "visual_encoder.backbone.head.")}
+UNTRAINED = {"c3n": ("audio_classifier.", "visual_encoder.backbone.head.", "visual_encoder.backbone.fc.")}
 """Parts that no loss reaches: C3N's classifiers only point out channels."""
 
 
