@@ -70,12 +70,16 @@ def late_gain(report: Report) -> float:
     return float(last - before)
 
 
+def still_learning(study: Study) -> dict[str, float]:
+    """Return the rows that were still learning fast when their training ended, and their last gains."""
+    gains = {row: fmean(map(late_gain, seeds.values())) for row, seeds in study.runs.items()}
+    return {row: gain for row, gain in gains.items() if gain > STILL_LEARNING}
+
+
 def unfinished(study: Study) -> str:
     """Name the rows that were still learning fast when their training ended; nothing if none was."""
-    gains = {row: fmean(map(late_gain, seeds.values())) for row, seeds in study.runs.items()}
-    rows = ", ".join(
-        f"`{row}` ({MIOU.write_signed(gain)})" for row, gain in gains.items() if gain > STILL_LEARNING
-    )
+    gains = still_learning(study)
+    rows = ", ".join(f"`{row}` ({MIOU.write_signed(gain)})" for row, gain in gains.items())
     return (
         "Still learning fast when the training ended, by the mIoU that the last epoch added on the "
         f"validation clips: {rows}. What is found of such a row is how far it comes in so short a training, "

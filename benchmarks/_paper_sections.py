@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from _paper_claims import CLAIMS, CLAIMS_BY_SECOND, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, Claim, Table
+from _paper_costs import still_learning
 from _paper_results import MEASURES, MIOU, F, Measure, Study
 from _paper_rows import BY_SECOND, TABLES
 from _paper_statistics import FEWEST_SEEDS, FINDINGS, Comparison, compare, reach
@@ -56,10 +57,14 @@ def _counted(study: Study, judged: Judged) -> str:
     run = {claim: compared for claim, compared in found.items() if compared is not None}
     agree, disagree, undecided = ([c.finding for c in run.values()].count(word) for word in FINDINGS[:3])
     sure = sum(map(_sure, run.values()))
+    early = still_learning(study)
+    found_early = sum(c.finding != "undecided" and _rests_on(claim, early) != "" for claim, c in run.items())
     text = (
         f"{len(judged)} claims {len(run)} were run: {agree} agree with what is found here, {disagree} "
         f"disagree, {undecided} are undecided; the seeds alone confirm {sure} of these findings."
     )
+    if found_early:
+        text += f" In {found_early} of them a row was still learning fast when its training ended."
     papers = {claim: claim.published(study.setting, MIOU.key) for claim in run}
     targets = {claim: paper / MIOU.scale for claim, paper in papers.items() if paper is not None}
     smaller = [(run[claim], paper) for claim, paper in targets.items() if run[claim].side(paper) < 0]
@@ -94,6 +99,7 @@ def _sure(compared: Comparison, of: float = 0) -> bool:
 
 def claims_table(study: Study, judged: Judged) -> str:
     """Write the paper's difference of every claim beside ours; nothing if there is none."""
+    early = still_learning(study)
     lines = []
     for claim, compared in judged.items():
         paper = [printed(claim.published(study.setting, m.key), m, signed=True) for m in MEASURES]
@@ -105,7 +111,7 @@ def claims_table(study: Study, judged: Judged) -> str:
                 " / ".join(filter(None, paper)),
                 *(difference(measure, compared[measure]) for measure in MEASURES),
                 str(seeds or ""),
-                _findings(compared),
+                _findings(compared) + _rests_on(claim, early),
                 _beside_paper(claim, study.setting, compared),
             ]
         )
@@ -117,6 +123,12 @@ def _findings(compared: Mapping[Measure, Comparison | None]) -> str:
     """Write what mIoU says and, if it is something else, what F says."""
     words = {measure: _bold(finding(found), found) for measure, found in compared.items()}
     return words[MIOU] + ("" if words[F] == words[MIOU] else f"; F: {words[F]}")
+
+
+def _rests_on(claim: Claim, early: Collection[str]) -> str:
+    """Say which rows of a claim were still learning fast when their training ended; nothing if none was."""
+    rows = [row for row in (claim.better, claim.worse) if row in early]
+    return f"; still learning: {', '.join(f'`{row}`' for row in rows)}" if rows else ""
 
 
 def _beside_paper(claim: Claim, setting: str, compared: Mapping[Measure, Comparison | None]) -> str:

@@ -86,7 +86,7 @@ def write_run(
         "title": rows.ROWS[row].title,
         "machine": {"device": "a processor", "torch": "2", "commit": "abc"},
         "parameters": 7_000_000,
-        "history": [{"epoch": e, "validation": 0.1 * e - 0.01 * seed, **terms} for e in (1, 2)],
+        "history": [{"epoch": e, "validation": 0.04 * e - 0.01 * seed, **terms} for e in (1, 2)],
         "seconds": {"training": 60.0, "all": 90.0, "of CPU": 120.0},
         "test": test,
     }
@@ -277,6 +277,9 @@ def test_rows_that_were_still_learning_fast_are_named(folder: Path) -> None:
         path.write_text(json.dumps(report))
     study = the_study(folder)
     assert "validation clips: `cvae` (+5.7). What" in costs.unfinished(study)
+    judged = sections.judge(study)
+    assert "In 2 of them a row was still learning" in sections.in_short(study, judged, {})
+    assert "| **agrees**; still learning: `cvae` |" in sections.claims_table(study, judged)
     assert "| +5.7 ± 4.0 |" in costs.cost(study)
     report["history"] = report["history"][:1]
     assert costs.late_gain(report) == report["history"][0]["validation"]
