@@ -126,7 +126,7 @@ def test_clips_of_one_s_own_share_a_batch_if_they_are_made_equal(capsys: pytest.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--model", "avsbench.smal"), "expected a model of list_models(), got 'avsbench.smal'; the nearest"),
+        (("--model", "avsbench.tiny"), "expected a model of list_models(), got 'avsbench.tiny'; the nearest"),
         (("--model", "avsbench.small", "--set", "window2=1"), "--set: window2: AVSBenchBaseline has no such"),
         (("--model", "c3n.small"), "--model: a new C3N knows no classes; examples/c3n.py puts"),
         (("--model", "avsbench_semantic.small"), "--model: expected a model of binary masks, got one of 71"),
