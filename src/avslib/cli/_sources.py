@@ -63,10 +63,10 @@ def open_clips(
 
     if parsed.sound is not None:
         options["sound"] = parsed.sound
-    if parsed.size is None:
-        options["size"] = (224, 224) if model is None else model.frame_size
-    else:
+    if parsed.size is not None:
         options["size"] = None if parsed.size == OWN else (parsed.size, parsed.size)
+    elif model is not None:
+        options["size"] = model.frame_size
     clips = READERS[parsed.setting](parsed.root, split or parsed.split, **options)
     if model is not None and model.num_classes != clips.num_classes:
         expected, got = (

@@ -92,7 +92,7 @@ def _train(parsed: argparse.Namespace) -> int:
     from avslib.training import format_result, published_objective, train_and_test
     from avslib.training.checkpoint import load_initial_weights
     from avslib.training.provenance import describe_data
-    from avslib.training.run_folder import new_accelerator
+    from avslib.training.trainer import new_accelerator
 
     started = time.monotonic()
     accelerator = new_accelerator()
@@ -119,7 +119,7 @@ def _train(parsed: argparse.Namespace) -> int:
         learning_rate=parsed.learning_rate,
         anneal=parsed.anneal,
         num_workers=parsed.workers,
-        num_samples=parsed.num_samples if model.stochastic else 1,
+        num_samples=parsed.num_samples,
         seed=parsed.seed,
         resume=parsed.resume,
         config={

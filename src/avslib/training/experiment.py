@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from avslib.data import (
     READERS,
     ClipDataset,
@@ -22,8 +24,8 @@ from avslib.models import AVSModel
 from avslib.training.checkpoint import load_initial_weights
 from avslib.training.pretraining import LabelledSeconds, pretrain_encoders, render_labelled
 from avslib.training.recipe import Recipe
-from avslib.training.run_folder import Result, Scores, Splits, new_accelerator, train_and_test
-from avslib.training.trainer import Objective
+from avslib.training.run_folder import Result, Scores, Splits, train_and_test
+from avslib.training.trainer import Objective, new_accelerator
 
 _Model = TypeVar("_Model", bound=AVSModel)
 
@@ -102,6 +104,7 @@ def run(
     from accelerate.utils import set_seed
 
     started = time.monotonic()
+    torch.set_flush_denormal(True)  # here already, since the encoders may be trained before the model is
     accelerator = new_accelerator()
     with accelerator.main_process_first():
         data = open_data(

@@ -49,12 +49,14 @@ def published_objective(model: AVSModel, setting: str | None = None) -> nn.Modul
             return AVSBenchObjective.published(setting)
         case AudioBlind():
             return SegmentationObjective(CrossEntropy() if of_classes else None)
-        case DiffusionAVS() if not of_classes:
+        case _ if of_classes:
+            pass
+        case DiffusionAVS():
             return DiffusionAVSObjective()
-        case CVAESegmenter() if not of_classes:
+        case CVAESegmenter():
             return CVAEObjective()
-        case ECMVAE() if not of_classes:
+        case ECMVAE():
             return ECMVAEObjective()
-        case C3N() if not of_classes:
+        case C3N():
             return C3NObjective()
     raise ValueError(f"model: no objective of {type(model).__name__} in {setting!r} was published")

@@ -21,7 +21,7 @@ from avslib.training.evaluation import evaluate
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.optim import warmup_cosine
 from avslib.training.prediction import num_classes
-from avslib.training.trainer import Objective, fit
+from avslib.training.trainer import Objective, fit, new_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -49,18 +49,6 @@ class Result(NamedTuple):
     """What else was measured there."""
     seconds: float
     """How long it took, data included."""
-
-
-def new_accelerator() -> Accelerator:
-    """Return what a run is trained on: an accelerator if there is one, and all processes that there are.
-
-    It also makes the CPU take denormal numbers for 0.
-    """
-    from accelerate import Accelerator
-
-    torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
-    # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
-    return Accelerator(cpu=not torch.accelerator.is_available(), step_scheduler_with_optimizer=False)
 
 
 def train_and_test(
@@ -108,7 +96,7 @@ def train_and_test(
             processes every one calls them, they may be :func:`~avslib.training.evaluate`.
         numbers: what else to measure there, by name; called alike.
         config: what else ``config.json`` should tell.
-        accelerator: None for that of :func:`new_accelerator`.
+        accelerator: None for that of :func:`~avslib.training.fit`.
         started: when the work began, by ``time.monotonic``; None for now.
 
     Returns:
@@ -123,6 +111,7 @@ def train_and_test(
         check_positive(name, number)
     started = time.monotonic() if started is None else started
     accelerator = new_accelerator() if accelerator is None else accelerator
+    torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
     set_seed(seed, device_specific=True)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:

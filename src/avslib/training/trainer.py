@@ -26,6 +26,14 @@ HISTORY = "history.json"
 Objective = Callable[[Any, Clip], dict[str, torch.Tensor]]
 
 
+def new_accelerator() -> Accelerator:
+    """Return what a run is trained on: an accelerator if there is one, and all processes that there are."""
+    from accelerate import Accelerator
+
+    # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
+    return Accelerator(cpu=not torch.accelerator.is_available(), step_scheduler_with_optimizer=False)
+
+
 def fit(
     model: nn.Module,
     objective: Objective,
@@ -65,14 +73,11 @@ def fit(
     Returns:
         One record an epoch: the mean of every term, the learning rate, and ``"validation"``.
     """
-    from accelerate import Accelerator
     from accelerate.utils import send_to_device
     from tqdm import tqdm
 
     if accelerator is None:
-        accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(), step_scheduler_with_optimizer=False
-        )
+        accelerator = new_accelerator()
     run_dir = Path(run_dir)
     checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
     fresh = run_dir / "checkpoint.new"
