@@ -58,7 +58,7 @@ def write(results: Path, docs: Path) -> None:
     every = [claims for each in (judged, by_second) for claims in each.values()]
 
     def pictures(name: str, alt: str, draw: Callable[[Study], Figure | None]) -> str:
-        return for_each(studies, lambda study: picture(study, name, alt, draw, docs))
+        return for_each(studies, lambda study: picture(study, name, alt, draw, docs), none="")
 
     page = Template((HERE / "paper_tables.md.template").read_text(encoding="utf-8")).substitute(
         origins="\n".join(map(origin, studies)),

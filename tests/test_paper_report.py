@@ -401,6 +401,12 @@ def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path
     assert {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()} == before
 
 
+def test_a_table_without_a_picture_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    write_run(tmp_path, "full", 0, scores(0, 0.5))  # its bound alone makes no picture
+    paper_report.write(tmp_path, tmp_path)
+    assert "|\n\nNot run yet." not in (tmp_path / "paper_tables.md").read_text()
+
+
 def test_several_studies_are_told_apart(folder: Path, tmp_path: Path) -> None:
     for seed in range(2):
         write_run(folder, "full", seed, scores(seed, 0.4), setting="s4")
