@@ -88,6 +88,8 @@ class Row:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shuffled: bool = False
     """Whether it is trained with the sound of other clips: what it then scores, it does not hear."""
+    silent: bool = False
+    """Whether it is trained and tested without sound: nothing then tells who is heard."""
     begins_as: tuple[str, str] | None = None
     """Setting and row whose trained weights it begins with."""
 
@@ -200,6 +202,14 @@ _SYSTEMS = (
 _DECODED = ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full")
 ROWS |= {name + BY_SECOND: _by_second(ROWS[name]) for name in dict.fromkeys((*_SYSTEMS, *_DECODED))}
 
+IN_SILENCE = "_in_silence"
+"""Ends the name of a row that is trained and tested without sound."""
+_SILENT = ("e_d", "ldm", "fused_from_truth")
+ROWS |= {
+    name + IN_SILENCE: replace(ROWS[name], title=f"{ROWS[name].title}, in silence", silent=True)
+    for name in _SILENT
+}
+
 TABLES: dict[str, Sequence[str]] = {
     "1": ("audio_blind", "audio_blind_temporal", "avsbench", "ecmvae", "full"),
     "2": ("e_d", "cvae", "ldm", "regressor"),
@@ -214,5 +224,6 @@ TABLES: dict[str, Sequence[str]] = {
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
     "window": ("e_d", "e_d_by_second", "ldm", "ldm_by_second"),
     "by_second": [name + BY_SECOND for name in _SYSTEMS],
+    "in_silence": [name + IN_SILENCE for name in _SILENT],
     "controls": ("regressor", "shuffled", "full"),
 }

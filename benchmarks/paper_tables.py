@@ -160,10 +160,13 @@ def open_splits(run: Run) -> dict[str, ClipDataset]:
         workers=os.cpu_count() or 1,
     )
     size = (budget.size, budget.size)
-    return {
+    splits: dict[str, ClipDataset] = {
         split: READERS[run.setting](root, split, size=size, normalize=False)
         for split in ("train", "val", "test")
     }
+    if ROWS[run.row].silent:
+        return {split: SilentSound(clips) for split, clips in splits.items()}
+    return splits
 
 
 def start(model: AVSModel, run: Run) -> None:

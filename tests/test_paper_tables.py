@@ -13,7 +13,7 @@ import torch
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(BENCHMARKS))
-    probe = importlib.import_module("_paper_probe")
+    probe, paper_tables = map(importlib.import_module, ("_paper_probe", "paper_tables"))
 
 
 def run(script: str, folder: Path, *arguments: str) -> str:
@@ -72,6 +72,20 @@ def test_what_a_row_begins_with_is_trained_first(tmp_path: Path) -> None:
         ["s4", "full-seed0"],
         ["ms3", "full_from_s4-seed0"],
     ]
+
+
+def test_a_row_in_silence_hears_nothing_in_training_and_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    heard, silent = (
+        paper_tables.open_splits(paper_tables.Run("tiny", "ms3", row, 0)) for row in ("e_d", "e_d_in_silence")
+    )
+    for split in ("train", "val", "test"):
+        sound, silence = heard[split][0], silent[split][0]
+        assert (sound.log_mel > -4).any()
+        assert (silence.log_mel < -4.6).all()  # log 0.01
+        assert torch.equal(sound.masks, silence.masks)
 
 
 def test_a_regression_tells_what_is_linear_and_nothing_of_noise() -> None:
