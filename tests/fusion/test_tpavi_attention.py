@@ -39,6 +39,12 @@ def test_dot_and_softmax_attention_are_their_equations(b: int, m: int, n: int, d
     assert_same_with_gradients(softmax_attention(query, key, value), dense_softmax, inputs)
 
 
+def test_dot_attention_stays_in_the_range_of_float16() -> None:
+    query, key, value = (1 + 3 * torch.rand(1, 15_680, 8) for _ in range(3))
+    actual = dot_attention(query.half(), key.half(), value.half())
+    torch.testing.assert_close(actual.float(), dot_attention(query, key, value), rtol=5e-3, atol=0)
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @given(
     b=st.integers(1, 3),

@@ -78,8 +78,16 @@ def test_noising_agrees_with_diffusers() -> None:
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
+@pytest.mark.parametrize(
+    ("name", "spacing"),
+    [
+        ("DDIMScheduler", "leading"),  # not "linspace": there diffusers' steps do not meet, see linear_steps
+        ("DDIMScheduler", "trailing"),
+        ("DDPMScheduler", "leading"),
+        ("DDPMScheduler", "trailing"),
+        ("DDPMScheduler", "linspace"),
+    ],
+)
 def test_sampling_is_diffusers_own_loop(name: str, spacing: str, prediction_type: str) -> None:
     torch.manual_seed(0)
     kind = {"timestep_spacing": spacing, "prediction_type": prediction_type}
@@ -109,6 +117,30 @@ def test_with_an_exact_denoiser_every_scheduler_returns_the_code(name: str) -> N
     # UniPC and DPM-Solver end at the lowest trained level, where 0.8 % of the variance is still noise
     tolerance = 1e-3 if name in ("DDIMScheduler", "DDPMScheduler") else 0.3
     torch.testing.assert_close(latent, mu.expand(4, 5, 24), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 11, 13, 19, 20])
+def test_ddim_leaves_no_noise_in_any_number_of_steps(steps: int, spacing: str) -> None:
+    mu = torch.linspace(-3, 3, 24)
+    diffusion = LatentCondDiffusion(
+        ExactDenoiser(mu, "v_prediction"),
+        scheduler=cosine_ddim(timestep_spacing=spacing),
+        num_inference_steps=steps,
+    )
+    latent = diffusion.sample(torch.zeros(4, 5, 24), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(latent, mu.expand(4, 5, 24), rtol=1e-3, atol=1e-3)
+
+
+def test_a_scheduler_that_is_replaced_is_the_one_of_training_and_sampling() -> None:
+    diffusion = LatentCondDiffusion(NoiseEstimator())
+    diffusion.scheduler = other = cosine_ddim(100, prediction_type="epsilon")
+    torch.testing.assert_close(diffusion.alphas_cumprod, other.alphas_cumprod)
+    step = diffusion(torch.zeros(500, 24), torch.zeros(500, 24))
+    assert step.timestep.max() > 19
+    with pytest.raises(ValueError, match=r"scheduler: expected one with noise levels \(alphas_cumprod\)"):
+        diffusion.scheduler = object()
+    assert diffusion.scheduler is other
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])

@@ -82,6 +82,21 @@ def test_a_single_latent_is_normalised_by_what_was_seen_before() -> None:
     )
 
 
+def test_frames_that_come_one_by_one_are_normalised_too() -> None:
+    """As with S4, where a training clip has one labelled frame, in batches of one clip."""
+    norm = LatentNorm(4)
+    seen = torch.cat([norm(3 + 2 * torch.randn(1, 4)) for _ in range(3000)])[300:]
+    torch.testing.assert_close(seen.mean(dim=0), torch.zeros(4), rtol=0, atol=0.1)
+    torch.testing.assert_close(seen.std(dim=0), torch.ones(4), rtol=0, atol=0.25)
+    latent = torch.randn(1, 4, requires_grad=True)
+    norm(latent).sum().backward()
+    assert latent.grad is not None
+
+
+def test_an_encoder_in_double_stays_in_double() -> None:
+    assert GTEncoder(8).double()(torch.ones(2, 32, 32)).dtype == torch.float64
+
+
 def test_codes_do_not_depend_on_the_batch_in_evaluation() -> None:
     encoder = GTEncoder(8).eval()
     masks = torch.randint(0, 2, (3, 2, 40, 56))
@@ -180,3 +195,9 @@ def test_the_noise_estimator_uses_latent_timestep_and_condition() -> None:
         assert not torch.allclose(base, changed)
     base.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in estimator.parameters())
+
+
+@pytest.mark.parametrize("features", [0, 1, 127])
+def test_an_odd_timestep_embedding_is_refused(features: int) -> None:
+    with pytest.raises(ValueError, match="timestep_features: expected an even number, 2 at least"):
+        NoiseEstimator(timestep_features=features)

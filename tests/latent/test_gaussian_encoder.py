@@ -165,3 +165,9 @@ def test_what_the_encoder_does_not_expect_is_named() -> None:
         GaussianEncoder()
     with pytest.raises(ValueError, match="latent_dim: expected a number above 0, got 0"):
         GaussianEncoder(0, vector_dim=5)
+
+
+@pytest.mark.parametrize("name", ["latent_dim", "image_channels", "vector_dim", "summary_dim", "grid"])
+def test_a_size_of_0_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected a number above 0, got 0"):
+        GaussianEncoder(**{"image_channels": 3, name: 0})

@@ -2,12 +2,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import hub_mixin
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from avslib.models import AVSModel, create_model
+from avslib.models import AudioBlind, AVSModel, create_model, load_model
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +80,32 @@ def test_a_folder_without_a_frame_size_is_one_of_the_published_size(model: AVSMo
             type(model).from_pretrained(tmp_path)
 
 
+def test_arguments_are_written_or_said_to_be_lost(tmp_path: Path) -> None:
+    sizes = {"fused_levels": range(2, 4), "window": np.int64(1)}
+    model = create_model("avsbench.small", **sizes).eval()
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.fusion.window == 1
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    with pytest.raises(ValueError, match="fused_levels: expected what JSON can say"):
+        create_model("avsbench.small", fused_levels={2, 3}).save_pretrained(tmp_path)
+
+
+def test_a_subclass_of_a_model_is_loaded_as_what_it_is(tmp_path: Path) -> None:
+    class Blinder(AudioBlind):
+        pass
+
+    Blinder("regnetx_002", channels=16).save_pretrained(tmp_path)
+    assert type(load_model(tmp_path)) is Blinder
+
+
 def test_a_model_without_a_segment_is_no_model() -> None:
     class Unfinished(AVSModel):
         audio_encoder = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
 
     with pytest.raises(NotImplementedError):
         Unfinished()(torch.zeros(1, 1, 3, 32, 32))

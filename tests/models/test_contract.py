@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -120,6 +121,17 @@ def test_several_samples_are_for_stochastic_models(model: AVSModel) -> None:
     assert output.uncertainty().max() > 0
 
 
+def test_ground_truth_changes_nothing_in_evaluation(model: AVSModel) -> None:
+    clip = make_clip(model, t=2)
+    samples = {"num_samples": 2} if model.stochastic else {}
+    labelled = torch.tensor([[True, False], [False, False]])
+    for flags in (None, labelled, torch.zeros_like(labelled)):
+        with torch.no_grad():
+            told = model(*clip[:3], flags, generator=torch.Generator().manual_seed(3), **samples)
+        assert torch.equal(told.logits, predict(model, clip, **samples))
+        assert (told.samples is not None) == model.stochastic
+
+
 def test_the_sound_is_heard_unless_the_model_is_audio_blind(model: AVSModel, name: str) -> None:
     clip = make_clip(model)
     other = clip._replace(log_mel=-clip.log_mel)
@@ -220,6 +232,22 @@ def test_masks_of_unlabelled_frames_are_not_read(name: str) -> None:
     assert torch.equal(*losses)
 
 
+def test_a_batch_without_ground_truth_costs_nothing_and_leaves_a_graph(name: str) -> None:
+    if not name.endswith(".small"):
+        pytest.skip("the same code as the small variant")
+    model = build(name).train()
+    clip = make_clip(model)
+    clip = clip._replace(labelled=torch.zeros_like(clip.labelled))
+    terms = published_objective(model)(model(*clip[:5]), clip)
+    matching = terms.pop("matching", torch.zeros(()))  # of sights and sounds: it needs no truth
+    for term in terms.values():
+        assert term.isfinite()
+    terms["loss"].backward()
+    assert matching.any() or not terms["loss"].any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert all(buffer.isfinite().all() for buffer in model.buffers())
+
+
 def test_weights_make_the_model(name: str, model: AVSModel) -> None:
     other = create_model(name).eval()
     clip = make_clip(model, t=1)
@@ -251,6 +279,22 @@ def test_bfloat16_agrees_with_float32(model: AVSModel) -> None:
     assert half.isfinite().all()
     # eight bits of mantissa through some fifty layers; C3N's class may change, and its attention with it
     assert (full - half).abs().mean() < 0.05
+
+
+def test_weights_in_bfloat16_segment_what_readers_give(model: AVSModel) -> None:
+    if isinstance(model, C3N):
+        pytest.skip("a class may change, and its attention with it")
+    clip = make_clip(model)
+    frames = (clip.frames * 40 + 128).clamp(0, 255).byte()
+    clip = clip._replace(frames=frames)
+    full = predict(model, clip).sigmoid()
+    half = predict(copy.deepcopy(model).bfloat16(), clip)
+    assert half.dtype == torch.bfloat16
+    assert (full - half.float().sigmoid()).abs().mean() < 0.05
+    wide = predict(copy.deepcopy(model).double(), clip)
+    assert wide.dtype == torch.float64
+    if not model.stochastic:  # in another type, other noise
+        torch.testing.assert_close(wide.sigmoid().float(), full, rtol=1e-3, atol=1e-3)
 
 
 def test_the_forward_pass_compiles_as_one_graph(model: AVSModel) -> None:
@@ -303,6 +347,8 @@ def test_wrong_shapes_are_named(model: AVSModel) -> None:
         model(clip.frames, clip.log_mel, clip.masks, clip.labelled[:, :2])
     with pytest.raises(ValueError, match=r"valid: expected shape \(b, t\) with b=2, t=3"):
         model(clip.frames, clip.log_mel, valid=clip.valid[:1])
+    with pytest.raises(ValueError, match=r"labelled: expected bool, got torch\.int64"):
+        model(clip.frames, clip.log_mel, clip.masks, clip.labelled.long())
     if model.audio_encoder is not None:
         with pytest.raises(ValueError, match="log_mel: expected the sound"):
             model(clip.frames)

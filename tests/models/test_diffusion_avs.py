@@ -231,14 +231,31 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     ]
 
 
+def test_a_saved_model_is_as_it_was_when_it_was_saved(tmp_path: Path) -> None:
+    model = make_model()
+    model.diffusion.scheduler = cosine_ddim(timestep_spacing="leading")
+    model.diffusion.num_inference_steps = 5
+    model.decode_from = {"sampled": 1.0}
+    model.save_pretrained(tmp_path)
+    loaded = DiffusionAVS.from_pretrained(tmp_path)
+    assert loaded.diffusion.scheduler.config.timestep_spacing == "leading"
+    assert loaded.diffusion.num_inference_steps == 5
+    assert loaded.decode_from == {"sampled": 1.0}
+
+    class Own(diffusers.DDIMScheduler):
+        pass
+
+    model.diffusion.scheduler = Own.from_config(cosine_ddim().config)
+    with pytest.raises(ValueError, match="scheduler: expected one of diffusers' own, got Own"):
+        model.save_pretrained(tmp_path)
+
+
 def test_wrong_arguments_are_named(model: DiffusionAVS) -> None:
     frames, log_mel, masks = make_clip()
     with pytest.raises(ValueError, match=r"log_mel: expected shape \(b, t, 1, 96, 64\) with b=2, t=3, got"):
         model(frames, log_mel[:, :2])
     with pytest.raises(ValueError, match=r"masks: expected shape .* h=48, w=64, got \(2, 3, 24, 32\)"):
         model(frames, log_mel, masks[:, :, ::2, ::2])
-    with pytest.raises(ValueError, match="labelled: expected at least one frame"):
-        model(frames, log_mel, masks, torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="num_samples: expected a number above 0"):
         model(frames, log_mel, num_samples=0)
     with pytest.raises(ValueError, match="at least 32 px, got 16 x 64"):

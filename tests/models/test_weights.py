@@ -104,6 +104,7 @@ def test_backbones_get_the_names_of_timm(backbone: str, tmp_path: Path) -> None:
         lambda weights: {"model": weights},
         lambda weights: {"state_dict": weights, "epoch": 3},
         lambda weights: {f"module.{key}": value for key, value in weights.items()},
+        lambda weights: {f"module._orig_mod.{key}": value for key, value in weights.items()},
         lambda weights: {"model": {f"module.module.{key}": value for key, value in weights.items()}},
     ],
 )

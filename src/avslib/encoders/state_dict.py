@@ -42,7 +42,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Take off what training scripts put around weights: ``{"model": ...}``, ``module.``.
+    """Take off what training scripts put around weights: ``{"model": ...}``, ``module.``, ``_orig_mod.``.
 
     Raises:
         ValueError: if what is inside is not names and tensors.
@@ -55,7 +55,10 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     if other or not state_dict:
         found = f"{other[0]!r}: {type(state_dict[other[0]]).__name__}" if other else "nothing"
         raise ValueError(f"state_dict: expected names and tensors, got {found}")
-    return {re.sub(r"^(?:module\.)+", "", key): value for key, value in state_dict.items()}
+    return {
+        re.sub(r"^(?:module\.)+", "", key.replace("_orig_mod.", "")): value
+        for key, value in state_dict.items()
+    }
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -47,6 +47,9 @@ class NoiseEstimator(nn.Module):
         timestep_features: length of the timestep embedding; even.
         negative_slope: of every LeakyReLU.
 
+    Raises:
+        ValueError: if a size is not above 0 or ``timestep_features`` is odd.
+
     Mao et al., DiffusionAVS, section III-A, "Technical details". The paper gives the eight layers and the
     LeakyReLU; widths and the way the condition enters are ours.
 
@@ -67,6 +70,10 @@ class NoiseEstimator(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("latent_dim", latent_dim)
+        if timestep_features < 2 or timestep_features % 2:
+            raise ValueError(
+                f"timestep_features: expected an even number, 2 at least, got {timestep_features}"
+            )
         self.latent_dim = latent_dim
         self.condition_dim = condition_dim
         self.timestep_features = timestep_features
@@ -115,7 +122,7 @@ class NoiseEstimator(nn.Module):
         check_shape("latent", latent, "... d", d=self.latent_dim)
         widths = self._widths()
         added = iter(terms.reshape(-1, sum(widths)).split(widths, dim=-1))
-        x = latent.reshape(-1, self.latent_dim)
+        x = latent.reshape(-1, self.latent_dim).to(self.condition.weight.dtype)
         skips: list[Tensor] = []
         for layer in self.encoder:
             x = self._activate(layer(x) + next(added))

@@ -12,9 +12,7 @@ from torch import Generator, Tensor, nn
 
 from avslib._checks import check_one_of, check_positive, check_shape
 from avslib.latent.denoiser import NoiseEstimator
-from avslib.latent.linear_steps import linear_steps, read_output, step_down
-
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+from avslib.latent.linear_steps import PREDICTION_TYPES, linear_steps, read_output, step_down
 
 
 class Scheduler(Protocol):
@@ -127,18 +125,27 @@ class LatentCondDiffusion(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("num_inference_steps", num_inference_steps)
-        scheduler = cosine_ddim() if scheduler is None else scheduler
+        self.denoiser = denoiser
+        self.latent_dim = latent_dim
+        self.num_inference_steps = num_inference_steps
+        self.register_buffer("alphas_cumprod", torch.empty(0), persistent=False)
+        self.scheduler = cosine_ddim() if scheduler is None else scheduler
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The scheduler, in training and in sampling; assign another to replace it."""
+        return self._scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: Scheduler) -> None:
         if not hasattr(scheduler, "alphas_cumprod"):
             raise ValueError(
                 f"scheduler: expected one with noise levels (alphas_cumprod), such as DDIMScheduler, "
                 f"got {type(scheduler).__name__}"
             )
         check_one_of("scheduler.config.prediction_type", scheduler.config.prediction_type, PREDICTION_TYPES)
-        self.denoiser = denoiser
-        self.latent_dim = latent_dim
-        self.scheduler = scheduler
-        self.num_inference_steps = num_inference_steps
-        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone().float(), persistent=False)
+        self._scheduler = scheduler
+        self.alphas_cumprod = scheduler.alphas_cumprod.to(self.alphas_cumprod, copy=True)
 
     def add_noise(self, latent: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
         """Return z_k of equation 5, ``(..., D)``, for latents at timesteps ``(...)``."""

@@ -56,6 +56,14 @@ class GaussianEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("latent_dim", latent_dim)
+        check_positive("grid", grid)
+        for name, size in (
+            ("image_channels", image_channels),
+            ("vector_dim", vector_dim),
+            ("summary_dim", summary_dim),
+        ):
+            if size is not None:
+                check_positive(name, size)
         if image_channels is None and vector_dim is None:
             raise ValueError("image_channels, vector_dim: expected one or both, got neither")
         self.image_channels = image_channels

@@ -14,17 +14,26 @@ class LatentNorm(nn.BatchNorm1d):
 
     The diffusion ends in unit noise and its loss can be lowered by a code that shrinks to a point: a code of
     fixed variance cannot. A batch norm without scale and shift does this, except that a batch of a single
-    frame, which has no variance, is normalised by the running statistics.
+    frame, which has no variance, is normalised by the running statistics of those before it.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__(latent_dim, affine=False)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return the normalised latent."""
-        if self.training and len(latent) < 2:
-            return nn.functional.batch_norm(latent, self.running_mean, self.running_var, eps=self.eps)
-        return super().forward(latent)
+        if not self.training or len(latent) > 1:
+            return super().forward(latent)
+        before = self.running_mean.clone(), self.running_var.clone()
+        with torch.no_grad():
+            for frame in latent:
+                self.running_var.lerp_((frame - self.running_mean).square(), self.momentum)
+                self.running_mean.lerp_(frame, self.momentum)
+        return nn.functional.batch_norm(latent, *before, eps=self.eps)
 
 
 class GTEncoder(nn.Module):
@@ -65,6 +74,7 @@ class GTEncoder(nn.Module):
         """
         check_shape("masks", masks, "... h w")
         leading = masks.shape[:-2]
-        picture = (masks > 0).to(torch.get_default_dtype()).reshape(-1, 1, *masks.shape[-2:])
-        latent = self.norm(self.encoder(picture).float())
+        dtype = next(self.encoder.parameters()).dtype  # also the norm's, whatever autocast makes of the code
+        picture = (masks > 0).to(dtype).reshape(-1, 1, *masks.shape[-2:])
+        latent = self.norm(self.encoder(picture).to(dtype))
         return latent.reshape(*leading, self.latent_dim)

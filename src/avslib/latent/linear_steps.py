@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import weakref
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
 class LinearStep(NamedTuple):
@@ -42,8 +45,9 @@ def read_output(
             return output, (noisy - spread * output) / signal
         case "sample":
             return (noisy - signal * output) / spread, output
-        case _:
+        case "v_prediction":
             return signal * output + spread * noisy, signal * noisy - spread * output
+    raise ValueError(f"prediction_type: expected one of {PREDICTION_TYPES}, got {prediction_type!r}")
 
 
 def step_down(step: LinearStep, prediction_type: str, latent: Tensor, output: Tensor) -> Tensor:
@@ -59,8 +63,11 @@ _known: weakref.WeakKeyDictionary[Any, dict[int, tuple[LinearStep, ...] | None]]
 def linear_steps(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | None:
     """Return the steps of a run, with diffusers' own numbers; None for a scheduler that is not of the kind.
 
-    Of the kind is DDIM without clipping. The numbers are computed once; a compiled
-    sampler sees constants.
+    Of the kind is DDIM without clipping. The numbers are computed once; a compiled sampler sees constants.
+
+    A step ends at the level where the next one begins. That of diffusers ends ``K // steps`` levels below its
+    beginning, which is another one where levels are not evenly spaced (K = 20 in 7 steps), and what is taken
+    for noise or signal there stays in the latent.
 
     Args:
         scheduler: a diffusers scheduler; it is not changed.
@@ -79,10 +86,9 @@ def _read(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | 
     if type(scheduler) is not DDIMScheduler or config.clip_sample or config.thresholding:
         return None
     scheduler.set_timesteps(num_inference_steps)
-    steps = []
-    for timestep in scheduler.timesteps.tolist():
-        following = timestep - config.num_train_timesteps // num_inference_steps
-        level = scheduler.alphas_cumprod[timestep]
-        below = scheduler.alphas_cumprod[following] if following >= 0 else scheduler.final_alpha_cumprod
-        steps.append(LinearStep(timestep, *(float(x**0.5) for x in (level, 1 - level, below, 1 - below))))
-    return tuple(steps)
+    timesteps = scheduler.timesteps.tolist()
+    levels = [*scheduler.alphas_cumprod[timesteps], scheduler.final_alpha_cumprod]
+    return tuple(
+        LinearStep(timestep, *(float(x**0.5) for x in (level, 1 - level, below, 1 - below)))
+        for timestep, (level, below) in zip(timesteps, pairwise(levels), strict=True)
+    )

@@ -148,7 +148,9 @@ def visual_visual_matching(
         normalize=normalize or distance == "cosine",
     ):
         distances = _distance(seen[_nearest(heard.detach())], seen, distance)
-        losses.append(_reduce(distances if labelled is None else distances[labelled.flatten()], reduction))
+        if labelled is not None:
+            distances = distances[labelled.flatten().bool()]
+        losses.append(_reduce(distances, reduction))
     return torch.stack(losses).mean()
 
 

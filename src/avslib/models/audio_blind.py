@@ -46,11 +46,11 @@ class AudioBlind(AVSModel):
         self.audio_encoder = None
         self.neck: nn.ModuleList
         if decoder == "top_down":
-            channels = channels or 256
+            channels = 256 if channels is None else channels
             self.neck = DilatedNeck(self.visual_encoder.channels, channels)
             self.decoder: TopDownDecoder | FPNHead = TopDownDecoder(channels, num_classes=num_classes)
         else:
-            channels = channels or 128
+            channels = 128 if channels is None else channels
             self.neck = Neck(self.visual_encoder.channels, channels)
             self.decoder = FPNHead(channels, channels=channels, num_classes=num_classes)
         self.fusion = PyramidFusion(channels, levels=None if temporal else (), attention=("visual",))

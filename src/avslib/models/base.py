@@ -2,9 +2,11 @@
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
+import numpy as np
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Generator, Tensor, nn
@@ -28,7 +30,7 @@ import avslib
 
 model = avslib.models.{{ name }}.from_pretrained("path/or/repository").eval()
 output = model(frames, log_mel)  # (B, T, 3, H, W), ImageNet-normalised; (B, T, 1, 96, 64), VGGish log-mels
-masks = output.probabilities() > 0.5  # (B, T, K, H, W)
+masks = output.masks()  # (B, T, H, W), 0 is background
 ```
 
 ## Data
@@ -86,6 +88,16 @@ class AVSModel(
 
     audio_encoder: AudioEncoder | None
 
+    _unwritable: Sequence[str] = ()
+    """Arguments of the constructor that JSON cannot say: with them the model cannot be saved."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Let the mixin note the arguments, in types that it can write."""
+        model = super().__new__(cls, *map(_plain, args), **{name: _plain(x) for name, x in kwargs.items()})
+        passed = {**dict(zip(list(cls._hub_mixin_init_parameters)[1:], args, strict=False)), **kwargs}
+        model._unwritable = [name for name, x in passed.items() if not cls._is_jsonable(_plain(x))]
+        return model
+
     def forward(
         self,
         frames: Tensor,
@@ -109,13 +121,14 @@ class AVSModel(
             labelled: which frames have ground truth, ``(B, T)`` bool; None for all. Masks of other frames
                 are not read.
             valid: which frames are no padding, ``(B, T)`` bool; None for all. The logits of others are 0.
-            num_samples: S, predictions to draw, of a stochastic model. The encoders run once; the logits
-                are those of the mean probability, and ``output.samples`` holds each.
+            num_samples: S, predictions to draw, of a stochastic model; given masks in training mode it
+                predicts once. The encoders run once; the logits are those of the mean probability, and
+                ``output.samples`` holds each.
             generator: source of all noise; the same seed on the same device gives the same masks.
 
         Raises:
-            ValueError: if a tensor has another shape, several samples are asked of a deterministic model, or
-                an audio encoder that is being trained is given embeddings; the message names it.
+            ValueError: if a tensor has another shape or type, several samples are asked of a deterministic
+                model, or an audio encoder that is being trained is given embeddings; the message names it.
         """
         size = check_shape("frames", frames, "b t 3 h w")
         b, t = size["b"], size["t"]
@@ -129,6 +142,10 @@ class AVSModel(
         for name, flags in (("labelled", labelled), ("valid", valid)):
             if flags is not None:
                 check_shape(name, flags, "b t", b=b, t=t)
+                if flags.dtype != torch.bool:
+                    raise ValueError(f"{name}: expected bool, got {flags.dtype}")
+        if masks is not None and labelled is None:
+            labelled = torch.ones(b, t, dtype=torch.bool, device=frames.device)
         frames, audio = self.embed(frames, log_mel)
         output = self.segment(
             frames, audio, masks, labelled, valid, num_samples=num_samples, generator=generator
@@ -136,16 +153,20 @@ class AVSModel(
         return output if valid is None else output.without_padding(valid)
 
     def embed(self, frames: Tensor, log_mel: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return frames and sound as :meth:`segment` takes them; arguments as in :meth:`forward`."""
+        """Return frames and sound as :meth:`segment` takes them, in the type of the weights.
+
+        Arguments as in :meth:`forward`.
+        """
         b, t = frames.shape[:2]
-        if frames.dtype == torch.uint8:
-            frames = normalize_frames(frames)
+        dtype = next(self.parameters()).dtype
+        frames = (normalize_frames(frames) if frames.dtype == torch.uint8 else frames).to(dtype)
         if self.audio_encoder is None:
             return frames, None
         if log_mel is None:
             raise ValueError(
                 f"log_mel: expected the sound, {type(self).__name__} is not audio-blind, got None"
             )
+        log_mel = log_mel.to(dtype)
         if log_mel.dim() != 3:
             check_shape("log_mel", log_mel, "b t 1 96 64", b=b, t=t)
             return frames, self.audio_encoder(log_mel)
@@ -182,7 +203,16 @@ class AVSModel(
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write weights, configuration and frame size; also the class, which ``load_model`` looks for."""
+        """Write weights, configuration and frame size; also the class, which ``load_model`` looks for.
+
+        Raises:
+            ValueError: if an argument of the constructor cannot be written.
+        """
+        if self._unwritable:
+            raise ValueError(
+                f"{', '.join(self._unwritable)}: expected what JSON can say, or it is lost when the model is "
+                "saved; the state_dict can be saved in any case"
+            )
         super()._save_pretrained(save_directory)
         config = cast("dict[str, Any]", self._hub_mixin_config or {})
         told = {**config, "architectures": [type(self).__name__], "frame_size": self.frame_size}
@@ -200,3 +230,10 @@ class AVSModel(
             raise ValueError(f"frame_size: expected height and width in config.json, px, got {size!r}")
         model.frame_size = (size[0], size[1])
         return model
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's or a range as JSON says it, and everything else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value) if isinstance(value, range) else value

@@ -93,10 +93,8 @@ class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
         summary = torch.cat([level.mean(dim=(-2, -1)) for level in pyramid], dim=-1)
         prior = self.prior(vector=summary)
         terms = None
-        if masks is not None:
-            if labelled is None:
-                labelled = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
-            shown = masks[labelled].unsqueeze(1).to(summary.dtype)
+        if masks is not None and labelled is not None:
+            shown = (masks[labelled] > 0).unsqueeze(1).to(summary.dtype)
             terms = VariationalTerms(
                 self.posterior(image=shown, vector=summary[labelled]), prior.select(labelled)
             )

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import diffusers
@@ -158,17 +159,16 @@ class DiffusionAVS(
         assert audio is not None
         encoded = self.encode(frames, audio, valid)
         pixels = (frames.shape[-2], frames.shape[-1])
-        terms = None
-        if masks is not None:
-            if labelled is None:
-                labelled = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        if self.training and masks is not None and labelled is not None:
             terms, candidates = self._learn(encoded.condition, masks, labelled, generator)
-            if self.training:
-                latent = self._choose(encoded.condition, candidates, labelled, generator)
-                return Segmentation(self.decode(encoded.pyramid, latent, size=pixels), terms=terms)
+            latent = self._choose(encoded.condition, candidates, labelled, generator)
+            return Segmentation(self.decode(encoded.pyramid, latent, size=pixels), terms=terms)
         condition = encoded.condition.expand(num_samples, *encoded.condition.shape)
         latents = self.diffusion.sample(condition, generator=generator)
-        return Segmentation.of_samples(self.decode(encoded.pyramid, latents, size=pixels), terms)
+        output = Segmentation.of_samples(self.decode(encoded.pyramid, latents, size=pixels))
+        if masks is None or labelled is None:
+            return output
+        return output._replace(terms=self._learn(encoded.condition, masks, labelled, generator)[0])
 
     def encode(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> Encoded:
         """Fuse frames and embedded sound ``(B, T, A)``; everything that does not depend on a latent."""
@@ -183,13 +183,28 @@ class DiffusionAVS(
         """Turn fused features and latents ``(..., B, T, D)`` into logits ``(..., B, T, K, H, W)``."""
         return self.head([*pyramid[:-1], self.inject(pyramid[-1], latent)], size=size)
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the model as it is: what sampling and decoding do may have been changed since it was built.
+
+        Raises:
+            ValueError: if the scheduler is none of diffusers'.
+        """
+        scheduler = self.diffusion.scheduler
+        if getattr(diffusers, type(scheduler).__name__, None) is not type(scheduler):
+            raise ValueError(f"scheduler: expected one of diffusers' own, got {type(scheduler).__name__}")
+        assert isinstance(self._hub_mixin_config, dict)
+        self._hub_mixin_config |= {
+            "scheduler": self._encode_arg(scheduler),
+            "num_inference_steps": self.diffusion.num_inference_steps,
+            "decode_from": self.decode_from,
+        }
+        super()._save_pretrained(save_directory)
+
     def _learn(
         self, condition: Tensor, masks: Tensor, labelled: Tensor, generator: Generator | None
     ) -> tuple[LatentTerms, dict[str, Tensor]]:
         """Encode the ground truth and denoise it; return also every latent that the head could decode."""
         latent = self.ground_truth_encoder(masks[labelled])
-        if not len(latent):
-            raise ValueError("labelled: expected at least one frame with ground truth, got none")
         step = self.diffusion(
             latent.detach() if self.detach_diffusion else latent, condition[labelled], generator=generator
         )

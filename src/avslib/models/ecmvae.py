@@ -127,22 +127,21 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         assert audio is not None
         pyramid = self.visual_encoder(frames.flatten(0, 1))
         prior = self.prior.distributions(frames, audio)
-        if masks is None:
-            levels = self.prior.neck(pyramid)
-            samples = [
-                self.decode(levels, frames, audio, _sample(prior, generator), valid)[0]
-                for _ in range(num_samples)
-            ]
-            return Segmentation.of_samples(torch.stack(samples))
+        if self.training and masks is not None:
+            num_samples = 1
+        drawn = [_sample(prior, generator) for _ in range(num_samples)]
+        levels = self.prior.neck(pyramid)
+        decoded = [self.decode(levels, frames, audio, codes, valid) for codes in drawn]
+        output = Segmentation.of_samples(torch.stack([logits for logits, _ in decoded]))
+        if masks is None or labelled is None:
+            return output
 
-        if labelled is None:
-            labelled = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        unseen, (_, fused) = drawn[0], decoded[0]
         posterior = self.posterior.distributions(frames[labelled], audio[labelled], masks[labelled])
-        unseen, seen = _sample(prior, generator), _sample(posterior, generator)
+        seen = _sample(posterior, generator)
         filled = Factors(
             *(a.masked_scatter(labelled[..., None], b) for a, b in zip(unseen, seen, strict=True))
         )
-        logits, fused = self.decode(self.prior.neck(pyramid), frames, audio, unseen, valid)
         posterior_logits, _ = self.decode(
             self.posterior.neck(pyramid), frames, audio, filled, valid, posterior=True
         )
@@ -158,7 +157,7 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
             + self.posterior.mutual_information(seen),
             matching=MatchingTerms(fused.pyramid, [a for a in fused.audio if a is not None]),
         )
-        return Segmentation(logits, terms=terms)
+        return output._replace(terms=terms)
 
     def decode(
         self,
@@ -247,7 +246,7 @@ class _Side(nn.Module):
         self, frames: Tensor, audio: Tensor, masks: Tensor | None = None
     ) -> Factors[DiagonalGaussian]:
         """Return three Gaussians ``(..., D)`` of frames ``(..., 3, H, W)`` and sound ``(..., C)``."""
-        mask = None if masks is None else masks.unsqueeze(-3).to(frames.dtype)
+        mask = None if masks is None else (masks > 0).unsqueeze(-3).to(frames.dtype)
         image = frames if mask is None else torch.cat([frames, mask], dim=-3)
         return Factors(
             self.encoders["visual"](image=image),
@@ -257,9 +256,10 @@ class _Side(nn.Module):
 
     def join(self, codes: Factors[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the frame's and the sound's code, each joined with the shared one, ``(..., D)``."""
+        visual, audio, shared = (code.to(self.join_visual.weight.dtype) for code in codes)
         return (
-            self.join_visual(torch.cat([codes.visual, codes.shared], dim=-1)),
-            self.join_audio(torch.cat([codes.audio, codes.shared], dim=-1)),
+            self.join_visual(torch.cat([visual, shared], dim=-1)),
+            self.join_audio(torch.cat([audio, shared], dim=-1)),
         )
 
     def mutual_information(self, codes: Factors[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -75,7 +76,8 @@ class Segmentation(NamedTuple):
     """
 
     logits: Tensor
-    """``(B, T, K, H, W)`` before the sigmoid; of several samples, the logit of their mean probability."""
+    """``(B, T, K, H, W)``, before the sigmoid where K is 1, else before the softmax over K; of several
+    samples, those of their mean probability."""
     samples: Tensor | None = None
     """``(S, B, T, K, H, W)``, the logits of each sample, where a stochastic model was asked for several."""
     terms: LatentTerms | MatchingTerms | VariationalTerms | FactorTerms | None = None
@@ -86,11 +88,17 @@ class Segmentation(NamedTuple):
         """Return the prediction that samples ``(S, B, T, K, H, W)`` make; a single one is the prediction."""
         if len(samples) == 1:
             return cls(samples[0], terms=terms)
-        return cls(logit_of_mean(samples), samples, terms)
+        return cls(logits_of_mean(samples), samples, terms)
 
     def probabilities(self) -> Tensor:
-        """Return the sigmoid of the logits, ``(B, T, K, H, W)``, in ``[0, 1]``."""
-        return self.logits.sigmoid()
+        """Return ``(B, T, K, H, W)`` in ``[0, 1]``: of the foreground where K is 1, else of each class."""
+        return to_probabilities(self.logits)
+
+    def masks(self) -> Tensor:
+        """Return the class of each pixel, ``(B, T, H, W)`` int64; 0 is background."""
+        if self.logits.shape[-3] == 1:
+            return (self.probabilities().squeeze(-3) > 0.5).long()
+        return self.logits.argmax(dim=-3)
 
     def uncertainty(self) -> Tensor:
         """Return the probability's standard deviation over samples, ``(B, T, K, H, W)``, in ``[0, 0.5]``.
@@ -100,7 +108,7 @@ class Segmentation(NamedTuple):
         """
         if self.samples is None:
             raise ValueError("uncertainty: expected several samples; call the model with num_samples above 1")
-        return self.samples.sigmoid().std(dim=0, correction=0)
+        return to_probabilities(self.samples).std(dim=0, correction=0)
 
     def without_padding(self, valid: Tensor) -> Segmentation:
         """Return the same with logits 0 where ``valid``, ``(B, T)`` bool, is False, as published for AVSS."""
@@ -109,11 +117,23 @@ class Segmentation(NamedTuple):
         return self._replace(logits=self.logits * keep, samples=samples)
 
 
-def logit_of_mean(samples: Tensor) -> Tensor:
-    """The logit of the mean probability over samples, exact also where every probability rounds to 0 or 1.
+def to_probabilities(logits: Tensor) -> Tensor:
+    """Return what logits ``(..., K, H, W)`` stand for: their sigmoid where K is 1, else the softmax over K.
 
-    Shapes: ``(S, ...)`` -> ``(...)``.
+    In float32, or wider.
     """
-    log_on = torch.logsumexp(torch.nn.functional.logsigmoid(samples.float()), dim=0)
-    log_off = torch.logsumexp(torch.nn.functional.logsigmoid(-samples.float()), dim=0)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.sigmoid() if logits.shape[-3] == 1 else logits.softmax(dim=-3)
+
+
+def logits_of_mean(samples: Tensor) -> Tensor:
+    """Return the logits of the mean probability over samples, exact also where all round to 0 or 1.
+
+    Shapes: ``(S, ..., K, H, W)`` -> ``(..., K, H, W)``.
+    """
+    samples = samples.float()
+    if samples.shape[-3] > 1:
+        return samples.log_softmax(dim=-3).logsumexp(dim=0) - math.log(len(samples))
+    log_on = torch.logsumexp(torch.nn.functional.logsigmoid(samples), dim=0)
+    log_off = torch.logsumexp(torch.nn.functional.logsigmoid(-samples), dim=0)
     return log_on - log_off

@@ -12,24 +12,14 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from avslib._checks import check_one_of
-from avslib.models.audio_blind import AudioBlind
-from avslib.models.avsbench import AVSBenchBaseline
 from avslib.models.base import AVSModel
-from avslib.models.c3n import C3N
-from avslib.models.cvae import CVAESegmenter
-from avslib.models.diffusion_avs import DiffusionAVS
-from avslib.models.ecmvae import ECMVAE
-
-_CLASSES: dict[str, type[AVSModel]] = {
-    model.__name__: model
-    for model in (AudioBlind, AVSBenchBaseline, C3N, CVAESegmenter, DiffusionAVS, ECMVAE)
-}
 
 
 def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
     """Load a saved model of any class, in evaluation mode.
 
-    The class is what ``architectures`` in ``config.json`` says, else what the model card's example loads.
+    The class is what ``architectures`` in ``config.json`` says, else what the model card's example loads: one
+    of ours, or a subclass of :class:`AVSModel` that was imported before.
 
     Args:
         name: a folder that ``save_pretrained`` wrote, or a repository of the hub, which is downloaded.
@@ -37,7 +27,7 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or it has no ``config.json``.
-        ValueError: if nothing says the class, or it is none of ours.
+        ValueError: if nothing says the class, or it is not known.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -54,9 +44,18 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder / 'config.json'}: not there; save_pretrained writes it")
     model_class = model_class or _stated_class(folder)
-    check_one_of("model_class", model_class, _CLASSES)
+    classes = _subclasses(AVSModel)
+    check_one_of("model_class", model_class, classes)
     with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints
-        return _CLASSES[model_class].from_pretrained(folder).eval()
+        return classes[model_class].from_pretrained(folder).eval()
+
+
+def _subclasses(base: type[AVSModel]) -> dict[str, type[AVSModel]]:
+    """Return all subclasses by name."""
+    found: dict[str, type[AVSModel]] = {}
+    for subclass in base.__subclasses__():
+        found |= {subclass.__name__: subclass, **_subclasses(subclass)}
+    return found
 
 
 def _stated_class(folder: Path) -> str:

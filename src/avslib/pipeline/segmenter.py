@@ -178,10 +178,9 @@ class VideoSegmenter:
                 noise = {"num_samples": self.num_samples, "generator": generator}
             clip = (tensor[None, look :: self.rate].to(device) for tensor in (frames, examples))
             output = self.model(*clip, **noise)
-            logits = output.logits.float()
-            values = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2)
+            values = output.probabilities()
             if output.samples is not None:
-                values = torch.cat([values, output.uncertainty().float()], dim=2)
+                values = torch.cat([values, output.uncertainty()], dim=2)
             looks.append(values[0].cpu())
         return rearrange(looks, "p t k h w -> (t p) k h w")
 

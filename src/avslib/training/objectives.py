@@ -145,7 +145,7 @@ class CVAEObjective(nn.Module):
         distributions = _expect(output, VariationalTerms)
         terms = {
             "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
-            "kl": kl_divergence(distributions.posterior, distributions.prior).mean(),
+            "kl": _mean(kl_divergence(distributions.posterior, distributions.prior)),
         }
         return {"loss": terms["segmentation"] + self.kl_weight * terms["kl"], **terms}
 
@@ -197,7 +197,7 @@ class ECMVAEObjective(nn.Module):
         factors = _expect(output, FactorTerms)
         kl = torch.stack(
             [
-                kl_divergence(*pair, published_scale=self.published_scale).mean()
+                _mean(kl_divergence(*pair, published_scale=self.published_scale))
                 for pair in (factors.visual, factors.audio)
             ]
         ).sum()
@@ -205,7 +205,7 @@ class ECMVAEObjective(nn.Module):
         terms = {
             "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
             "posterior segmentation": self.segmentation(factors.posterior_logits, clip.masks, clip.labelled),
-            "kl": kl + jensen_shannon_surrogate(factors.shared.prior, factors.shared.posterior).mean(),
+            "kl": kl + _mean(jensen_shannon_surrogate(factors.shared.prior, factors.shared.posterior)),
             "information": factors.mutual_information,
             "difference": torch.stack([difference_loss(*pair) for pair in pairs]).sum(),
             "matching": self.matching(output.logits, *factors.matching, clip.valid),
@@ -274,13 +274,18 @@ class DiffusionAVSObjective(nn.Module):
         latent = _expect(output, LatentTerms)
         terms = {
             "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
-            "diffusion": nn.functional.mse_loss(latent.predicted_noise, latent.noise),
+            "diffusion": _mean((latent.predicted_noise - latent.noise).square()),
         }
         loss = terms["segmentation"] + self.diffusion_weight * terms["diffusion"]
         if self.contrastive_weight:
             terms["contrastive"] = self.contrastive(latent.condition, latent.latent, latent.clip)
             loss = loss + self.contrastive_weight * terms["contrastive"]
         return {"loss": loss, **terms}
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Return the mean; of no value at all, where no frame is labelled, 0 with a graph."""
+    return values.sum() / max(values.numel(), 1)
 
 
 def _expect(output: Segmentation, kind: type[Terms]) -> Terms:
