@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from _paper_rows import BY_SECOND, IN_SILENCE, ROWS
+from _paper_rows import BY_SECOND, IN_SILENCE
+
+WINDOWS = {"": "whole clip", BY_SECOND: "own second"}
+"""Which sounds a pixel hears, by what the names of such rows end with."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """By setting, then by measure: mIoU in percent, F in [0, 1]."""
@@ -37,11 +40,14 @@ class Claim(NamedTuple):
     better: str
     worse: str
 
+    def rows(self, window: str = "") -> tuple[str, str]:
+        """Return the names of the better and the worse row, with a window of ``WINDOWS``."""
+        return self.better + window, self.worse + window
+
     def published(self, setting: str, measure: str) -> float | None:
         """Return by how much the paper's better row is better; None where the paper has no number."""
         rows = TABLES_OF_PAPER.get(self.table, Table("", "", "")).published
-        names = (name.removesuffix(BY_SECOND) for name in (self.better, self.worse))
-        scores = [rows[name].scores.get(setting, {}) for name in names if name in rows]
+        scores = [rows[name].scores.get(setting, {}) for name in self.rows() if name in rows]
         if len(scores) < 2 or any(measure not in score for score in scores):
             return None
         return scores[0][measure] - scores[1][measure]
@@ -58,8 +64,9 @@ def _scores(pair: tuple[float, float]) -> dict[str, float]:
 TABLES_OF_PAPER: dict[str, Table] = {
     "1": Table(
         "Table I: systems",
-        "How good is the whole model beside others? The paper also has four systems of related tasks, which "
-        "are not here; audio-blind decoders and ECMVAE are not in the paper's table.",
+        "How good is the whole model beside others? AVSBench also has another neck and another decoder; what "
+        "the latent adds is asked of E-D, in table II. The paper also has four systems of related tasks, "
+        "which are not here; audio-blind decoders and ECMVAE are not in the paper's table.",
         "avsbench",
         {
             "avsbench": _row("AVSBench", (78.74, 0.879), (54.00, 0.645)),
@@ -68,9 +75,10 @@ TABLES_OF_PAPER: dict[str, Table] = {
     ),
     "2": Table(
         "Table II: the latent diffusion model",
-        "Does a latent that is generated help, and is diffusion the way to generate it? None of these rows "
-        "has the contrastive loss. The row without diffusion is not the paper's: it has the same networks, "
-        "and takes as latent what the noise estimator makes of the condition in one pass.",
+        "Does a latent that is generated help, and is diffusion the way to generate it? E-D has the "
+        "encoders, fusion, neck and head of the LDM, and no latent. None of these rows has the contrastive "
+        "loss. The row without diffusion is not the paper's: it has the LDM's networks, and takes as latent "
+        "what the noise estimator makes of the condition in one pass.",
         "e_d",
         {
             "e_d": _row("E-D", (78.89, 0.881), (54.28, 0.648)),
@@ -130,11 +138,6 @@ TABLES_BEYOND: dict[str, Table] = {
         "mixture.",
         "full",
     ),
-    "decode_from_by_second": Table(
-        "`decode_from`, where every second has its own sound",
-        "The same with a window of one second, where seeds differ less.",
-        "full" + BY_SECOND,
-    ),
     "loss": Table(
         "The contrastive loss, and what gradients reach",
         "Other frames of a clip as negatives or not, the gradient of the contrastive loss to z0 or not, its "
@@ -155,18 +158,6 @@ TABLES_BEYOND: dict[str, Table] = {
         "the condition is read from the pyramid that the head sees, which the diffusion loss then trains "
         "too; in `clip` the seconds attend to each other as well.",
         "ldm",
-    ),
-    "window": Table(
-        "`window`: which seconds a pixel hears",
-        "In the paper TPAVI lets every pixel attend to the sounds of all seconds of a clip alike, so that "
-        "the fused pyramid says who is heard, but not when. Where every second has its own sound, a pixel "
-        "attends to the sound of its second alone. Of E-D and of the LDM there is a row each.",
-        "e_d",
-    ),
-    "by_second": Table(
-        "The paper's questions, where every second has its own sound",
-        "The systems of table I and the rows of tables II to IV, each with a window of one second.",
-        "ldm" + BY_SECOND,
     ),
     "in_silence": Table(
         "Where the mask cannot be known",
@@ -194,13 +185,6 @@ CLAIMS = (
     Claim("6", "D = 24 beats D = 32", "full", "d32"),
 )
 """Table by table, and what section IV-B says of parameters."""
-
-CLAIMS_BY_SECOND = tuple(
-    Claim(claim.table, claim.text, *names)
-    for claim in CLAIMS
-    if set(names := [name + BY_SECOND for name in (claim.better, claim.worse)]) <= set(ROWS)
-)
-"""The same of rows in which every second has its own sound."""
 
 NAMES = {"1": "I", "2": "II", "3": "III", "4": "IV", "5": "V", "6": "VI", "text": "IV-B, text"}
 """How the paper calls a table."""

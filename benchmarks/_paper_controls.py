@@ -1,4 +1,4 @@
-"""The controls, as sections of the page: is the sound used, is the latent, what does the condition know?"""
+"""The controls, as sections of the page: which seconds are heard, is the sound used, is the latent?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from functools import cache
 from statistics import fmean, stdev
 
+import numpy as np
 from _paper_results import (
     DRAWN,
-    MEASURES,
     MIOU,
     NOISE,
     ONE,
@@ -21,48 +21,70 @@ from _paper_results import (
     TRUTH,
     Study,
 )
-from _paper_rows import ROWS
-from _paper_statistics import compare
+from _paper_rows import BY_SECOND, ROWS
+from _paper_statistics import Comparison, compare
 from _paper_writing import difference, many, named, spread, table
+from numpy.typing import NDArray
 
 from avslib.data import SyntheticConfig, audio_blind_ceiling, clip_indices
+from avslib.data.synthetic_scene import make_scene
 
 COLLAPSED = 0.3
 """A standard deviation of z0 below this is called a collapse."""
 DIVERGED = 2
 """Samples this many times wider than z0 are said to have diverged."""
 
-TRAINED = (
-    ("hearing, over a decoder that sees one frame and hears nothing", "full", "audio_blind"),
-    ("hearing, over a decoder that sees all frames and hears nothing", "full", "audio_blind_temporal"),
-    ("training with a clip's own sound, over training with that of others", "ldm", "shuffled"),
-    ("diffusion, over the same networks without it", "ldm", "regressor"),
-)
-"""Controls that are rows of their own: what is asked, and the two rows."""
+
+def windows(study: Study) -> str:
+    """Write what it is worth that a pixel hears its own second alone, where sounds change and where not."""
+    lines = []
+    for row in study.runs:
+        if study.seeds(row, row + BY_SECOND):
+            found = (window_gain(study, row, among) for among in ("all", "changing", "steady"))
+            lines.append([named(study, row), *(difference(MIOU, gain) for gain in found)])
+    counts = [int(_among(study, among).sum()) for among in ("all", "changing", "steady")]
+    header = ("row", f"all {counts[0]} clips", f"the {counts[1]} where a sound starts or stops")
+    return table((*header, f"the {counts[2]} where none does"), lines) if lines else ""
+
+
+def window_gain(study: Study, row: str, among: str = "all") -> Comparison | None:
+    """Compare a row whose pixels hear their own second alone with the one whose hear the whole clip.
+
+    Args:
+        study: where the rows are.
+        row: the row of the whole clip.
+        among: which test clips count: ``"all"``, those in which a sound starts or stops, ``"changing"``, or
+            the others, ``"steady"``.
+    """
+    return compare(study, row + BY_SECOND, row, MIOU, among=_among(study, among))
+
+
+def _among(study: Study, among: str) -> NDArray[np.bool_]:
+    budget = study.settings
+    clips = _changing(study.setting, budget["size"], budget["clips"][study.setting]["test"])
+    return {"all": np.ones_like(clips), "changing": clips, "steady": ~clips}[among]
+
+
+@cache
+def _changing(setting: str, size: int, clips: int) -> NDArray[np.bool_]:
+    """Return in which test clips a sound starts or stops."""
+    config = SyntheticConfig(setting=setting, size=size)
+    on = [make_scene(index, config).on for index in clip_indices("test", clips)]
+    return np.array([(sounds != sounds[0]).any() for sounds in on])
 
 
 def sounds(study: Study) -> str:
-    """Write what is left of every row when its sound is taken away, beside the best that is deaf."""
-    best = ceiling(study)
+    """Write what is left of every row when its sound is taken away."""
     lines = [
         [
             named(study, row),
             *(spread(study.means(row, MIOU, given), MIOU) for given in (TRUE, SILENCE, OTHER)),
-            MIOU.write_signed(fmean(study.means(row, MIOU)) - best),
-            *(difference(m, compare(study, row, row, m, theirs_given=OTHER)) for m in MEASURES),
+            difference(MIOU, compare(study, row, row, MIOU, theirs_given=OTHER)),
         ]
         for row in study.runs
     ]
-    header = (
-        "row",
-        TRUE,
-        SILENCE,
-        OTHER,
-        "true sound over the ceiling",
-        "over another's: mIoU",
-        "over another's: F",
-    )
-    return f"Audio-blind ceiling: mIoU {MIOU.write(best)}.\n\n{table(header, lines)}"
+    header = ("row", TRUE, SILENCE, OTHER, "true sound over another clip's")
+    return f"Audio-blind ceiling: {MIOU.write(ceiling(study))}.\n\n{table(header, lines)}"
 
 
 def ceiling(study: Study) -> float:
@@ -76,55 +98,29 @@ def _ceiling(setting: str, size: int, clips: int) -> float:
     return audio_blind_ceiling(SyntheticConfig(setting=setting, size=size), clip_indices("test", clips))
 
 
-def trained(study: Study) -> str:
-    """Write the controls that are rows of their own; nothing if none was run."""
-    lines = [
-        [text, f"`{ours}` over `{theirs}`"]
-        + [difference(measure, compare(study, ours, theirs, measure)) for measure in MEASURES]
-        for text, ours, theirs in TRAINED
-    ]
-    return table(("what it is worth", "rows", "mIoU", "F"), lines)
-
-
 def latents(study: Study) -> str:
-    """Write what a head makes of latents that are sampled, true or noise."""
-    lines = []
-    for row in study.runs:
-        one, noise, truth = (study.means(row, MIOU, given) for given in (ONE, NOISE, TRUTH))
-        if one:
-            worth = [a - b for a, b in zip(one, noise, strict=True)]
-            gap = [a - b for a, b in zip(truth, one, strict=True)]
-            lines.append(
-                [
-                    named(study, row),
-                    *(spread(scores, MIOU) for scores in (study.means(row, MIOU), one, noise, truth)),
-                    *(spread(values, MIOU, signed=True) for values in (worth, gap)),
-                ]
-            )
-    samples = f"mean of {many(study.settings['num_samples'], 'sample')}"
-    header = ("row", samples, "one sample", "noise", "true z0", "sample over noise", "true z0 over sample")
-    return table(header, lines) if lines else ""
-
-
-def samplers(study: Study) -> str:
-    """Write whether samples are like the codes of masks, and whether those collapsed."""
+    """Write what a head makes of latents, and whether they are like codes of masks; alarms are bold."""
     lines = []
     for row, seeds in study.runs.items():
         tests = [report["test"] for report in seeds.values() if STD in report["test"]]
-        if tests:
-            stds = [test[STD] for test in tests]
-            wide = max((test[DRAWN] / test[STD] for test in tests if test.get(DRAWN)), default=0)
-            drawn, told, among = ([t[key] for t in tests if key in t] for key in (DRAWN, TOLD, SPREAD))
-            lines.append(
-                [
-                    named(study, row),
-                    _plain(stds) + (", **collapsed**" if min(stds) < COLLAPSED else ""),
-                    _plain(drawn) + (", **diverged**" if wide > DIVERGED else ""),
-                    _plain(told),
-                    _plain(among),
-                ]
-            )
-    return table(("row", STD, DRAWN, TOLD, SPREAD), lines) if lines else ""
+        if not tests:
+            continue
+        stds = [test[STD] for test in tests]
+        wide = max((test[DRAWN] / test[STD] for test in tests if test.get(DRAWN)), default=0)
+        drawn, told, among = ([t[key] for t in tests if key in t] for key in (DRAWN, TOLD, SPREAD))
+        lines.append(
+            [
+                named(study, row),
+                *(spread(study.means(row, MIOU, given), MIOU) for given in (TRUE, ONE, NOISE, TRUTH)),
+                _plain(stds) + (", **collapsed**" if min(stds) < COLLAPSED else ""),
+                _plain(drawn) + (", **diverged**" if wide > DIVERGED else ""),
+                _plain(told),
+                _plain(among),
+            ]
+        )
+    samples = f"mean of {many(study.settings['num_samples'], 'sample')}"
+    header = ("row", samples, "one sample", "noise", "true z0", STD, DRAWN, TOLD, SPREAD)
+    return table(header, lines) if lines else ""
 
 
 def information(study: Study) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 from _paper_claims import TABLES_OF_PAPER
@@ -38,30 +38,29 @@ def origin(study: Study) -> str:
 
 
 def cost(study: Study) -> str:
-    """Write parameters, chosen epochs and time of every row."""
+    """Write parameters, what the last epoch gained and the time of every row."""
     lines = []
     for row, seeds in study.runs.items():
         reports = [seeds[seed] for seed in sorted(seeds)]
-        best = [
-            max(report["history"], key=lambda record: record["validation"])["epoch"] for report in reports
-        ]
+        times = [report["seconds"]["of CPU"] for report in reports if "of CPU" in report["seconds"]]
         lines.append(
             [
                 named(study, row),
                 f"{reports[0]['parameters'] / 1e6:.2f} M",
-                ", ".join(map(str, best)),
                 spread([late_gain(report) for report in reports], MIOU, signed=True),
-                *(_mean_minutes(reports, part) for part in ("training", "all", "of CPU")),
+                minutes(fmean(times)) if times else "",
             ]
         )
-    header = ["row", "trainable parameters", "epoch chosen, by seed", "gained in the last epoch"]
-    header += ["training", "with the test", "CPU time"]
+    header = ["row", "trainable parameters", "gained in the last epoch", "CPU time"]
     every = list(study.reports())
-    wall, processor = (sum(report["seconds"].get(part, 0) for report in every) for part in ("all", "of CPU"))
-    return (
-        f"{table(header, lines)}\n\n{many(len(every), 'run')}: {hours(wall)}, each run counted from its "
-        f"start to its end, and {hours(processor)} of CPU time."
-    )
+    processor = sum(report["seconds"].get("of CPU", 0) for report in every)
+    return f"{table(header, lines)}\n\n{many(len(every), 'run')}: {hours(processor)} of CPU time."
+
+
+def ended_at_its_best(report: Report) -> bool:
+    """Say whether no epoch was better on the validation clips than the last."""
+    scores = [record["validation"] for record in report["history"]]
+    return bool(scores[-1] == max(scores))
 
 
 def late_gain(report: Report) -> float:
@@ -77,16 +76,17 @@ def still_learning(study: Study) -> dict[str, float]:
 
 
 def unfinished(study: Study) -> str:
-    """Name the rows that were still learning fast when their training ended; nothing if none was."""
-    gains = still_learning(study)
-    rows = ", ".join(f"`{row}` ({MIOU.write_signed(gain)})" for row, gain in gains.items())
-    return (
-        "Still learning fast when the training ended, by the mIoU that the last epoch added on the "
-        f"validation clips: {rows}. What is found of such a row is how far it comes in so short a training, "
-        "not how far it could come."
-        if rows
-        else ""
+    """Say how much runs were still learning when they ended, and which rows fast."""
+    reports = [report for seeds in study.runs.values() for report in seeds.values()]
+    gains = sorted(map(late_gain, reports))
+    low, middle, high = map(MIOU.write_signed, (gains[0], median(gains), gains[-1]))
+    text = (
+        f"{sum(map(ended_at_its_best, reports))} of {many(len(reports), 'run')} were best in their last "
+        f"epoch, which added {middle} mIoU on the validation clips (median; {low} to {high})."
     )
+    fast = still_learning(study)
+    rows = ", ".join(f"`{row}` ({MIOU.write_signed(gain)})" for row, gain in fast.items())
+    return text + (f" More than {MIOU.write(STILL_LEARNING)}: {rows}." if rows else "")
 
 
 def repeated(study: Study) -> str:
@@ -112,12 +112,6 @@ def repeated(study: Study) -> str:
                 )
     header = ("row", "seed", "mIoU", "again", "difference", "commit", "again")
     return table(header, lines) if lines else ""
-
-
-def _mean_minutes(reports: Sequence[Report], part: str) -> str:
-    """Write the mean of what was timed; nothing if it was not timed."""
-    times = [report["seconds"][part] for report in reports if part in report["seconds"]]
-    return minutes(fmean(times)) if times else ""
 
 
 def commands(study: Study) -> str:

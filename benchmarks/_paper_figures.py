@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from _paper_claims import NAMES, TABLES_BEYOND, TABLES_OF_PAPER
+from _paper_claims import CLAIMS, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, WINDOWS
 from _paper_controls import bounds_by_seed, candidates, ceiling
+from _paper_costs import still_learning
 from _paper_results import MEASURES, MIOU, Study
 from _paper_rows import TABLES
 from _paper_sections import Judged, finding
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-FINDING_COLORS = {"agrees": "#0072B2", "disagrees": "#D55E00", "undecided": "#777777"}
+FINDING_COLORS = {"agrees": "#0072B2", "disagrees": "#D55E00", "neither": "#777777"}
 """Colours that the colour-blind tell apart (Okabe and Ito)."""
 
 Curves = Callable[[str], Mapping[int, Sequence[float]]]
@@ -27,34 +28,37 @@ Curves = Callable[[str], Mapping[int, Sequence[float]]]
 
 
 def draw_claims(study: Study, judged: Judged) -> Figure | None:
-    """Draw the difference of every claim with its interval, beside the paper's."""
+    """Draw the difference of every claim with its interval, in every window, beside the paper's."""
     if not judged:
         return None
-    figure, grid = _axes(1, 2, width=5.2, height=1 + 0.4 * len(judged))
-    places = range(len(judged), 0, -1)
+    figure, grid = _axes(1, 2, width=5.2, height=1 + 0.5 * len(CLAIMS))
+    early = still_learning(study)
     for axes, measure in zip(grid[0], MEASURES, strict=True):
         axes.axvline(0, color="black", linewidth=0.8)
-        for place, (claim, compared) in zip(places, judged.items(), strict=True):
-            found = compared[measure]
-            if found is None:
-                axes.annotate(
-                    "not run", (0, place), (4, 2), textcoords="offset points", fontsize=8, color="#777777"
-                )
-            else:
-                low, mean, high = (measure.scale * x for x in (found.low, found.mean, found.high))
-                color = FINDING_COLORS[finding(found)]
-                axes.plot([low, high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
-                axes.plot(mean, place, "o", color=color, markersize=6)
+        for place, claim in zip(range(len(CLAIMS), 0, -1), CLAIMS, strict=True):
+            for window, marker, shift in zip(WINDOWS, "os", (0.15, -0.15), strict=True):
+                found = judged[window][claim][measure] if window in judged else None
+                if found is not None:
+                    low, mean, high = (measure.scale * x for x in (found.low, found.mean, found.high))
+                    color = FINDING_COLORS.get(finding(claim, window, found, early), "#777777")
+                    line = [place + shift] * 2
+                    axes.plot([low, high], line, color=color, linewidth=2, solid_capstyle="butt")
+                    axes.plot(mean, place + shift, marker, color=color, markersize=5)
             paper = claim.published(study.setting, measure.key)
             if paper is not None:
-                axes.plot(paper, place - 0.3, "D", color="black", markerfacecolor="none", markersize=5)
-        axes.set(xlabel=f"difference in {measure.name}", ylim=(0.4, len(judged) + 0.6))
+                axes.plot(paper, place, "D", color="black", markerfacecolor="none", markersize=5)
+        axes.set(xlabel=f"difference in {measure.name}", ylim=(0.4, len(CLAIMS) + 0.6))
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    grid[0][0].set_yticks(places, [f"{claim.text} ({NAMES[claim.table]})" for claim in judged])
+    ticks = [f"{claim.text} ({NAMES[claim.table]})" for claim in CLAIMS]
+    grid[0][0].set_yticks(range(len(CLAIMS), 0, -1), ticks)
+    legend = grid[0][1]
+    for (window, name), marker in zip(WINDOWS.items(), "os", strict=True):
+        if window in judged:
+            legend.plot([], [], marker, color="#777777", label=name)
+    legend.plot([], [], "D", color="black", markerfacecolor="none", label="the paper")
     for name, color in FINDING_COLORS.items():
-        grid[0][1].plot([], [], "o-", color=color, label=name)
-    grid[0][1].plot([], [], "D", color="black", markerfacecolor="none", label="the paper")
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+        legend.plot([], [], color=color, linewidth=2, label=name)
+    figure.legend(loc="outside upper center", ncols=6, fontsize=8, frameon=False)
     return figure
 
 

@@ -86,10 +86,8 @@ class Study(NamedTuple):
         return [float(np.nanmean(test[given][measure.key])) for test in tests if given in test]
 
     def titled(self, row: str) -> str:
-        """Return what a row is called, whether or not it was run."""
-        if row in self.runs:
-            return str(next(iter(self.runs[row].values()))["title"])
-        return ROWS[row].title if row in ROWS else row
+        """Return what a row is called: today, or when it was run."""
+        return ROWS[row].title if row in ROWS else str(next(iter(self.runs[row].values()))["title"])
 
 
 def read(folder: Path) -> list[Study]:

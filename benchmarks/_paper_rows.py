@@ -191,8 +191,7 @@ BY_SECOND = "_by_second"
 
 
 def _by_second(row: Row) -> Row:
-    title = f"{row.title}, every second with its own sound"
-    return replace(row, title=title, arguments={**row.arguments, "window": 1})
+    return replace(row, title=f"{row.title}, own second", arguments={**row.arguments, "window": 1})
 
 
 _SYSTEMS = (

@@ -3,210 +3,168 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from statistics import median
 
-from _paper_claims import CLAIMS, CLAIMS_BY_SECOND, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, Claim, Table
+from _paper_claims import CLAIMS, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, WINDOWS, Claim, Table
 from _paper_costs import still_learning
 from _paper_results import MEASURES, MIOU, F, Measure, Study
-from _paper_rows import BY_SECOND, TABLES
-from _paper_statistics import FEWEST_SEEDS, FINDINGS, Comparison, compare, reach
+from _paper_rows import TABLES
+from _paper_statistics import FINDINGS, Comparison, compare
 from _paper_writing import difference, for_each, named, printed, spread, table
 
-SURE = 0.05
+TOO_EARLY, NOT_RUN = "too early", "not run"
+"""What is said of a claim whose rows were still learning fast, and of one without runs."""
 
-Judged = Mapping[Claim, Mapping[Measure, Comparison | None]]
+Judged = Mapping[str, Mapping[Claim, Mapping[Measure, Comparison | None]]]
+"""By window, then by claim and measure; a window without runs is left out."""
 
 
-def judge(study: Study, claims: Sequence[Claim] = CLAIMS) -> Judged:
-    """Compare the two rows of every claim."""
+def judge(study: Study) -> Judged:
+    """Compare the two rows of every claim, in every window."""
+    judged = {
+        window: {
+            claim: {measure: compare(study, *claim.rows(window), measure) for measure in MEASURES}
+            for claim in CLAIMS
+        }
+        for window in WINDOWS
+    }
     return {
-        claim: {measure: compare(study, claim.better, claim.worse, measure) for measure in MEASURES}
-        for claim in claims
+        window: found
+        for window, found in judged.items()
+        if any(compared for pair in found.values() for compared in pair.values())
     }
 
 
-def judge_by_second(study: Study) -> Judged:
-    """Compare the rows of every claim where every second has its own sound; nothing if none was run."""
-    judged = judge(study, CLAIMS_BY_SECOND)
-    return judged if any(any(found.values()) for found in judged.values()) else {}
+def finding(claim: Claim, window: str, compared: Comparison | None, early: Collection[str]) -> str:
+    """Say what is found of a claim: one of ``FINDINGS``, ``TOO_EARLY`` or ``NOT_RUN``."""
+    if compared is None:
+        return NOT_RUN
+    return TOO_EARLY if set(claim.rows(window)) & set(early) else compared.finding
 
 
-def finding(compared: Comparison | None) -> str:
-    """Return one of ``FINDINGS``."""
-    return "not run" if compared is None else compared.finding
-
-
-def in_short(study: Study, judged: Judged, by_second: Judged) -> str:
-    """Say in a few sentences what was found of the claims, and what brings more than any of them."""
-    text = f"Of {_counted(study, judged)}"
-    gains = {row: compare(study, row + BY_SECOND, row, MIOU) for row in ("e_d", "ldm")}
-    run = [compared for c in judged.values() if (compared := c[MIOU]) is not None]
-    known = max((c.high for c in run if len(c.by_seed) >= FEWEST_SEEDS), default=0.0)
-    if all(gain and gain.low > known for gain in gains.values()):
-        words = "; ".join(f"{difference(MIOU, gain)} (`{row + BY_SECOND}`)" for row, gain in gains.items())
-        text += (
-            " What brings more than any of them is not in the paper: that a pixel attends to the sound of "
-            f"its own second alone, not to the sounds of the whole clip: {words}."
-        )
-    if by_second:
-        text += f"\n\nAsked again where every second has its own sound, of {_counted(study, by_second)}"
-    return text
-
-
-def _counted(study: Study, judged: Judged) -> str:
-    found = {claim: c[MIOU] for claim, c in judged.items()}
-    run = {claim: compared for claim, compared in found.items() if compared is not None}
-    agree, disagree, undecided = ([c.finding for c in run.values()].count(word) for word in FINDINGS[:3])
-    sure = sum(map(_sure, run.values()))
+def counted(study: Study, judged: Judged) -> str:
+    """Count the findings, and say how small a difference the seeds can tell."""
     early = still_learning(study)
-    found_early = sum(c.finding != "undecided" and _rests_on(claim, early) != "" for claim, c in run.items())
-    text = (
-        f"{len(judged)} claims {len(run)} were run: {agree} agree with what is found here, {disagree} "
-        f"disagree, {undecided} are undecided; the seeds alone confirm {sure} of these findings."
-    )
-    if found_early:
-        text += f" In {found_early} of them a row was still learning fast when its training ended."
-    papers = {claim: claim.published(study.setting, MIOU.key) for claim in run}
-    targets = {claim: paper / MIOU.scale for claim, paper in papers.items() if paper is not None}
-    smaller = [(run[claim], paper) for claim, paper in targets.items() if run[claim].side(paper) < 0]
-    if smaller:
-        sure = sum(_sure(compared, paper) for compared, paper in smaller)
-        text += (
-            f" For {len(smaller)} of the claims a gain as large as the paper's is excluded, for {sure} by "
-            "the seeds alone as well."
+    texts = []
+    for window, claims in judged.items():
+        words = [finding(claim, window, found[MIOU], early) for claim, found in claims.items()]
+        agree, disagree, undecided = (words.count(word) for word in FINDINGS[:3])
+        run = len(words) - words.count(NOT_RUN)
+        others_told = {TOO_EARLY: "too early", FINDINGS[3]: "with one seed"}
+        others = [f"{words.count(word)} {text}" for word, text in others_told.items() if word in words]
+        smaller = sum(_below_the_papers(study, claim, found) for claim, found in claims.items())
+        counts = ", ".join([f"{agree} agree", f"{disagree} disagree", f"{undecided} undecided", *others])
+        texts.append(
+            f"- **{WINDOWS[window].capitalize()}**: {run} of {len(words)} claims were run: {counts}. "
+            f"For {smaller} of them the paper's own gain is excluded.{_resolution(claims)}"
         )
-    return text
+    return "\n".join(texts)
 
 
-def claims_summary(judged: Judged) -> str:
-    """List the claims by what mIoU says of them."""
-    lines = []
-    for word in FINDINGS:
-        claims = {claim: c[MIOU] for claim, c in judged.items() if finding(c[MIOU]) == word}
-        texts = "; ".join(_bold(f"{claim.text} ({NAMES[claim.table]})", c) for claim, c in claims.items())
-        lines.append(f"- {word}, {len(claims)} of {len(judged)}" + (f": {texts}" if claims else ""))
-    return "\n".join(lines)
-
-
-def _bold(text: str, compared: Comparison | None) -> str:
-    """Write a finding bold if it is one and the seeds alone are sure of it."""
-    return f"**{text}**" if compared is not None and _sure(compared) else text
-
-
-def _sure(compared: Comparison, of: float = 0) -> bool:
-    """Say whether a difference is on one side of a number, and the seeds alone are sure of it."""
-    return compared.side(of) != 0 and compared.p(of) < SURE
+def _resolution(claims: Mapping[Claim, Mapping[Measure, Comparison | None]]) -> str:
+    """Say how small a difference is found, where there are several seeds."""
+    found = [c for pair in claims.values() if (c := pair[MIOU]) is not None and len(c.by_seed) > 1]
+    if not found:
+        return ""
+    sizes = sorted(compared.resolution for compared in found)
+    low, middle, high = (MIOU.write(size) for size in (sizes[0], median(sizes), sizes[-1]))
+    return f" The seeds tell a difference of {middle} points of mIoU from none ({low} to {high}, by claim)."
 
 
 def claims_table(study: Study, judged: Judged) -> str:
     """Write the paper's difference of every claim beside ours; nothing if there is none."""
     early = still_learning(study)
     lines = []
-    for claim, compared in judged.items():
-        paper = [printed(claim.published(study.setting, m.key), m, signed=True) for m in MEASURES]
-        seeds = len(study.seeds(claim.better, claim.worse))
-        lines.append(
-            [
-                NAMES[claim.table],
-                f"{claim.text}<br>`{claim.better}` over `{claim.worse}`",
-                " / ".join(filter(None, paper)),
-                *(difference(measure, compared[measure]) for measure in MEASURES),
-                str(seeds or ""),
-                _findings(compared) + _rests_on(claim, early),
-                _beside_paper(claim, study.setting, compared),
-            ]
-        )
-    header = ("table", "claim", "paper: mIoU / F", "here: mIoU", "here: F", "seeds", "finding")
-    return table((*header, "beside the paper's difference"), lines) if lines else ""
+    for claim in CLAIMS:
+        line = [
+            NAMES[claim.table],
+            f"{claim.text}<br>`{claim.better}` over `{claim.worse}`",
+            printed(claim.published(study.setting, MIOU.key), MIOU, signed=True),
+        ]
+        for window, claims in judged.items():
+            found = claims[claim]
+            line += [difference(MIOU, found[MIOU]), _found(study, claim, window, found, early)]
+        lines.append(line)
+    header = ["table", "claim", "paper"]
+    for window in judged:
+        header += [WINDOWS[window], "finding"]
+    return table(header, lines) if judged else ""
 
 
-def _findings(compared: Mapping[Measure, Comparison | None]) -> str:
-    """Write what mIoU says and, if it is something else, what F says."""
-    words = {measure: _bold(finding(found), found) for measure, found in compared.items()}
-    return words[MIOU] + ("" if words[F] == words[MIOU] else f"; F: {words[F]}")
+def _found(
+    study: Study,
+    claim: Claim,
+    window: str,
+    found: Mapping[Measure, Comparison | None],
+    early: Collection[str],
+) -> str:
+    """Write what mIoU says and, if it is something else, what F says; and how it lies to the paper's."""
+    words = {measure: finding(claim, window, compared, early) for measure, compared in found.items()}
+    text = _emphasised(words[MIOU]) + ("" if words[F] == words[MIOU] else f"; F {_emphasised(words[F])}")
+    return text + ("; below the paper's" if _below_the_papers(study, claim, found) else "")
 
 
-def _rests_on(claim: Claim, early: Collection[str]) -> str:
-    """Say which rows of a claim were still learning fast when their training ended; nothing if none was."""
-    rows = [row for row in (claim.better, claim.worse) if row in early]
-    return f"; still learning: {', '.join(f'`{row}`' for row in rows)}" if rows else ""
+def _emphasised(word: str) -> str:
+    return f"**{word}**" if word in FINDINGS[:2] else word
 
 
-def _beside_paper(claim: Claim, setting: str, compared: Mapping[Measure, Comparison | None]) -> str:
-    """Say where the difference found here is certainly smaller or larger than the paper's."""
+def _below_the_papers(study: Study, claim: Claim, found: Mapping[Measure, Comparison | None]) -> bool:
+    """Say whether the difference in mIoU is certainly smaller than the paper's."""
+    paper, compared = claim.published(study.setting, MIOU.key), found[MIOU]
+    return paper is not None and compared is not None and compared.side(paper / MIOU.scale) < 0
+
+
+def tables_of_paper(studies: Sequence[Study]) -> str:
+    """Write the scores of the paper's tables beside ours."""
+    return _tables(studies, TABLES_OF_PAPER, compared=False)
+
+
+def tables_beyond(studies: Sequence[Study]) -> str:
+    """Write the tables that the paper does not have, with differences to a reference."""
+    return _tables(studies, TABLES_BEYOND, compared=True)
+
+
+def _tables(studies: Sequence[Study], asked: Mapping[str, Table], *, compared: bool) -> str:
     parts = []
-    for measure, found in compared.items():
-        paper = claim.published(setting, measure.key)
-        if found is not None and paper is not None and (side := found.side(paper / measure.scale)):
-            word = f"{measure.name} {'larger' if side > 0 else 'smaller'}"
-            parts.append(f"**{word}**" if _sure(found, paper / measure.scale) else word)
-    return "; ".join(parts)
+    for key, one in asked.items():
+        found = for_each(studies, partial(rows_table, key=key, asked=one, compared=compared), none="")
+        parts += [f"### {one.title}", one.question, found] if found else []
+    return "\n\n".join(parts)
 
 
-def how_sure(studies: Sequence[Study]) -> str:
-    """Say how far the seeds that were run can carry."""
-    counts = {len(study.seeds(claim.better, claim.worse)) for study in studies for claim in CLAIMS} - {0}
-    return (
-        ", ".join(f"{reach(count):.0%} of the time with {count}" for count in sorted(counts))
-        or "no claim was run yet"
-    )
-
-
-def tables(studies: Sequence[Study], asked: Mapping[str, Table]) -> str:
-    """Write tables, ours beside the paper's numbers."""
-    return "\n\n".join(_one_table(studies, key, question) for key, question in asked.items())
-
-
-def _one_table(studies: Sequence[Study], key: str, asked: Table) -> str:
-    found = for_each(studies, lambda study: rows_table(study, key, asked))
-    return "\n\n".join(filter(None, (f"### {asked.title}", asked.question, found)))
-
-
-def beyond() -> dict[str, Table]:
-    """Return the tables that can be run and are not the paper's; the controls are compared elsewhere."""
-    return {
-        key: TABLES_BEYOND.get(key, Table(key, "", rows[0]))
-        for key, rows in TABLES.items()
-        if key not in (*TABLES_OF_PAPER, "controls")
+def rows_table(study: Study, key: str, asked: Table, *, compared: bool) -> str:
+    """Write one table of one study, of the rows that were run; nothing if fewer than two were."""
+    windows = {
+        window: rows
+        for window in WINDOWS
+        if len(rows := [row for row in TABLES[key] if row + window in study.runs]) > 1
     }
-
-
-def rows_table(study: Study, key: str, asked: Table) -> str:
-    """Write one table of one study; nothing if none of its rows was run."""
-    rows = TABLES.get(key, tuple(asked.published))
-    if not any(row in study.runs for row in rows):
-        return ""
-    compared = {row: compare(study, row, asked.reference, MIOU) for row in rows if row != asked.reference}
-    papers = any(study.setting in published.scores for published in asked.published.values())
-    lines = []
-    for row in rows:
-        paper = asked.published.get(row)
-        numbers = paper.scores.get(study.setting, {}) if paper else {}
-        differences = ["reference", ""]
-        if row != asked.reference:
-            differences = [
-                difference(MIOU, compared[row]),
-                difference(F, compare(study, row, asked.reference, F)),
-            ]
-        lines.append(
-            [
-                f"{paper.label} (`{row}`)" if paper else named(study, row),
-                *(printed(numbers.get(measure.key), measure) for measure in MEASURES if papers),
-                *(spread(study.means(row, measure), measure) or "not run" for measure in MEASURES),
-                str(len(study.seeds(row)) or ""),
-                *differences,
-            ]
-        )
+    numbers = {row: paper.scores.get(study.setting, {}) for row, paper in asked.published.items()}
+    papers = any(numbers.values())
     header = ["row", *(f"paper: {measure.name}" for measure in MEASURES if papers)]
-    header += ["mIoU", "F", "seeds", "mIoU, difference", "F, difference"]
-    return table(header, lines) + _conclusion(compared)
+    for window in windows:
+        header += [f"{WINDOWS[window]}: mIoU", "F", "seeds", *(["mIoU, difference"] if compared else [])]
+    lines = []
+    for row in TABLES[key]:
+        if not any(row in rows for rows in windows.values()):
+            continue
+        label = f"{asked.published[row].label} (`{row}`)" if row in asked.published else named(study, row)
+        line = [label, *(printed(numbers.get(row, {}).get(m.key), m) for m in MEASURES if papers)]
+        for window in windows:
+            line += [spread(study.means(row + window, measure), measure) for measure in MEASURES]
+            line.append(str(len(study.seeds(row + window)) or ""))
+            if compared:
+                line.append(_to_reference(study, row + window, asked.reference + window))
+        lines.append(line)
+    return table(header, lines) if lines else ""
 
 
-def _conclusion(compared: Mapping[str, Comparison | None]) -> str:
-    """Say which rows are better or worse than the reference, by mIoU."""
-    known = {row: found.finding for row, found in compared.items() if found}
-    words = {"agrees": "better than the reference", "disagrees": "worse", "undecided": "undecided"}
-    parts = [
-        f"{text}: {', '.join(f'`{row}`' for row, word in known.items() if word == this) or 'none'}"
-        for this, text in words.items()
-    ]
-    return f"\n\nBy mIoU, {'; '.join(parts)}." if known else ""
+def _to_reference(study: Study, row: str, reference: str) -> str:
+    if row == reference:
+        return "reference"
+    found = compare(study, row, reference, MIOU)
+    return "" if found is None else f"{difference(MIOU, found)}<br>{_WORDS[found.finding]}"
+
+
+_WORDS = {"agrees": "**better**", "disagrees": "**worse**", "undecided": "undecided", "one seed": "one seed"}

@@ -1,4 +1,4 @@
-"""Is one row better than another? An interval over seeds and clips, and what the seeds say alone."""
+"""Is one row better than another? Only if an interval over seeds and clips says so, and the seeds alone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scipy.stats import t as student
 
 REPLICATES = 4000
 LEVEL = 0.95
-FEWEST_SEEDS = 2
-"""With one seed nothing is known of others, and no interval decides anything."""
-FINDINGS = ("agrees", "disagrees", "undecided", "not run")
+SURE = 0.05
+"""What p of the seeds must be below, for a difference to be found."""
+FINDINGS = ("agrees", "disagrees", "undecided", "one seed")
 
 
 class Comparison(NamedTuple):
@@ -28,14 +28,24 @@ class Comparison(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """Judge the claim that it is better."""
-        return ("undecided", "agrees", "disagrees")[self.side()]
+        """Judge the claim that it is better, by one of ``FINDINGS``."""
+        return "one seed" if len(self.by_seed) == 1 else ("undecided", "agrees", "disagrees")[self.side()]
 
     def side(self, of: float = 0) -> int:
-        """Return 1 if the difference is above a number, -1 if it is below, 0 if that is not known."""
-        if len(self.by_seed) < FEWEST_SEEDS or self.low <= of <= self.high:
+        """Return 1 if the difference is above a number, -1 if it is below, 0 if that is not known.
+
+        The bootstrap knows of no seed that was not run, and of few seeds it is too sure; a t-test on the
+        seeds alone knows nothing of other clips. Both must say so.
+        """
+        if self.low <= of <= self.high or not self.p(of) < SURE:
             return 0
         return 1 if self.low > of else -1
+
+    @property
+    def resolution(self) -> float:
+        """Return half of the seeds' own interval, by Student's t: how small a difference they can tell."""
+        error = np.std(self.by_seed, ddof=1) / math.sqrt(len(self.by_seed))
+        return float(student.ppf((1 + LEVEL) / 2, len(self.by_seed) - 1) * error)
 
     def p(self, of: float = 0) -> float:
         """Return how likely seeds that are alike differ from a number so much; see :func:`p_of_seeds`."""
@@ -50,6 +60,7 @@ def compare(
     *,
     given: str = TRUE,
     theirs_given: str = TRUE,
+    among: NDArray[np.bool_] | None = None,
 ) -> Comparison | None:
     """Compare two rows, or a row under two conditions, on the seeds that both have.
 
@@ -60,6 +71,7 @@ def compare(
         measure: the score.
         given: what ours was given in the test.
         theirs_given: what theirs was given.
+        among: which test clips count, ``(clips,)``; None for all.
 
     Returns:
         The comparison; None if there is no common seed.
@@ -68,6 +80,8 @@ def compare(
     if not seeds:
         return None
     differences = study.clips(ours, seeds, measure, given) - study.clips(theirs, seeds, measure, theirs_given)
+    if among is not None:
+        differences = differences[:, among]
     differences = differences[:, ~np.isnan(differences).any(axis=0)]  # F of a clip without truth
     if not differences.size:
         return None
@@ -121,16 +135,3 @@ def p_of_seeds(differences: NDArray[np.float64]) -> float:
     if error == 0:
         return float(mean == 0)
     return float(2 * student.sf(abs(mean) / error, seeds - 1))
-
-
-def reach(seeds: int) -> float:
-    """Return how often the median over all seeds lies between the lowest and the highest of some.
-
-    It is on one side of all of them with chance ``2 ** -seeds``, and there are two sides. Where only seeds
-    vary, the bootstrap's interval cannot be surer than that: it does not reach beyond those that were run.
-
-    Example:
-        >>> reach(3)
-        0.75
-    """
-    return 1 - 2.0 ** (1 - seeds)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from _paper_results import MEASURES, MIOU, Measure, Report, Study
-from _paper_writing import many, named, spread, table
+from _paper_writing import named, spread, table
 
 TOLD_BY = "told of z0 by"
 ONSETS, CALIBRATION = "onset accuracy", "calibration error"
@@ -21,13 +21,27 @@ OF_SAMPLES = (
 """What is said of the samples of a frame."""
 
 
+SHOWN = (1, 8, 32)
+"""Numbers of samples that the page shows."""
+
+
 def by_sampler(study: Study) -> str:
-    """Write mIoU and the error of one sample by scheduler and number of steps."""
-    return "\n\n".join(
-        f"{named(study, row)}, one sample a frame, {many(len(seeds), 'seed')}:\n\n"
-        + _samplers(list(seeds.values()))
-        for row, seeds in _that_tell(study, "samplers")
-    )
+    """Write mIoU and the error of one sample, by row, scheduler and number of steps."""
+    lines, steps = [], []
+    for row, seeds in _that_tell(study, "samplers"):
+        found = list(zip(*(report["samplers"] for report in seeds.values()), strict=True))
+        steps = list(dict.fromkeys(one[0]["steps"] for one in found))
+        for scheduler in dict.fromkeys(one[0]["scheduler"] for one in found):
+            these = (one for one in found if one[0]["scheduler"] == scheduler)
+            name = scheduler.removesuffix("Scheduler")
+            lines.append([f"`{row}`", name, *(_score_and_error(one) for one in these), str(len(seeds))])
+    header = ("row", "scheduler", *(f"{step} steps" if step > 1 else "1 step" for step in steps), "seeds")
+    return table(header, lines) if lines else ""
+
+
+def _score_and_error(found: Sequence[Report]) -> str:
+    score = MIOU.write(fmean(one["miou"] for one in found))
+    return f"{score}, {fmean(one['error over variance'] for one in found):.2f}"
 
 
 def by_count(study: Study) -> str:
@@ -35,6 +49,8 @@ def by_count(study: Study) -> str:
     lines = []
     for row, seeds in _that_tell(study, "samples"):
         for found in zip(*(report["samples"] for report in seeds.values()), strict=True):
+            if found[0]["samples"] not in SHOWN:
+                continue
             values = {
                 measure: spread([one[measure.key] for one in found], measure)
                 for measure in OF_SAMPLES
@@ -54,13 +70,12 @@ def by_count(study: Study) -> str:
 
 def by_source(study: Study) -> str:
     """Write how much of z0 a linear regression tells, by what it is given."""
-    lines = [
-        [named(study, row), source, f"{fmean(shares):.2f}", str(len(shares))]
-        for row, seeds in _that_tell(study, TOLD_BY)
-        for source in next(iter(seeds.values()))[TOLD_BY]
-        for shares in [[report[TOLD_BY][source] for report in seeds.values()]]
-    ]
-    return table(("row", "from", "told of z0", "seeds"), lines) if lines else ""
+    lines, sources = [], []
+    for row, seeds in _that_tell(study, TOLD_BY):
+        sources = list(next(iter(seeds.values()))[TOLD_BY])
+        shares = (fmean(report[TOLD_BY][source] for report in seeds.values()) for source in sources)
+        lines.append([named(study, row), *(f"{share:.2f}" for share in shares), str(len(seeds))])
+    return table(("row", *sources, "seeds"), lines) if lines else ""
 
 
 def _that_tell(study: Study, part: str) -> Iterator[tuple[str, dict[int, Report]]]:
@@ -69,17 +84,3 @@ def _that_tell(study: Study, part: str) -> Iterator[tuple[str, dict[int, Report]
         there = {seed: report for seed, report in seeds.items() if part in report}
         if there:
             yield row, there
-
-
-def _samplers(reports: Sequence[Report]) -> str:
-    lines = [
-        [
-            found[0]["scheduler"].removesuffix("Scheduler"),
-            str(found[0]["steps"]),
-            spread([one["miou"] for one in found], MIOU),
-            f"{fmean(one['std of samples'] for one in found):.2f}",
-            f"{fmean(one['error over variance'] for one in found):.2f}",
-        ]
-        for found in zip(*(report["samplers"] for report in reports), strict=True)
-    ]
-    return table(("scheduler", "steps", "mIoU", "std of samples", "squared error over z0's variance"), lines)

@@ -35,7 +35,7 @@ def named(study: Study, row: str) -> str:
 def difference(measure: Measure, compared: Comparison | None) -> str:
     """Write a difference with its interval, and p of the seeds where there are several."""
     if compared is None:
-        return "not run"
+        return ""
     mean, low, high = (measure.write_signed(x) for x in (compared.mean, compared.low, compared.high))
     p = compared.p()
     return f"{mean} ({low} to {high})" + ("" if math.isnan(p) else f"; p {_p(p)}")
@@ -77,4 +77,4 @@ def span(values: Iterable[int]) -> str:
 
 
 def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.2g}" if value < 0.1 else f"= {value:.1f}"
+    return "< 0.001" if value < 0.001 else f"= {value:.2g}" if value < 0.1 else f"= {value:.2f}"

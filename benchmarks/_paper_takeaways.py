@@ -1,0 +1,129 @@
+"""What a reader should take away: sentences by hand, each with the numbers that must hold for it to stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+
+from _paper_claims import WINDOWS
+from _paper_controls import ceiling, window_gain
+from _paper_costs import unfinished
+from _paper_results import MIOU, NOISE, ONE, OTHER, TOLD, TRUE, Study
+from _paper_rows import BY_SECOND
+from _paper_statistics import Comparison, compare
+from _paper_writing import difference
+
+OF = ("cpu", "ms3")
+"""The budget and the setting that the sentences are about."""
+
+
+def takeaways(study: Study) -> str:
+    """Write what to take away from a study; nothing of one that no sentence was written for.
+
+    Raises:
+        ValueError: if a sentence is no longer true of the numbers, and has to be written anew.
+    """
+    if (study.budget, study.setting) != OF:
+        return ""
+    sentences = (_window, _latent, _samples, _contrast, _sound, _early)
+    return "\n".join(f"{place}. {write(study)}" for place, write in enumerate(sentences, start=1))
+
+
+def _window(study: Study) -> str:
+    gains = {
+        among: [_known(window_gain(study, row, among)) for row in ("e_d", "ldm")]
+        for among in ("all", "changing", "steady")
+    }
+    _stand("window", all(gain.finding == "agrees" for gain in gains["all"] + gains["changing"]))
+    everywhere, changing, steady = (_means(found) for found in gains.values())
+    return (
+        "**Where sounds start and stop, let every second hear its own sound** (`window=1`, which every model "
+        "with sound takes). In the paper every pixel attends to the sounds of all seconds of a clip, and its "
+        f'failure analysis names the "timing discontinuity" that follows. mIoU of E-D and of the LDM: '
+        f"{everywhere}; in clips in which a sound starts or stops {changing}, in others {steady}."
+    )
+
+
+def _latent(study: Study) -> str:
+    texts = []
+    for window, name in WINDOWS.items():
+        found = [_known(compare(study, "ldm" + window, row + window, MIOU)) for row in ("e_d", "regressor")]
+        _stand("latent", all(compared.finding == "undecided" for compared in found))
+        worth = _mean(study, "ldm" + window, ONE) - _mean(study, "ldm" + window, NOISE)
+        texts.append(f"{name}: {_means(found)}; a sample over noise in its place {MIOU.write_signed(worth)}")
+    return (
+        "**No gain from the latent is found**: neither over a decoder without one (the paper has +3.39), nor "
+        f"over the same networks without diffusion. In that order, {'; '.join(texts)}."
+    )
+
+
+def _samples(study: Study) -> str:
+    row = "ldm" + BY_SECOND
+    more = _mean(study, row, TRUE) - _mean(study, row, ONE)
+    sweeps = study.sweeps[row].values()
+    ways = list(zip(*(report["samplers"] for report in sweeps), strict=True))
+    scores = [fmean(one["miou"] for one in way) for way in ways]
+    _stand("samples", abs(more) < 0.005 and max(scores) - min(scores) < 0.005)
+    return (
+        "**One sample in one step does, for a mask.** Own second: the mean of 8 samples scores "
+        f"{MIOU.write_signed(more)} over one, and one sample {MIOU.write(min(scores))} to "
+        f"{MIOU.write(max(scores))}, whichever of three schedulers draws it in 1 to 20 steps. More samples "
+        "are for the uncertainty."
+    )
+
+
+def _contrast(study: Study) -> str:
+    texts = []
+    for window, name in WINDOWS.items():
+        rows = ["ldm" + window, "full" + window]
+        told = [fmean(run["test"][TOLD] for run in study.runs[row].values()) for row in rows]
+        found = _known(compare(study, rows[1], rows[0], MIOU))
+        _stand("contrast", told[1] > told[0] + 0.05 and found.finding == "undecided")
+        texts.append(f"{name} {told[0]:.0%} and {told[1]:.0%}, mIoU {difference(MIOU, found)}")
+    return (
+        "**The contrastive loss does to the condition what the paper says, and nothing that is seen in the "
+        f"masks.** Of z0's variance, samples tell without and with it: {'; '.join(texts)}."
+    )
+
+
+def _sound(study: Study) -> str:
+    rows = [row for row in study.runs if study.means(row, MIOU)]
+    lost = [_mean(study, row, TRUE) - _mean(study, row, OTHER) for row in rows if _hears(study, row)]
+    _stand("sound", min(lost) > 0.2)
+    return (
+        f"**The sound is used by every row that has it**: with the sound of another clip they lose "
+        f"{MIOU.write(min(lost))} to {MIOU.write(max(lost))} points of mIoU, and no predictor that hears "
+        f"nothing can expect more than {MIOU.write(ceiling(study))}."
+    )
+
+
+def _early(study: Study) -> str:
+    return (
+        "**These are short trainings, with few seeds.** What is ranked is how far rows come in a few epochs: "
+        f"{unfinished(study)}"
+    )
+
+
+def _hears(study: Study, row: str) -> bool:
+    return not any(word in row for word in ("audio_blind", "in_silence", "shuffled"))
+
+
+def _stand(name: str, condition: bool) -> None:
+    if not condition:
+        raise ValueError(f"takeaway {name}: expected numbers that it is true of; write it anew")
+
+
+def _known(compared: Comparison | None) -> Comparison:
+    if compared is None:
+        raise ValueError("takeaways: expected the runs that they rest on, got no comparison")
+    return compared
+
+
+def _means(found: Iterable[Comparison]) -> str:
+    return " and ".join(MIOU.write_signed(compared.mean) for compared in found)
+
+
+def _mean(study: Study, row: str, given: str) -> float:
+    """Return the mIoU of a row, averaged over seeds."""
+    tests = [report["test"][given]["miou"] for report in study.runs[row].values()]
+    return fmean(fmean(scores) if isinstance(scores, list) else scores for scores in tests)
