@@ -64,6 +64,7 @@ PUBLIC = {
         "VisualEncoder",
         "create_model",
         "list_models",
+        "load_model",
         "Clip",
     ],
     "avslib.encoders": [

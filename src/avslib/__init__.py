@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         Segmentation,
         create_model,
         list_models,
+        load_model,
     )
     from avslib.pipeline import VideoSegmenter
     from avslib.storage import ShardedClips
@@ -136,6 +137,7 @@ __all__ = [
     "fusion",
     "latent",
     "list_models",
+    "load_model",
     "losses",
     "media",
     "metrics",
@@ -193,6 +195,7 @@ _FOLDER = {
     "Segmentation": "models",
     "create_model": "models",
     "list_models": "models",
+    "load_model": "models",
     "VideoSegmenter": "pipeline",
 }
 

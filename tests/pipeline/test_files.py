@@ -19,6 +19,7 @@ def test_what_is_found_is_in_the_folder(tmp_path: Path) -> None:
     (out / "masks").mkdir(parents=True)
     for old in ("masks/000099.png", "masks/mine.png", "overlay.mp4"):
         (out / old).touch()
+    (out / "moments.csv").write_text("mask,time,area,uncertainty\n")
     assert segment_video(look, film, out, progress=ticks.append) == 5
     assert ticks == [1] * 5
     found = list(look(film))
@@ -39,6 +40,44 @@ def test_what_is_found_is_in_the_folder(tmp_path: Path) -> None:
     segment_video(look, film, out, overlay=False)
     assert not (out / "overlay.mp4").exists()
     assert (out / "masks" / "mine.png").exists()
+
+
+def test_no_file_is_lost_that_no_earlier_call_wrote(tmp_path: Path) -> None:
+    film = long_film(tmp_path / "overlay.mp4", 2)
+    look = VideoSegmenter(Recorder(), size=(32, 160))
+    for name in ("masks/000000.png", "overlay.mp4", "moments.csv"):
+        mine = tmp_path / "out" / name
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("mine")
+        with pytest.raises(FileExistsError, match=f"{Path(name).name}: no earlier call wrote it"):
+            segment_video(look, film, tmp_path / "out")
+        assert mine.read_text() == "mine"
+        mine.unlink()
+    with pytest.raises(ValueError, match="out: expected a folder in which the video is not replaced"):
+        segment_video(look, film, tmp_path)
+    assert probe_video(film).times
+    segment_video(look, film, tmp_path / "out")
+    overlay = tmp_path / "out" / "overlay.mp4"
+    with pytest.raises(ValueError, match="the video is not replaced"):
+        segment_video(look, overlay, tmp_path / "out")
+    assert probe_video(overlay).times
+
+
+def test_what_an_earlier_call_left_stays_until_all_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = long_film(tmp_path / "a.mp4", 2)
+    look, out = VideoSegmenter(Recorder(), size=(32, 160)), tmp_path / "out"
+    segment_video(look, film, out)
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("avslib.pipeline.files.write_overlay", fail)
+    with pytest.raises(OSError, match="disk full"):
+        segment_video(look, long_film(tmp_path / "b.mp4", 3), out)
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
 
 
 def test_classes_keep_their_colours(tmp_path: Path) -> None:
@@ -92,8 +131,15 @@ def test_a_mask_is_tinted_and_its_edge_drawn_and_nothing_else_touched() -> None:
             else:
                 expected = frame[:, y, x] // 2 + palette[number] // 2
             assert torch.equal(drawn[:, y, x], expected)
+    assert torch.equal(draw_mask(frame, mask > 1), draw_mask(frame, (mask > 1).byte()))
     with pytest.raises(ValueError, match=r"mask: expected shape \(h, w\) with h=40, w=50"):
         draw_mask(frame, mask[:-1])
+    with pytest.raises(ValueError, match=r"mask: expected classes from 0 to 1, .* got 0 to 2"):
+        draw_mask(frame, mask)
+    with pytest.raises(ValueError, match=r"mask: expected classes, integers or bool, got torch\.float32"):
+        draw_mask(frame, mask.float())
+    with pytest.raises(ValueError, match="frame: expected uint8"):
+        draw_mask(frame.float(), mask)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +156,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert names == {"masks/000000.png", "masks/000001.png", "moments.csv", "overlay.mp4"}
     for changed, message in (
         (["--rate", "7"], "avslib segment: rate: expected a divisor of 100, got 7"),
-        (["--size", "8"], "avslib segment: size: expected at least 32 px"),
+        (["--size", "8"], "avslib segment: size: expected height and width, at least 32 px"),
         (["--model", str(tmp_path / "no" / "model")], "no such folder, and no name of a repository"),
     ):
         assert main([*command, *changed]) == 1

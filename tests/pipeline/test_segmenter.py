@@ -188,7 +188,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     for options, message in (
         ({"rate": 3}, "rate: expected a divisor of 100, got 3"),
         ({"rate": 0}, "rate: expected"),
-        ({"size": (16, 64)}, r"size: expected at least 32 px, got \(16, 64\)"),
+        ({"rate": 0.5}, "rate: expected an integer, got 0.5"),
+        ({"seed": -1}, "seed: expected 0 or more, got -1"),
+        ({"size": (64,)}, r"size: expected height and width, at least 32 px, got \(64,\)"),
+        ({"size": (16, 64)}, r"size: expected height and width, at least 32 px, got \(16, 64\)"),
+        ({"size": 16}, r"size: expected height and width, at least 32 px, got \(16, 16\)"),
         ({"window": 0}, "length: expected"),
         ({"overlap": 5}, "overlap: expected 0 to 4 s, less than a window, got 5"),
         ({"num_samples": 0}, "num_samples: expected"),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from avslib._jobs import remove_unfinished, write_whole
+from avslib._jobs import UNFINISHED, remove_unfinished
 from avslib.media.mask import read_mask, write_mask
 from avslib.media.palette import class_palette, read_classes, write_classes
 from avslib.pipeline.render import ORANGE, write_overlay
 from avslib.pipeline.segmenter import VideoSegmenter
 
 TABLE, MASKS, OVERLAY = "moments.csv", "masks", "overlay.mp4"
+COLUMNS = ("mask", "time", "area", "uncertainty")
 
 
 def segment_video(
@@ -32,7 +34,8 @@ def segment_video(
       found, and the uncertainty there: the mean over its pixels of the standard deviation over samples.
     - ``overlay.mp4``: the video with the masks drawn over it, with its sound.
 
-    A file is written whole or not at all. What an earlier call left under these names is replaced.
+    Nothing is there until all of it is. What an earlier call left is then replaced; other files of these
+    names are not.
 
     Args:
         segmenter: what looks at the video.
@@ -46,15 +49,58 @@ def segment_video(
 
     Raises:
         ImportError: if PyAV is missing.
+        FileExistsError: if the folder has files of these names that no earlier call wrote.
         FileNotFoundError: if there is no such video.
-        ValueError: if it is no video, or damaged.
+        ValueError: if it is no video, or damaged, or one of the files that would be replaced.
     """
     out = Path(out)
     moments = segmenter.moments(video)
-    (out / MASKS).mkdir(parents=True, exist_ok=True)
+    replaced = _earlier_files(out, Path(video))
+    out.mkdir(parents=True, exist_ok=True)
     remove_unfinished(out)
-    for old in (out / TABLE, out / OVERLAY, *(out / MASKS).glob(f"{'[0-9]' * 6}.png")):
-        old.unlink(missing_ok=True)
+    with TemporaryDirectory(prefix=UNFINISHED, dir=out) as unfinished:
+        folder = Path(unfinished)
+        _write(segmenter, video, moments, folder, overlay=overlay, progress=progress)
+        (out / MASKS).mkdir(exist_ok=True)
+        (folder / TABLE).replace(out / TABLE)  # the first, since it tells the next call that all this is ours
+        for old in replaced:
+            if old != out / TABLE:
+                old.unlink()
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            path.replace(out / path.relative_to(folder))
+    return len(moments)
+
+
+def _earlier_files(out: Path, video: Path) -> list[Path]:
+    """Return what an earlier call left in a folder.
+
+    Raises:
+        FileExistsError: if there are such files and no table that says whose they are.
+        ValueError: if the video is one of them.
+    """
+    table = out / TABLE
+    files = [*sorted((out / MASKS).glob(f"{'[0-9]' * 6}.png")), out / OVERLAY, table]
+    there = [path for path in files if path.exists()]
+    if video.resolve() in {path.resolve() for path in there}:
+        raise ValueError(f"out: expected a folder in which the video is not replaced, got {out} for {video}")
+    if there and not (table.is_file() and table.read_bytes().startswith(",".join(COLUMNS).encode())):
+        raise FileExistsError(
+            f"{there[0]}: no earlier call wrote it, since none wrote {table}; take another folder"
+        )
+    return there
+
+
+def _write(
+    segmenter: VideoSegmenter,
+    video: str | Path,
+    moments: Sequence[float],
+    out: Path,
+    *,
+    overlay: bool,
+    progress: Callable[[int], object] | None,
+) -> None:
+    """Write everything into an empty folder."""
+    (out / MASKS).mkdir()
     names = [f"{number:06}.png" for number in range(len(moments))]
     classes = segmenter.model.num_classes
     if classes == 1:
@@ -65,8 +111,7 @@ def segment_video(
     rows: list[tuple[str, ...]] = []
     for name, found in zip(names, segmenter(video), strict=True):
         mask = found.mask()
-        with write_whole(out / MASKS / name) as path:
-            write(path, mask)
+        write(out / MASKS / name, mask)
         inside = mask > 0
         unsure = ""
         if found.uncertainty is not None and inside.any():
@@ -74,9 +119,9 @@ def segment_video(
         rows.append((name, f"{found.time:.4f}", f"{inside.float().mean().item():.4f}", unsure))
         if progress is not None:
             progress(1)
-    with write_whole(out / TABLE) as path, path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("mask", "time", "area", "uncertainty"), *rows])
+    with (out / TABLE).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     if overlay:
-        with write_whole(out / OVERLAY) as path:
-            write_overlay(path, video, moments, lambda number: read(out / MASKS / names[number]), palette)
-    return len(moments)
+        write_overlay(
+            out / OVERLAY, video, moments, lambda number: read(out / MASKS / names[number]), palette
+        )

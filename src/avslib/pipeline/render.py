@@ -27,14 +27,14 @@ def draw_mask(frame: Tensor, mask: Tensor, palette: Tensor = ORANGE) -> Tensor:
 
     Args:
         frame: ``(3, H, W)``, uint8, RGB.
-        mask: the class of each pixel, ``(H, W)``; 0 is left as it is.
+        mask: the class of each pixel, ``(H, W)``, integers or bool; 0 is left as it is.
         palette: RGB of each class, ``(classes, 3)``, uint8, such as :func:`~avslib.media.class_palette`.
 
     Returns:
         ``(3, H, W)``, uint8.
 
     Raises:
-        ValueError: if a shape differs.
+        ValueError: if a shape or a type differs, or the palette has no colour for a class.
 
     Example:
         >>> frame = torch.full((3, 32, 32), 100, dtype=torch.uint8)
@@ -44,6 +44,8 @@ def draw_mask(frame: Tensor, mask: Tensor, palette: Tensor = ORANGE) -> Tensor:
         [[100, 100, 100], [255, 140, 0], [177, 120, 50]]
     """
     size = check_shape("frame", frame, "3 h w")
+    if frame.dtype != torch.uint8:
+        raise ValueError(f"frame: expected uint8, got {frame.dtype}")
     check_shape("mask", mask, "h w", **size)
     return _Ink.of(mask, palette).on(frame)
 
@@ -58,6 +60,14 @@ class _Ink(NamedTuple):
     @classmethod
     def of(cls, mask: Tensor, palette: Tensor) -> _Ink:
         check_shape("palette", palette, "classes 3")
+        if mask.is_floating_point():
+            raise ValueError(f"mask: expected classes, integers or bool, got {mask.dtype}")
+        mask = mask.long()
+        if mask.numel() and not 0 <= mask.min() <= mask.max() < len(palette):
+            raise ValueError(
+                f"mask: expected classes from 0 to {len(palette) - 1}, as many as palette has colours, got "
+                f"{mask.min()} to {mask.max()}"
+            )
         reach = max(1, min(mask.shape) // 200)  # px, two in a frame of 480
         classes = mask[None, None].float()
         high, low = (sign * _highest_around(sign * classes, reach)[0, 0] for sign in (1, -1))

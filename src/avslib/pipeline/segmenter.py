@@ -59,8 +59,8 @@ class VideoSegmenter:
 
     Args:
         model: any of ours, on the device that is to be used; it is put into evaluation mode.
-        size: ``(H, W)`` of the frames that the model sees, px, 32 at least; None for the model's own,
-            ``model.frame_size``.
+        size: ``(H, W)`` of the frames that the model sees, px, 32 at least, or the side of a square; None for
+            the model's own, ``model.frame_size``.
         rate: masks a second, a divisor of 100.
         window: seconds that the model sees at once.
         overlap: seconds that neighbouring windows share; there the mean of the probabilities counts.
@@ -87,20 +87,26 @@ class VideoSegmenter:
         self,
         model: AVSModel,
         *,
-        size: tuple[int, int] | None = None,
+        size: int | tuple[int, int] | None = None,
         rate: int = 1,
         window: int = 5,
         overlap: int = 0,
         num_samples: int = 8,
         seed: int = 0,
     ) -> None:
+        size = model.frame_size if size is None else (size, size) if isinstance(size, int) else size
+        if len(size) != 2 or min(size) < 32:
+            raise ValueError(f"size: expected height and width, at least 32 px, got {tuple(size)}")
+        numbers = {"rate": rate, "window": window, "overlap": overlap, "num_samples": num_samples}
+        for name, number in {**numbers, "seed": seed}.items():
+            if not isinstance(number, int):
+                raise ValueError(f"{name}: expected an integer, got {number!r}")
         check_positive("rate", rate)
         if STEPS_A_SECOND % rate:
             raise ValueError(f"rate: expected a divisor of {STEPS_A_SECOND}, got {rate}")
-        size = model.frame_size if size is None else size
-        if min(size) < 32:
-            raise ValueError(f"size: expected at least 32 px, got {tuple(size)}")
         check_positive("num_samples", num_samples)
+        if seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {seed}")
         cut_windows(1, window, overlap)
         self.model = model.eval()
         self.size = size
