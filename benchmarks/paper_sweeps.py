@@ -21,7 +21,7 @@ from _measure import describe
 from _paper_probe import collect, share, told
 from _paper_results import SWEEPS
 from _paper_rows import ROWS
-from _paper_sweeps import BEST, CALIBRATION, ENERGY, ONSETS, TOLD_BY
+from _paper_sweeps import BEST, CALIBRATION, ENERGY, ONSETS, STEPS, TOLD_BY
 from paper_tables import BUDGETS, Run, keep, open_splits
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Subset
@@ -34,7 +34,6 @@ from avslib.models import AVSModel, DiffusionAVS, Segmentation
 from avslib.training.checkpoint import load_weights
 
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler")
-STEPS = (1, 2, 3, 5, 10, 20)
 SAMPLES = (1, 2, 4, 8, 16, 32)
 PROBED = 500
 """Training clips that the regressions learn from."""
