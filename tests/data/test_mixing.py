@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from avslib.clip import Clip
-from avslib.data import AVSBenchMS3, AVSBenchS4, SyntheticAVS, SyntheticConfig, write_avsbench
+from avslib.data import AVSBenchMS3, AVSBenchS4, ClipReader, SyntheticAVS, SyntheticConfig, write_avsbench
 from avslib.data.mixing import ClipsWithWaveforms, MixedClips, paste_sounding
 from avslib.data.sound_transforms import RandomGain
 from avslib.data.synthetic import render_clip
 from avslib.media.mel import fit_examples, log_mel_examples
+from tests.data import _sounding
+from tests.storage._tiny import TinyClips
 
 
 class Synthetic:
@@ -298,6 +301,33 @@ def test_a_reader_of_files_can_be_mixed(
     assert from_files.id == expected.id
     for actual, wanted in zip(from_files[:5], expected[:5], strict=True):
         torch.testing.assert_close(actual, wanted)
+
+
+@pytest.mark.parametrize("make", _sounding.READERS)
+def test_a_sound_too_faint_to_be_heard_leaves_every_readers_log_mel_as_it_was(
+    make: Callable[[Path], ClipReader], tmp_path: Path
+) -> None:
+    clips = make(tmp_path)
+    faint = MixedClips(clips, probability=1, low_db=-300, high_db=-300, on_screen=False)
+    for index in range(len(clips)):
+        torch.testing.assert_close(faint[index].log_mel, clips[index].log_mel, atol=1e-5, rtol=0)
+
+
+def test_a_readers_change_of_sound_is_one_of_the_sum_and_made_once(tmp_path: Path) -> None:
+    clips = _sounding.louder(tmp_path)
+    mixed = seeded(MixedClips(clips, probability=1, low_db=0, high_db=0), 0)
+    expected = log_mel_examples(10 * (clips.waveform(0) + clips.waveform(1)))
+    torch.testing.assert_close(mixed.log_mel, expected[:5], atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"sound_transform: expected None, since that of the clips"):
+        MixedClips(clips, sound_transform=RandomGain())
+
+
+def test_clips_whose_log_mels_would_tell_which_are_mixed_are_refused(tmp_path: Path) -> None:
+    write_avsbench(tmp_path, setting="ms3", clips={"test": 2}, size=32, videos=False)
+    with pytest.raises(ValueError, match="clips: expected a reader with sound='wav', got sound='log_mel'"):
+        MixedClips(AVSBenchMS3(tmp_path, "test", size=None))
+    with pytest.raises(ValueError, match=r"clips: expected a dataset that gives waveforms, .* got TinyClips"):
+        MixedClips(TinyClips(2))  # type: ignore[arg-type]
 
 
 def test_errors_name_the_argument_and_both_clips() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from torch import Tensor
 from avslib.clip import Clip
 from avslib.data.avsbench import AVSBenchMS3
 from avslib.data.off_screen import OffScreenSound
+from avslib.data.reader import ClipReader
 from avslib.data.synthetic import write_avsbench
 from avslib.media.mel import fit_examples, log_mel_examples
+from tests.data._sounding import READERS
+from tests.storage._tiny import TinyClips
 
 
 class Tones:
@@ -62,6 +66,21 @@ def test_a_reader_reads_waveforms_and_what_is_silent_adds_nothing(tmp_path: Path
     assert not torch.allclose(OffScreenSound(clips)[0].log_mel, clips[0].log_mel, atol=0.1)
     with pytest.raises(ValueError, match="clips: expected a reader with sound='wav', got sound='log_mel'"):
         OffScreenSound(AVSBenchMS3(tmp_path, "test", size=(32, 32)))
+
+
+@pytest.mark.parametrize("make", READERS)
+def test_a_sound_too_faint_to_be_heard_leaves_every_readers_log_mel_as_it_was(
+    make: Callable[[Path], ClipReader], tmp_path: Path
+) -> None:
+    clips = make(tmp_path)
+    faint = OffScreenSound(clips, gain_db=-300)
+    for index in range(len(clips)):
+        torch.testing.assert_close(faint[index].log_mel, clips[index].log_mel, atol=1e-5, rtol=0)
+
+
+def test_clips_without_waveforms_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"clips: expected a dataset that gives waveforms, .* got TinyClips"):
+        OffScreenSound(TinyClips(2))  # type: ignore[arg-type]
 
 
 def test_categories_choose_the_other_clip() -> None:

@@ -188,7 +188,7 @@ def prepare_clip(
     if lacks_log_mel:
         waveform, rate = read_wav(files.wav)
         waveform = resample(waveform, rate, SAMPLE_RATE)
-        examples = clip_examples(waveform, seconds, path=files.wav, padding=padding, hop_steps=hop_steps)
+        examples = clip_examples(waveform, seconds, name=files.wav, padding=padding, hop_steps=hop_steps)
         save_log_mel(files, examples)
     return bool(lacking or lacks_sound or lacks_log_mel)
 

@@ -12,12 +12,11 @@ from torch.utils.data import Dataset
 
 from avslib._checks import check_positive
 from avslib.clip import Clip
+from avslib.data.reader import ClipReader
 from avslib.data.sound import ClipDataset
 from avslib.data.sound_transforms import RandomGain
 from avslib.media.mel import fit_examples, log_mel_examples
 
-_SECOND = 16_000
-"""Samples of a second of every waveform here."""
 _EXAMPLE = 15_360
 """Samples from one log-mel example to the next."""
 
@@ -38,25 +37,27 @@ class MixedClips(Dataset[Clip]):
     a sound cannot be told from one of a silent thing of the same kind that happens to be seen. On screen, all
     that is pasted sounds: leave enough clips as they are, or a model learns to find cut-outs.
 
-    The log-mel is computed from the sum of the waveforms, which is not clipped. Read the clips with
-    ``sound="wav"``: stored log-mels may differ from computed ones, and so tell which clips are mixed. For the
-    same reason, pass what changes the reader's waveforms here too. If one of the two clips is nothing but
-    padding, as one that could not be read is, the first is returned as it was. The draws come from torch's
-    global generator, so every worker of a loader draws its own.
+    The log-mel is computed from the sum of the waveforms, which is not clipped, as the clips have theirs: a
+    reader's ``sound_transform`` changes the sum. Stored log-mels may differ from computed ones, and so tell
+    which clips are mixed; therefore a reader must have ``sound="wav"``. If one of the two clips is nothing
+    but padding, as one that could not be read is, the first is returned as it was. The draws come from
+    torch's global generator, so every worker of a loader draws its own.
 
     Args:
         clips: a dataset of at least two clips, on screen of one length and size, that gives their waveforms.
-            A sound shorter than its clip goes on with its last 0.96 s, as readers repeat the last example.
+            Where the second sound is shorter than the first, it goes on with its last 0.96 s.
         probability: how many of the clips are mixed, in ``[0, 1]``.
         low_db: least gain of the second clip's sound, dB.
         high_db: its largest gain, dB. Far from 0, one of the sounds drowns the other, whose mask is still
             ground truth.
         on_screen: whether what sounds in the second clip is seen too.
-        sound_transform: changes the sum ``(S,)`` before its log-mel.
-        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`.
+        sound_transform: changes the sum ``(S,)`` before its log-mel; not beside a reader's own.
+        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`, of
+            a dataset that is no reader; a reader knows its own.
 
     Raises:
-        ValueError: if a number is out of its range, or there are fewer than two clips.
+        ValueError: if a number is out of its range, there are fewer than two clips, they have no waveforms, a
+            reader reads stored log-mels, or both it and this have a ``sound_transform``.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench
@@ -82,7 +83,12 @@ class MixedClips(Dataset[Clip]):
             raise ValueError(f"probability: expected a number in [0, 1], got {probability}")
         if len(clips) < 2:
             raise ValueError(f"clips: expected at least two to mix, got {len(clips)}")
-        check_positive("example_hop_steps", example_hop_steps)
+        check_waveforms(clips, example_hop_steps)
+        has_own = isinstance(clips, ClipReader) and clips.sound_transform is not None
+        if sound_transform is not None and has_own:
+            raise ValueError(
+                "sound_transform: expected None, since that of the clips changes the sum too, got another"
+            )
         self.clips = clips
         self.probability = probability
         self.gain = RandomGain(low_db, high_db)
@@ -116,11 +122,40 @@ class MixedClips(Dataset[Clip]):
         )
 
     def _log_mel(self, first: Tensor, second: Tensor, seconds: int) -> Tensor:
-        waveform = _fit_length(first, seconds) + self.gain(_fit_length(second, seconds))
+        waveform = first + self.gain(_go_on(second, len(first)))
         if self.sound_transform is not None:
             waveform = self.sound_transform(waveform)
-        examples = log_mel_examples(waveform, example_hop_steps=self.example_hop_steps)
-        return fit_examples(examples, seconds)
+        return examples_of(self.clips, waveform, seconds, hop_steps=self.example_hop_steps)
+
+
+def check_waveforms(clips: ClipsWithWaveforms, hop_steps: int) -> None:
+    """Refuse clips whose changed sounds could not be given log-mels like their own.
+
+    Raises:
+        ValueError: if they have no waveforms, or are a reader's with stored log-mels, or the distance of two
+            examples is not above 0.
+    """
+    if not hasattr(clips, "waveform"):
+        raise ValueError(
+            f"clips: expected a dataset that gives waveforms, as a reader does, got {type(clips).__name__}"
+        )
+    if isinstance(clips, ClipReader) and clips.sound != "wav":
+        raise ValueError(f"clips: expected a reader with sound='wav', got sound={clips.sound!r}")
+    check_positive("example_hop_steps", hop_steps)
+
+
+def examples_of(clips: ClipsWithWaveforms, waveform: Tensor, seconds: int, *, hop_steps: int) -> Tensor:
+    """Compute the log-mel ``(T, 1, 96, 64)`` of a changed sound as the clips have theirs: a reader knows how.
+
+    Args:
+        clips: where the sound is from.
+        waveform: ``(S,)`` at 16 kHz.
+        seconds: T.
+        hop_steps: distance of two examples, unless a reader knows it.
+    """
+    if isinstance(clips, ClipReader):
+        return clips.examples(waveform, seconds)
+    return fit_examples(log_mel_examples(waveform, example_hop_steps=hop_steps), seconds)
 
 
 def paste_sounding(first: Clip, second: Clip) -> Clip:
@@ -158,9 +193,8 @@ def paste_sounding(first: Clip, second: Clip) -> Clip:
     )
 
 
-def _fit_length(waveform: Tensor, seconds: int) -> Tensor:
+def _go_on(waveform: Tensor, samples: int) -> Tensor:
     """Cut a waveform, or let its last 0.96 s go on, as `fit_examples` repeats the last example."""
-    samples = seconds * _SECOND
     if not len(waveform):
         return waveform.new_zeros(samples)
     tail = waveform[-_EXAMPLE:]

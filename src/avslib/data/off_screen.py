@@ -7,12 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from avslib._checks import check_positive
 from avslib.clip import Clip
-from avslib.data.mixing import ClipsWithWaveforms
-from avslib.data.reader import ClipReader
+from avslib.data.mixing import ClipsWithWaveforms, check_waveforms, examples_of
 from avslib.data.sound import OtherSound, other_clips
-from avslib.media.mel import fit_examples, log_mel_examples
 
 
 class OffScreenSound(OtherSound):
@@ -26,15 +23,16 @@ class OffScreenSound(OtherSound):
 
     Args:
         clips: a dataset of at least two clips that gives their waveforms; a reader with ``sound="wav"``, so
-            that the true sound has gone through the same front end.
+            that the true sound has gone through the same front end, its ``sound_transform`` included.
         gain_db: how much louder the other sound is made, dB.
         category: ``"any"``, ``"same"`` or ``"other"``, of the other clip.
         categories: what sounds in each clip; None to ask the dataset.
-        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`.
+        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`, of
+            a dataset that is no reader; a reader knows its own.
 
     Raises:
-        ValueError: if a reader reads stored log-mels, if there is no other clip, or the categories do not
-            give one, see :class:`~avslib.data.SwappedSound`.
+        ValueError: if the clips have no waveforms or a reader reads stored log-mels; if there is no other
+            clip, or the categories do not give one, see :class:`~avslib.data.SwappedSound`.
     """
 
     clips: ClipsWithWaveforms
@@ -48,9 +46,7 @@ class OffScreenSound(OtherSound):
         categories: Sequence[str] | None = None,
         example_hop_steps: int = 96,
     ) -> None:
-        if isinstance(clips, ClipReader) and clips.sound != "wav":
-            raise ValueError(f"clips: expected a reader with sound='wav', got sound={clips.sound!r}")
-        check_positive("example_hop_steps", example_hop_steps)
+        check_waveforms(clips, example_hop_steps)
         super().__init__(clips)
         self.others = other_clips(clips, category=category, categories=categories)
         self.gain_db = gain_db
@@ -62,5 +58,4 @@ class OffScreenSound(OtherSound):
         own, other = self.clips.waveform(index), self.clips.waveform(self.others[index])
         added = torch.zeros_like(own)
         added[: len(other)] = other[: len(own)] * 10 ** (self.gain_db / 20)
-        examples = log_mel_examples(own + added, example_hop_steps=self.example_hop_steps)
-        return fit_examples(examples, len(clip.frames))
+        return examples_of(self.clips, own + added, len(clip.frames), hop_steps=self.example_hop_steps)

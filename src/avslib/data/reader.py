@@ -195,6 +195,30 @@ class ClipReader(Dataset[Clip], ABC):
         """
         return self._read_sound(self.clips[index])
 
+    def examples(self, waveform: Tensor, seconds: int) -> Tensor:
+        """Compute the log-mel that a clip with this sound has here.
+
+        For a sound that was changed, so that nothing but the change tells it from the clip's own: it goes
+        through ``sound_transform``, and its examples lie as far apart, and are filled up, as those of the
+        files with ``sound="wav"``.
+
+        Args:
+            waveform: ``(S,)`` at 16 kHz.
+            seconds: T.
+
+        Returns:
+            ``(T, 1, 96, 64)``.
+
+        Raises:
+            ValueError: if it is too short for one example, where the last one is to be repeated.
+        """
+        return self._examples(waveform, seconds, name="waveform")
+
+    def _examples(self, waveform: Tensor, seconds: int, *, name: object) -> Tensor:
+        if self.sound_transform is not None:
+            waveform = self.sound_transform(waveform)
+        return clip_examples(waveform, seconds, name=name, padding=self._padding, hop_steps=self._hop_steps)
+
     def _read(self, files: ClipFiles) -> Clip:
         frames = torch.stack(
             [read_frame(path, self.size, fit=self.fit, max_pixels=self.max_pixels) for path in files.frames]
@@ -239,12 +263,7 @@ class ClipReader(Dataset[Clip], ABC):
         seconds = len(files.frames)
         path = self._sound_file(files)
         if self.sound == "wav":
-            waveform = self._read_sound(files)
-            if self.sound_transform is not None:
-                waveform = self.sound_transform(waveform)
-            return clip_examples(
-                waveform, seconds, path=path, padding=self._padding, hop_steps=self._hop_steps
-            )
+            return self._examples(self._read_sound(files), seconds, name=path)
         return load_examples(path, seconds)
 
     def _read_sound(self, files: ClipFiles) -> Tensor:
@@ -265,23 +284,23 @@ def finish_clip(clip: Clip, *, transform: Callable[[Clip], Clip] | None, normali
     return clip._replace(frames=normalize_frames(clip.frames)) if normalize else clip
 
 
-def clip_examples(waveform: Tensor, seconds: int, *, path: Path, padding: str, hop_steps: int) -> Tensor:
+def clip_examples(waveform: Tensor, seconds: int, *, name: object, padding: str, hop_steps: int) -> Tensor:
     """Compute the log-mel of a clip, ``(T, 1, 96, 64)``.
 
     Args:
         waveform: its sound, ``(S,)`` at 16 kHz.
         seconds: T.
-        path: the file that the sound is from.
+        name: what the sound is called in an error: the file that it is from, where it is from one.
         padding: what follows where it is too short: ``"repeat"`` or ``"zero"``.
         hop_steps: distance of two examples, steps of 10 ms.
 
     Raises:
-        ValueError: if it is too short for one example, to be repeated; the message names the file.
+        ValueError: if it is too short for one example, to be repeated.
     """
     examples = log_mel_examples(waveform, example_hop_steps=hop_steps)
     if not len(examples) and padding == "repeat":
         raise ValueError(
-            f"{path}: expected at least 0.975 s of sound, got {len(waveform) / SAMPLE_RATE:.3f} s"
+            f"{name}: expected at least 0.975 s of sound, got {len(waveform) / SAMPLE_RATE:.3f} s"
         )
     return fit_examples(examples, seconds, padding=padding)
 

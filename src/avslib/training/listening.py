@@ -52,12 +52,11 @@ def sound_protocols(clips: ClipDataset, *, categories: Sequence[str] | None = No
         sounds[OTHER_CATEGORY] = SwappedSound(clips, category="other", categories=categories)
     with suppress(ValueError):
         sounds["shifted by 1 s"] = ShiftedSound(clips)
-    if hasattr(clips, "waveform"):
-        category = "other" if OTHER_CATEGORY in sounds else "any"
-        with suppress(ValueError):
-            sounds["off-screen sound added"] = OffScreenSound(
-                cast(ClipsWithWaveforms, clips), category=category, categories=categories
-            )
+    category = "other" if OTHER_CATEGORY in sounds else "any"
+    with suppress(ValueError):
+        sounds["off-screen sound added"] = OffScreenSound(
+            cast(ClipsWithWaveforms, clips), category=category, categories=categories
+        )
     return sounds
 
 
