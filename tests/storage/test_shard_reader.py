@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
@@ -218,6 +219,38 @@ def test_workers_that_persist_hear_of_the_epoch(shards: Path) -> None:
         reader.set_epoch(*batches)
         assert ids(loader) == epochs[batches[0]][4 * batches[1] :]
     del loader
+
+
+@forks
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda reader: pickle.loads(pickle.dumps(reader))])
+def test_the_workers_of_a_copy_hear_of_the_epoch(
+    shards: Path, copied: Callable[[ShardedClips], ShardedClips]
+) -> None:
+    reader = copied(ShardedClips(shards, batch_size=4, shuffle=8))
+    loader = DataLoader(reader, batch_size=None, num_workers=1, persistent_workers=True)
+    for epoch in range(2):
+        reader.set_epoch(epoch)
+        assert ids(loader) == ids(reader)
+    del loader
+
+
+def one_that_was_sent(rank: int, sent: bytes, folder: Path) -> None:
+    """Read in a process that was handed the reader before the ranks were known."""
+    meeting = f"file://{folder / 'meeting'}"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    reader = pickle.loads(sent)
+    worker = pickle.loads(pickle.dumps(reader))
+    distributed.barrier()  # else one may be gone before the other has found it
+    distributed.destroy_process_group()
+    (folder / f"{rank}.json").write_text(json.dumps(ids(worker)))
+
+
+@forks
+def test_ranks_share_a_reader_that_they_are_given(shards: Path, tmp_path: Path) -> None:
+    sent = pickle.dumps(ShardedClips(shards))
+    torch.multiprocessing.start_processes(one_that_was_sent, (sent, tmp_path), nprocs=2, start_method="fork")
+    shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == all_ids()
 
 
 @forks
@@ -617,6 +650,7 @@ def test_whatever_byte_is_changed_an_error_names_the_shard_or_a_clip_comes(damag
         ({"on_error": "hide"}, "on_error: expected one of"),
         ({"batch_size": 0}, "batch_size: expected a number above 0"),
         ({"shuffle": -1}, "shuffle: expected 0 or more, got -1"),
+        ({"seed": -1}, "seed: expected 0 or more, got -1"),
         ({"rank": 1}, "rank: expected both or neither of rank and world, got 1 and None"),
         ({"rank": 2, "world": 2}, "rank: expected 0 to 1, got 2"),
     ],

@@ -87,6 +87,8 @@ class ShardedClips(IterableDataset[Clip]):
             check_positive("batch_size", batch_size)
         if shuffle < 0:
             raise ValueError(f"shuffle: expected 0 or more, got {shuffle}")
+        if seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {seed}")
         if (rank is None) != (world is None):
             raise ValueError(f"rank: expected both or neither of rank and world, got {rank} and {world}")
         if rank is not None and world is not None and not 0 <= rank < world:
@@ -115,8 +117,13 @@ class ShardedClips(IterableDataset[Clip]):
             self._blank = self._make_blank()
 
     def __getstate__(self) -> dict[str, object]:
-        """Settle the rank, which a worker in a process of its own cannot ask for."""
-        return {**self.__dict__, "_share": self._rank_and_world()}
+        """Settle the rank if it is known: a worker in a process of its own cannot ask for it."""
+        return {**self.__dict__, "_share": self._known_share()}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Share the epoch anew: a copy's workers, too, must see it change."""
+        self.__dict__.update(state)
+        self._position.share_memory_()
 
     def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
         """Choose the epoch that the next iteration gives, and where in it to begin.
@@ -145,15 +152,14 @@ class ShardedClips(IterableDataset[Clip]):
         starts = range((skipped + first) * size, len(numbers), step * size)
         return (self._batch(numbers[start : start + size].tolist()) for start in starts)
 
-    def _rank_and_world(self) -> tuple[int, int]:
-        if self._share is not None:
-            return self._share
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+    def _known_share(self) -> tuple[int, int] | None:
+        """Return rank and world; None before ``torch.distributed`` is there to tell them."""
+        if self._share is None and torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
+        return self._share
 
     def _deal(self, order: Numbers) -> Numbers:
-        rank, world = self._rank_and_world()
+        rank, world = self._known_share() or (0, 1)
         return deal_out(order, rank=rank, world=world, batch_size=self.batch_size or 1, uneven=self.uneven)
 
     def _batch(self, numbers: list[int]) -> Clip:
