@@ -3,14 +3,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from avslib.clip import Clip
-from avslib.data import AVSBenchMS3, AVSBenchS4, write_avsbench
+from avslib.data import AVSBenchMS3, AVSBenchS4, ClipDataset, MixedClips, SilentSound, write_avsbench
 from avslib.storage.cache import CachedClips
 from tests.storage._tiny import TinyClips, assert_same
 
@@ -133,6 +134,36 @@ def test_a_cache_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tiny" / "cache.json").write_text("{")
     with pytest.raises(ValueError, match=r"cache.json: expected JSON"):
         CachedClips(TinyClips(3), tmp_path / "tiny")
+
+
+def test_a_subset_is_known_by_which_clips_of_what_it_has(tmp_path: Path) -> None:
+    write_avsbench(tmp_path, setting="ms3", clips={"train": 6}, size=32, videos=False)
+    reader = AVSBenchMS3(tmp_path, "train", size=(32, 32), normalize=False)
+    for clips, name in ((reader, "reader"), (TinyClips(6), "tiny")):
+        CachedClips(Subset(clips, [0, 1, 2, 5]), tmp_path / name)
+        again = CachedClips(Subset(Subset(clips, range(6)), torch.tensor([0, 1, 2, 5])), tmp_path / name)
+        assert [clip.id for clip in again] == [clips[index].id for index in (0, 1, 2, 5)]
+        with pytest.raises(ValueError, match="says that it was made with indices="):
+            CachedClips(Subset(clips, [0, 3, 4, 5]), tmp_path / name)
+    other = AVSBenchMS3(tmp_path, "train", size=(32, 32), normalize=False, sound="wav")
+    with pytest.raises(ValueError, match="made with sound='log_mel', expected 'wav'"):
+        CachedClips(Subset(other, [0, 1, 2, 5]), tmp_path / "reader")
+
+
+@pytest.mark.parametrize("around", [lambda clips: Subset(clips, range(3)), SilentSound])
+def test_what_would_be_stored_for_ever_is_refused_behind_another_dataset(
+    around: Callable[[ClipDataset], ClipDataset], tmp_path: Path
+) -> None:
+    write_avsbench(tmp_path, setting="ms3", clips={"test": 3}, size=32, videos=False)
+    options = {"size": (32, 32), "normalize": False, "sound": "wav"}
+    changed = AVSBenchMS3(tmp_path, "test", **options, transform=lambda clip: clip)
+    with pytest.raises(ValueError, match="clips: expected a dataset without transform"):
+        CachedClips(around(changed), tmp_path / "c")
+    mixed = MixedClips(AVSBenchMS3(tmp_path, "test", **options), probability=0.01)
+    for clips in (mixed, around(mixed)):
+        with pytest.raises(ValueError, match="clips: expected a dataset that does not mix its clips"):
+            CachedClips(clips, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])

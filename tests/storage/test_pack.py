@@ -217,6 +217,15 @@ def test_a_damaged_clip_costs_its_shard_until_it_is_repaired(tmp_path: Path) -> 
     assert [clip.id for clip in ShardedClips(tmp_path / "shards")] == [f"clip.{i}" for i in range(6)]
 
 
+def test_nothing_is_written_if_the_first_or_the_last_clip_is_damaged(tmp_path: Path) -> None:
+    for damaged in (0, 5):
+        clips = OneDamaged(6)
+        clips.damaged = damaged
+        with pytest.raises(ValueError, match=r"clip.2 is damaged"):
+            pack(clips, tmp_path / "shards", clips_per_shard=2)
+        assert not (tmp_path / "shards").exists()
+
+
 def test_a_damaged_shard_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
     pack(TinyClips(4), tmp_path, clips_per_shard=2)
     shard = tmp_path / "shard-000000.tar"

@@ -48,8 +48,9 @@ def pack(
         progress: called with the number of clips after every shard, as tqdm's ``update`` likes it.
 
     Raises:
-        ValueError: if the folder holds something else, or the clips have a transform or normalised frames; or
-            if clips cannot be read, after the shards without such clips have been written.
+        ValueError: if the folder holds something else, the clips have a transform or normalised frames, or
+            the first or the last, by which they are known again, cannot be read; or if others cannot, after
+            the shards without such clips have been written.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench

@@ -6,13 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from avslib._checks import check_shape
 from avslib._jobs import write_whole
 from avslib.clip import Clip
+from avslib.data.mixing import MixedClips
 from avslib.data.reader import ClipReader
 from avslib.data.sound import ClipDataset
 
@@ -21,14 +24,21 @@ def check_fixed(clips: ClipDataset) -> None:
     """Refuse a dataset that may change its clips at random, since one draw would be kept for ever.
 
     Raises:
-        ValueError: if it has a transform.
+        ValueError: if it has a transform or mixes its clips, or a dataset does that it is made from.
     """
+    if isinstance(clips, MixedClips):
+        raise ValueError(
+            "clips: expected a dataset that does not mix its clips, whose first draw would be stored for ever"
+        )
     for name in ("transform", "sound_transform"):
         if getattr(clips, name, None) is not None:
             raise ValueError(
                 f"clips: expected a dataset without {name}, whose first draw would be stored for ever; give "
                 "transform to what reads the stored clips"
             )
+    for name in ("clips", "dataset"):  # as ours and torch's call what they are made from
+        if (inner := getattr(clips, name, None)) is not None:
+            check_fixed(inner)
 
 
 def check_decoded(clip: Clip) -> None:
@@ -65,21 +75,24 @@ def narrow_masks(masks: Tensor) -> Tensor:
 def describe_clips(clips: ClipDataset) -> dict[str, object]:
     """Say what a dataset holds, to be compared with what was stored, in words that JSON knows.
 
-    Where the dataset lies is no part of it. The first and the last clip are read, and stand for what a
-    dataset does not say about itself.
+    Where the dataset lies is no part of it. Of a ``torch.utils.data.Subset`` it is told which clips of what
+    it is. The first and the last clip are read, and stand for what a dataset does not say about itself.
 
     Raises:
         ValueError: if these are not as readers decode them, or differ when they are read again.
     """
     described: dict[str, object] = {"dataset": type(clips).__name__, "clips": len(clips)}
-    if isinstance(clips, ClipReader):
+    whole, indices = _whole_of(clips)
+    if whole is not clips:
+        described |= {"of": type(whole).__name__, "indices": _digest(json.dumps(indices).encode())}
+    if isinstance(whole, ClipReader):
         described |= {
-            "split": clips.split,
-            "size": None if clips.size is None else list(clips.size),
-            "fit": clips.fit,
-            "sound": clips.sound,
-            "seconds": clips.seconds,
-            "ids": _digest(json.dumps([files.id for files in clips.clips]).encode()),
+            "split": whole.split,
+            "size": None if whole.size is None else list(whole.size),
+            "fit": whole.fit,
+            "sound": whole.sound,
+            "seconds": whole.seconds,
+            "ids": _digest(json.dumps([whole.clips[index].id for index in indices]).encode()),
         }
     first, again = _digest_ends(clips), _digest_ends(clips)
     if first != again:
@@ -131,6 +144,15 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON file in one step."""
     with write_whole(path) as unfinished:
         unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _whole_of(clips: ClipDataset) -> tuple[ClipDataset, list[int]]:
+    """Return what a dataset is a subset of, itself if of nothing, and which of its clips are in it."""
+    indices = list(range(len(clips)))
+    while isinstance(clips, Subset):
+        indices = [int(clips.indices[index]) for index in indices]
+        clips = cast(ClipDataset, clips.dataset)
+    return clips, indices
 
 
 def _digest_ends(clips: ClipDataset) -> str:
