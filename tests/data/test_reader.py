@@ -14,7 +14,15 @@ from torch.utils.data import DataLoader
 from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, AVSBenchS4, write_avsbench
 from avslib.data.reader import SAMPLE_RATE
-from avslib.media import log_mel_examples, normalize_frames, read_frame, read_wav, write_frame, write_wav
+from avslib.media import (
+    log_mel_examples,
+    normalize_frames,
+    read_frame,
+    read_wav,
+    write_frame,
+    write_mask,
+    write_wav,
+)
 from avslib.models import create_model
 from avslib.training import SegmentationObjective, evaluate, fit
 
@@ -55,18 +63,30 @@ def test_models_take_bytes_for_frames(written: Path) -> None:
     assert torch.equal(model(raw).logits, model(normalised).logits)
 
 
-def test_a_clip_is_cut_or_padded_to_the_seconds_asked_for(written: Path) -> None:
-    own = AVSBenchMS3(written, "test", size=SIZE)[0]
-    short = AVSBenchMS3(written, "test", size=SIZE, seconds=2)[0]
-    long = AVSBenchMS3(written, "test", size=SIZE, seconds=7)[0]
+def test_a_clip_is_cut_or_padded_to_the_seconds_asked_for(root: Path) -> None:
+    own = AVSBenchMS3(root, "test", size=SIZE)[0]
+    short = AVSBenchMS3(root, "test", size=SIZE, seconds=2)[0]
+    long = AVSBenchMS3(root, "test", size=SIZE, seconds=7)[0]
     for a, b, c in zip(fields(own), fields(short), fields(long), strict=True):
         assert torch.equal(b, a[:2])
         assert torch.equal(c[:5], a)
         assert c.shape[0] == 7
         assert not c[5:].any()
         assert c.dtype == a.dtype
+    damaged = AVSBenchMS3(root, "test", size=SIZE, seconds=2)
+    damaged.clips[0].frames[2].write_bytes(b"not looked at")
+    assert torch.equal(damaged[0].frames, own.frames[:2])
     with pytest.raises(ValueError, match="seconds: expected a number above 0, got 0"):
-        AVSBenchMS3(written, "test", seconds=0)
+        AVSBenchMS3(root, "test", seconds=0)
+
+
+def test_one_number_is_the_side_of_a_square(written: Path) -> None:
+    clips = AVSBenchMS3(written, "test", size=48)
+    assert clips.size == (48, 48)
+    assert clips[0].masks.shape == (5, 48, 48)
+    for size in (0, (0, 32), (32, -1)):
+        with pytest.raises(ValueError, match="size: expected a number above 0, got"):
+            AVSBenchMS3(written, "test", size=size)
 
 
 def test_safetensors_take_the_place_of_the_pickle(root: Path) -> None:
@@ -131,7 +151,24 @@ def test_a_mask_of_another_size_than_its_frame_is_named(root: Path) -> None:
     for path in clips.clips[0].frames:
         write_frame(path, torch.zeros(3, 40, 50, dtype=torch.uint8))
     with pytest.raises(
-        ValueError, match=r"_1\.png: expected the size of the frames, \(40, 50\), got \(32, 32\)"
+        ValueError, match=r"_1\.png: expected the size of the clip's first frame, \(40, 50\), got \(32, 32\)"
+    ):
+        clips[0]
+
+
+@pytest.mark.parametrize(
+    ("split", "part", "second"), [("test", "frames", 2), ("test", "masks", 2), ("train", "masks", 0)]
+)
+def test_a_picture_of_another_size_than_the_others_is_named(
+    tmp_path: Path, split: str, part: str, second: int
+) -> None:
+    write_avsbench(tmp_path, setting="s4", clips={split: 1}, size=32, videos=False)
+    clips = AVSBenchS4(tmp_path, split, size=None)
+    path = getattr(clips.clips[0], part)[second]
+    write = write_frame if part == "frames" else write_mask
+    write(path, torch.zeros(*([3] if part == "frames" else []), 40, 50, dtype=torch.uint8))
+    with pytest.raises(
+        ValueError, match=rf"{path.name}: expected .* first frame, \(32, 32\), got \(40, 50\)"
     ):
         clips[0]
 

@@ -32,7 +32,7 @@ _FITS = ("stretch", "crop")
 class ReaderOptions(TypedDict, total=False):
     """The arguments of :class:`ClipReader` that every reader takes alike."""
 
-    size: tuple[int, int] | None
+    size: int | tuple[int, int] | None
     fit: str
     sound: str
     seconds: int | None
@@ -50,14 +50,15 @@ class ClipReader(Dataset[Clip], ABC):
     Args:
         root: the folder into which the dataset was unpacked.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        size: ``(H, W)`` that frames and masks are brought to, px; None for their own size.
+        size: ``(H, W)`` that frames and masks are brought to, px, or one number for a square; None for their
+            own size.
         fit: how they are: ``"stretch"`` changes the aspect ratio, ``"crop"`` scales the shorter side and cuts
             the middle out.
         sound: ``"log_mel"`` for the stored log-mels, as safetensors or else as pickles, which are what is
             published; ``"wav"`` to compute them.
         seconds: T of every clip: longer ones are cut, shorter ones padded with frames that are not ``valid``;
             None for the length that clips of the setting have.
-        transform: changes a clip before its frames, uint8 RGB, are normalised.
+        transform: changes a clip, cut but not yet padded, before its frames, uint8 RGB, are normalised.
         sound_transform: changes the waveform ``(S,)`` at 16 kHz before its log-mel; needs ``sound="wav"``.
         normalize: False leaves ``frames`` as uint8 RGB, a quarter of the memory; every model of ours takes
             them so, and normalises them on its device.
@@ -87,7 +88,7 @@ class ClipReader(Dataset[Clip], ABC):
         root: str | Path,
         split: str | None,
         *,
-        size: tuple[int, int] | None = (224, 224),
+        size: int | tuple[int, int] | None = (224, 224),
         fit: str = "stretch",
         sound: str = "log_mel",
         seconds: int | None = None,
@@ -111,7 +112,7 @@ class ClipReader(Dataset[Clip], ABC):
             )
         self.root = Path(root)
         self.split = split
-        self.size = size
+        self.size = size if size is None else _as_height_and_width(size)
         self.fit = fit
         self.sound = sound
         self.seconds = self._seconds if seconds is None else seconds
@@ -220,27 +221,28 @@ class ClipReader(Dataset[Clip], ABC):
         return clip_examples(waveform, seconds, name=name, padding=self._padding, hop_steps=self._hop_steps)
 
     def _read(self, files: ClipFiles) -> Clip:
-        frames = torch.stack(
-            [read_frame(path, self.size, fit=self.fit, max_pixels=self.max_pixels) for path in files.frames]
-        )
-        empty = torch.zeros(frames.shape[-2:], dtype=torch.int64)
-        masks = torch.stack([empty if path is None else self._read_mask(path) for path in files.masks])
-        if masks.shape[-2:] != frames.shape[-2:]:
-            raise ValueError(
-                f"{files.masks[0]}: expected the size of the frames, {tuple(frames.shape[-2:])}, "
-                f"got {tuple(masks.shape[-2:])}"
-            )
+        places, mask_places = files.frames[: self.seconds], files.masks[: self.seconds]
+        frames = [read_frame(path, self.size, fit=self.fit, max_pixels=self.max_pixels) for path in places]
+        size = frames[0].shape[-2:]
+        empty = torch.zeros(size, dtype=torch.int64)
+        masks = [empty if path is None else self._read_mask(path) for path in mask_places]
+        for path, picture in zip((*places, *mask_places), (*frames, *masks), strict=True):
+            if picture.shape[-2:] != size:
+                raise ValueError(
+                    f"{path}: expected the size of the clip's first frame, {tuple(size)}, "
+                    f"got {tuple(picture.shape[-2:])}"
+                )
         return Clip(
-            frames=frames,
-            log_mel=self._read_log_mel(files),
-            masks=masks,
-            labelled=torch.tensor([path is not None for path in files.masks]),
-            valid=torch.ones(len(files.frames), dtype=torch.bool),
+            frames=torch.stack(frames),
+            log_mel=self._read_log_mel(files)[: self.seconds],
+            masks=torch.stack(masks),
+            labelled=torch.tensor([path is not None for path in mask_places]),
+            valid=torch.ones(len(places), dtype=torch.bool),
             id=files.id,
         )
 
     def _blank(self, files: ClipFiles) -> Clip:
-        seconds, size = len(files.frames), self.size or (1, 1)
+        seconds, size = len(files.frames[: self.seconds]), self.size or (1, 1)
         return Clip(
             frames=torch.zeros(seconds, 3, *size, dtype=torch.uint8),
             log_mel=torch.zeros(seconds, 1, 96, 64),
@@ -253,11 +255,7 @@ class ClipReader(Dataset[Clip], ABC):
     def _finish(self, clip: Clip) -> Clip:
         """Transform, normalise, and bring to the length asked for: padding is zero in every field."""
         clip = finish_clip(clip, transform=self.transform, normalize=self.normalize)
-        length = len(clip.frames)
-        if self.seconds is None or self.seconds == length:
-            return clip
-        frames, log_mel, masks, labelled, valid = (_fit_length(tensor, self.seconds) for tensor in clip[:5])
-        return Clip(frames, log_mel, masks, labelled, valid, clip.id)
+        return clip if self.seconds in (None, len(clip.frames)) else fit_clip(clip, self.seconds)
 
     def _read_log_mel(self, files: ClipFiles) -> Tensor:
         seconds = len(files.frames)
@@ -303,6 +301,18 @@ def clip_examples(waveform: Tensor, seconds: int, *, name: object, padding: str,
             f"{name}: expected at least 0.975 s of sound, got {len(waveform) / SAMPLE_RATE:.3f} s"
         )
     return fit_examples(examples, seconds, padding=padding)
+
+
+def fit_clip(clip: Clip, seconds: int) -> Clip:
+    """Cut a clip, or pad it with frames that are not ``valid``, zero in every field."""
+    frames, log_mel, masks, labelled, valid = (_fit_length(tensor, seconds) for tensor in clip[:5])
+    return Clip(frames, log_mel, masks, labelled, valid, clip.id)
+
+
+def _as_height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    check_positive("size", min(height, width))
+    return height, width
 
 
 def _fit_length(tensor: Tensor, seconds: int) -> Tensor:
