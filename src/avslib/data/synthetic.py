@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from avslib.clip import Clip
 from avslib.data.layout import SPLITS
+from avslib.data.reader import fit_clip
 from avslib.data.synthetic_ceiling import audio_blind_ceiling
 from avslib.data.synthetic_families import FAMILIES
 from avslib.data.synthetic_files import write_avsbench
@@ -75,12 +75,17 @@ class SyntheticAVS(Dataset[Clip]):
         if index not in self._rendered:
             self._rendered[index] = self._render(index)
         clip = self._rendered[index]
-        clip = clip._replace(frames=normalize_frames(clip.frames), masks=clip.masks.long())
+        clip = Clip(
+            frames=normalize_frames(clip.frames),
+            log_mel=clip.log_mel.clone(),
+            masks=clip.masks.long(),
+            labelled=clip.labelled.clone(),
+            valid=clip.valid.clone(),
+            id=clip.id,
+        )
         if self.config.setting != "avss":
             return clip
-        seconds = self.config.seconds * max(times for _, times in PARTS.values())
-        frames, log_mel, masks, labelled, valid = (_pad(tensor, seconds) for tensor in clip[:5])
-        return Clip(frames, log_mel, masks, labelled, valid, clip.id)
+        return fit_clip(clip, self.config.seconds * max(times for _, times in PARTS.values()))
 
     def _render(self, index: int) -> Clip:
         clip = render_clip(index, self.config)
@@ -96,8 +101,3 @@ class SyntheticAVS(Dataset[Clip]):
             valid=torch.ones(seconds, dtype=torch.bool),
             id=clip.id,
         )
-
-
-def _pad(tensor: torch.Tensor, seconds: int) -> torch.Tensor:
-    """Put zeros after the last second."""
-    return F.pad(tensor, (0, 0) * (tensor.ndim - 1) + (0, seconds - len(tensor)))
