@@ -95,6 +95,27 @@ def test_only_the_sound_of_valid_seconds_differs(kind: type) -> None:
         assert (after.log_mel != before.log_mel).flatten(1).any(dim=1).tolist() == before.valid.tolist()
 
 
+class Embedded(Seconds):
+    """The same with embeddings, whose first number tells the second."""
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = super().__getitem__(index)
+        return clip._replace(log_mel=clip.log_mel[:, 0, 0, :7])
+
+
+def test_embeddings_are_swapped_and_shifted_as_log_mels_are_and_none_is_made_up() -> None:
+    lengths = (5, 3, 4)
+    for kind in (SwappedSound, ShiftedSound):
+        for index in range(3):
+            embedded, clip = kind(Embedded(*lengths))[index], kind(Seconds(*lengths))[index]
+            assert torch.equal(embedded.log_mel, clip.log_mel[:, 0, 0, :7])
+    for kind in (SilentSound, NoiseSound):
+        with pytest.raises(ValueError, match=r"clips: expected log-mels .* got embeddings \(5, 7\) of '0'"):
+            kind(Embedded(*lengths))
+    with pytest.raises(ValueError, match="clips: expected log-mels"):  # for one that could not be read
+        SwappedSound(Embedded(5, 0), shift=1)[0]
+
+
 def test_a_sound_is_shifted_by_whole_seconds_and_comes_round() -> None:
     clips = Seconds(5, 3, 0)
     assert heard(ShiftedSound(clips)[0]) == [4, 0, 1, 2, 3]

@@ -54,12 +54,12 @@ class OtherSound(Dataset[Clip], ABC):
         clip = self.clips[index]
         if not clip.valid.any():
             return clip
-        log_mel = torch.where(clip.valid.view(-1, 1, 1, 1), self._log_mel(index, clip), clip.log_mel)
-        return clip._replace(log_mel=log_mel)
+        is_heard = clip.valid.view(-1, *[1] * (clip.log_mel.ndim - 1))
+        return clip._replace(log_mel=torch.where(is_heard, self._log_mel(index, clip), clip.log_mel))
 
     @abstractmethod
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
-        """Return what is heard instead, ``(T, 1, 96, 64)``; what padding hears does not matter."""
+        """Return what is heard instead, in the shape of the clip's; what padding hears does not matter."""
 
 
 class SilentSound(OtherSound):
@@ -68,8 +68,15 @@ class SilentSound(OtherSound):
     A model that listens finds nothing.
 
     Args:
-        clips: a map-style dataset of clips.
+        clips: a map-style dataset of clips with log-mels.
+
+    Raises:
+        ValueError: if the first clip has embeddings, see :class:`~avslib.storage.CachedAudio`.
     """
+
+    def __init__(self, clips: ClipDataset) -> None:
+        super().__init__(clips)
+        _check_log_mel(clips[0])
 
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
         return _silence(clip)
@@ -82,17 +89,19 @@ class NoiseSound(OtherSound):
     from the seed and the clip's ``id``, so it is the same in any order and in any process.
 
     Args:
-        clips: a map-style dataset of clips.
+        clips: a map-style dataset of clips with log-mels.
         rms: root mean square of the waveform, whose full scale is 1.
         seed: another seed, another noise.
 
     Raises:
-        ValueError: if ``rms`` is not above 0.
+        ValueError: if ``rms`` is not above 0, or the first clip has embeddings, see
+            :class:`~avslib.storage.CachedAudio`.
     """
 
     def __init__(self, clips: ClipDataset, *, rms: float = 0.1, seed: int = 0) -> None:
         super().__init__(clips)
         check_positive("rms", rms)
+        _check_log_mel(clips[0])
         self.rms = rms
         self.seed = seed
 
@@ -256,5 +265,15 @@ def _across(names: Sequence[str]) -> list[int]:
     return others
 
 
+def _check_log_mel(clip: Clip) -> None:
+    """Refuse an embedding: what silence or noise is to its encoder is not known here."""
+    if clip.log_mel.ndim == 2:
+        raise ValueError(
+            f"clips: expected log-mels (t, 1, 96, 64), got embeddings {tuple(clip.log_mel.shape)} of "
+            f"{clip.id!r}; give the clips that CachedAudio was given"
+        )
+
+
 def _silence(clip: Clip) -> Tensor:
+    _check_log_mel(clip)
     return torch.full_like(clip.log_mel, math.log(0.01))

@@ -32,14 +32,14 @@ def sound_protocols(clips: ClipDataset, *, categories: Sequence[str] | None = No
     each is said by the classes in :mod:`avslib.data`.
 
     Args:
-        clips: the dataset, with the true sound.
+        clips: the dataset, with the true sound, as log-mels.
         categories: what sounds in each clip; None to ask the dataset, of which a reader of S4 knows.
 
     Returns:
         Datasets of the same clips, by the name of their row.
 
     Raises:
-        ValueError: unless there is one category a clip.
+        ValueError: unless there is one category a clip, or if the clips have embeddings.
     """
     if categories is not None and len(categories) != len(clips):
         raise ValueError(f"categories: expected one of each of {len(clips)} clips, got {len(categories)}")
