@@ -238,6 +238,9 @@ def test_what_moved_before_a_kill_is_written_anew(tmp_path: Path, monkeypatch: p
     torn = root / "v1s" / "synthetic_0000000"
     assert {path.name for path in torn.iterdir()} == {"audio.wav", "labels_rgb"}
     (torn / "labels_rgb" / "0.png").write_text("torn")
+    left = root / ".unfinished-0123" / "v1s" / "audio.wav"  # by a kill that runs no clean-up
+    left.parent.mkdir(parents=True)
+    left.touch()
     write(root, "avss")
     write(whole, "avss")
     assert files_of(root) == files_of(whole)

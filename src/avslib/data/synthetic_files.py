@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from avslib._checks import check_positive
-from avslib._jobs import UNFINISHED, run_jobs, write_whole
+from avslib._jobs import UNFINISHED, remove_unfinished, run_jobs, write_whole
 from avslib.data.layout import ClipFiles, avss_files, ms3_files, s4_files
 from avslib.data.synthetic_families import CLASS_NAMES
 from avslib.data.synthetic_scene import SyntheticConfig, clip_indices, name_clip, part_of, render_clip
@@ -61,7 +61,7 @@ def write_avsbench(
 
     Args:
         root: folder that is to hold ``Single-source``, ``Multi-sources`` or ``metadata.csv``; made if
-            missing.
+            missing; for one call at a time.
         setting: ``"s4"``, ``"ms3"`` or ``"avss"``, which has a clip of ``v1s``, ``v1m`` and ``v2`` in turn.
         clips: number of clips by split, such as ``{"train": 500, "val": 50, "test": 100}``.
         size: side of a frame, px.
@@ -92,6 +92,7 @@ def write_avsbench(
     jobs = [(split, index) for split, count in clips.items() for index in clip_indices(split, count)]
     root.mkdir(parents=True, exist_ok=True)
     manifest = _agree_on_manifest(root, config, clips, videos)
+    remove_unfinished(root)
     write = partial(_write_clip, root=root, config=config, videos=bool(manifest["videos"]))
     for (split, index), _, error in run_jobs(write, jobs, workers=workers, progress=progress):
         if error:
