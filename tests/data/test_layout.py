@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avslib.data import AVSBenchMS3, AVSBenchS4, AVSBenchSemantic
 from avslib.data.layout import (
     LISTERS,
     MAX_TABLE_BYTES,
@@ -141,6 +142,29 @@ def test_a_value_out_of_range_is_named_with_its_line(
     write_table(tmp_path, setting, row)
     with pytest.raises(ValueError, match=re.escape(message)):
         LISTERS[setting](tmp_path)
+
+
+@pytest.mark.parametrize("setting", ["s4", "ms3", "avss"])
+def test_a_split_that_is_none_is_refused_by_readers_and_listed_for_others(
+    setting: str, tmp_path: Path
+) -> None:
+    row = {"s4": "{},0,dog,{}", "ms3": "{},{}", "avss": "v,{},0,0,d,{},v2"}[setting]
+    write_table(tmp_path, setting, row.format("a", "train"), row.format("b", "Train"))
+    assert [clip.split for clip in LISTERS[setting](tmp_path)] == ["train", "Train"]
+    reader = {"s4": AVSBenchS4, "ms3": AVSBenchMS3, "avss": AVSBenchSemantic}[setting]
+    with pytest.raises(
+        ValueError, match=r"\.csv: line 3: expected train, val or test as 'split', got 'Train'"
+    ):
+        reader(tmp_path, "train")
+
+
+def test_blanks_around_names_and_values_are_dropped(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(" id, more\na b ,\tc\n", encoding="utf-8")
+    assert read_table(table, {"id": PLAIN}, texts=("more",)) == [{"id": "a b", "more": "c"}]
+    table.write_text("id,more\n  ,c\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2: expected a plain name as 'id', got ''"):
+        read_table(table, {"id": PLAIN})
 
 
 def test_damaged_tables_are_named(tmp_path: Path) -> None:

@@ -48,10 +48,8 @@ KINDS = {
     "missing-wav": Kind("error", _FROM_EITHER),
     "damaged-wav": Kind("error", _FROM_EITHER),
     "odd-rate": Kind("error", _FROM_EITHER),
+    "unknown-split": Kind("error", "write train, val or test into the table: readers refuse anything else"),
     "check-failed": Kind("error", "see whether the file can be opened; if it can, please report this"),
-    "unknown-split": Kind(
-        "warning", "write train, val or test into the table: else no reader gives the clip"
-    ),
     "duplicate-clip": Kind("warning", "take all of its rows but one out of the table: it counts twice"),
     "frame-size": Kind("warning", "`avslib doctor ROOT --fix` makes it from the video; else it is stretched"),
     "mask-not-binary": Kind(

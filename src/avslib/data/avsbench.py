@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
-from avslib.data.layout import AVSBENCH_SECONDS, ClipFiles, holds_classes, list_ms3, list_s4
+from avslib.data.layout import AVSBENCH_SECONDS, SPLIT, ClipFiles, holds_classes, list_ms3, list_s4
 from avslib.data.reader import ClipReader
 from avslib.media.palette import read_classes
 
 
-class AVSBenchS4(ClipReader):
+class _AVSBenchObject(ClipReader):
+    """What the two settings have in common: clips of 5 s, perhaps out of AVSBench-semantic."""
+
+    _seconds = AVSBENCH_SECONDS
+    _setting: ClassVar[str]
+
+    def _list(self) -> list[ClipFiles]:
+        self._of_classes = holds_classes(self.root, self._setting)
+        return {"s4": list_s4, "ms3": list_ms3}[self._setting](self.root, split=SPLIT)
+
+    def _read_mask(self, path: Path) -> Tensor:
+        if not self._of_classes:
+            return super()._read_mask(path)
+        classes = read_classes(path, self.size, fit=self.fit, max_pixels=self.max_pixels)
+        return (classes > 0).long()  # every class is foreground
+
+
+class AVSBenchS4(_AVSBenchObject):
     """AVSBench's single-source setting: one object sounds; in training only the first second has a mask.
 
     Args:
@@ -23,17 +41,10 @@ class AVSBenchS4(ClipReader):
     Zhou et al., Audio-Visual Segmentation (ECCV 2022), section 3.
     """
 
-    _seconds = AVSBENCH_SECONDS
-
-    def _list(self) -> list[ClipFiles]:
-        self._of_classes = holds_classes(self.root, "s4")
-        return list_s4(self.root)
-
-    def _read_mask(self, path: Path) -> Tensor:
-        return _read_foreground(path, self) if self._of_classes else super()._read_mask(path)
+    _setting = "s4"
 
 
-class AVSBenchMS3(ClipReader):
+class AVSBenchMS3(_AVSBenchObject):
     """AVSBench's multi-source setting: several objects sound, and every second has a mask.
 
     Args:
@@ -46,16 +57,4 @@ class AVSBenchMS3(ClipReader):
     palette images, so that a 0/1 mask becomes 1/255; here every mask is binarised.
     """
 
-    _seconds = AVSBENCH_SECONDS
-
-    def _list(self) -> list[ClipFiles]:
-        self._of_classes = holds_classes(self.root, "ms3")
-        return list_ms3(self.root)
-
-    def _read_mask(self, path: Path) -> Tensor:
-        return _read_foreground(path, self) if self._of_classes else super()._read_mask(path)
-
-
-def _read_foreground(path: Path, reader: ClipReader) -> Tensor:
-    """Read a mask of AVSBench-semantic, every class as foreground."""
-    return (read_classes(path, reader.size, fit=reader.fit, max_pixels=reader.max_pixels) > 0).long()
+    _setting = "ms3"

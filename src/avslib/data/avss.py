@@ -10,7 +10,7 @@ from typing import Unpack
 from torch import Tensor
 
 from avslib._checks import check_one_of
-from avslib.data.layout import AVSS_SECONDS, ClipFiles, list_avss
+from avslib.data.layout import AVSS_SECONDS, SPLIT, ClipFiles, list_avss
 from avslib.data.reader import ClipReader, ReaderOptions
 from avslib.media.palette import NUM_CLASSES, read_classes
 
@@ -66,7 +66,7 @@ class AVSBenchSemantic(ClipReader):
         return read_class_names(self.root / "label2idx.json")
 
     def _list(self) -> list[ClipFiles]:
-        return list_avss(self.root, parts=self.parts)
+        return list_avss(self.root, parts=self.parts, split=SPLIT)
 
     def _read_mask(self, path: Path) -> Tensor:
         return read_classes(path, self.size, fit=self.fit, max_pixels=self.max_pixels)

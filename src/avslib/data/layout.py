@@ -44,6 +44,8 @@ class Kind(NamedTuple):
 
 PLAIN = Kind(re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f]{1,200}"), "a plain name")
 """One step in a path, on any system: no separator, no drive, no ``..``."""
+SPLIT = Kind(re.compile("|".join(SPLITS)), "train, val or test")
+"""What readers admit: a clip of another split would be in none."""
 _PART = Kind(re.compile("|".join(AVSS_SECONDS)), "v1s, v1m or v2")
 _SECONDS = Kind(re.compile("[1-9][0-9]{0,5}"), "a whole number from 1 to 999999")
 _OWN_FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
@@ -118,8 +120,12 @@ def folder_files(
     )
 
 
-def list_s4(root: str | Path) -> list[ClipFiles]:
+def list_s4(root: str | Path, *, split: Kind = PLAIN) -> list[ClipFiles]:
     """List the clips of S4, of all splits, out of AVSBench-object or of ``v1s`` in AVSBench-semantic.
+
+    Args:
+        root: the folder that holds ``Single-source`` or ``metadata.csv``.
+        split: what names of splits must be.
 
     Raises:
         FileNotFoundError: if there is neither table.
@@ -127,16 +133,20 @@ def list_s4(root: str | Path) -> list[ClipFiles]:
     """
     root = Path(root)
     if holds_classes(root, "s4"):
-        return list_avss(root, parts=("v1s",))
+        return list_avss(root, parts=("v1s",), split=split)
     table = root / "Single-source" / "s4_meta_data.csv"
     return [
         s4_files(root, row["split"], row["category"], row["name"])
-        for row in read_table(table, dict.fromkeys(("name", "category", "split"), PLAIN))
+        for row in read_table(table, {"name": PLAIN, "category": PLAIN, "split": split})
     ]
 
 
-def list_ms3(root: str | Path) -> list[ClipFiles]:
+def list_ms3(root: str | Path, *, split: Kind = PLAIN) -> list[ClipFiles]:
     """List the clips of MS3, of all splits, out of AVSBench-object or of ``v1m`` in AVSBench-semantic.
+
+    Args:
+        root: the folder that holds ``Multi-sources`` or ``metadata.csv``.
+        split: what names of splits must be.
 
     Raises:
         FileNotFoundError: if there is neither table.
@@ -144,29 +154,30 @@ def list_ms3(root: str | Path) -> list[ClipFiles]:
     """
     root = Path(root)
     if holds_classes(root, "ms3"):
-        return list_avss(root, parts=("v1m",))
+        return list_avss(root, parts=("v1m",), split=split)
     table = root / "Multi-sources" / "ms3_meta_data.csv"
     return [
         ms3_files(root, row["split"], row["video_id"])
-        for row in read_table(
-            table, dict.fromkeys(("video_id", "split"), PLAIN), aliases={"name": "video_id"}
-        )
+        for row in read_table(table, {"video_id": PLAIN, "split": split}, aliases={"name": "video_id"})
     ]
 
 
-def list_avss(root: str | Path, *, parts: Sequence[str] = tuple(AVSS_SECONDS)) -> list[ClipFiles]:
+def list_avss(
+    root: str | Path, *, parts: Sequence[str] = tuple(AVSS_SECONDS), split: Kind = PLAIN
+) -> list[ClipFiles]:
     """List the clips of AVSBench-semantic, of all splits.
 
     Args:
         root: the folder that holds ``metadata.csv``.
         parts: which of ``v1s``, ``v1m`` and ``v2``.
+        split: what names of splits must be.
 
     Raises:
         FileNotFoundError: if there is no table.
         ValueError: if the table is damaged, lacks a column, or holds a name that leads out of its folder.
     """
     root = Path(root)
-    rows = read_table(root / "metadata.csv", {"uid": PLAIN, "label": _PART, "split": PLAIN}, texts=("a_obj",))
+    rows = read_table(root / "metadata.csv", {"uid": PLAIN, "label": _PART, "split": split}, texts=("a_obj",))
     return [
         avss_files(root, row["label"], row["split"], row["a_obj"], row["uid"])
         for row in rows
@@ -228,7 +239,7 @@ def read_table(
         aliases: other names that a column goes by.
 
     Returns:
-        A dictionary a row, with these columns alone.
+        A dictionary a row, with these columns alone; blanks around names and values are dropped.
 
     Raises:
         FileNotFoundError: if there is no such file; the message says where it was looked for.
@@ -248,19 +259,20 @@ def read_table(
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            header = list(reader.fieldnames or ())
+            header = [field.strip() for field in reader.fieldnames or ()]
             reader.fieldnames = [aliases.get(field, field) for field in header]
             missing = [column for column in columns if column not in reader.fieldnames]
             if missing:
                 raise ValueError(f"expected a column {missing[0]!r}, got {', '.join(header)[:200] or 'none'}")
-            for row in reader:
+            for stored in reader:
+                row = {column: (stored.get(column) or "").strip() for column in (*columns, *texts)}
                 for column, kind in columns.items():
-                    if not kind.pattern.fullmatch(row[column] or ""):
+                    if not kind.pattern.fullmatch(row[column]):
                         raise ValueError(
                             f"line {reader.line_num}: expected {kind.words} as {column!r}, "
-                            f"got {(row[column] or '')[:80]!r}"
+                            f"got {row[column][:80]!r}"
                         )
-                rows.append({column: row.get(column) or "" for column in (*columns, *texts)})
+                rows.append(row)
     except (csv.Error, ValueError) as error:  # a wrong encoding is a ValueError too
         raise ValueError(f"{path}: {error}") from error
     return rows
