@@ -40,6 +40,12 @@ def test_a_backbone_that_puts_channels_last_is_turned() -> None:
     ]
 
 
+def test_channels_last_are_told_from_a_height_that_equals_their_number() -> None:
+    encoder = VisualEncoder("mambaout_femto").eval()  # 48 channels in its first level
+    shapes = [tuple(level.shape) for level in encoder(torch.randn(1, 3, 192, 64))]
+    assert shapes == [(1, c, 192 // s, 64 // s) for c, s in zip(encoder.channels, (4, 8, 16, 32), strict=True)]
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "pvt_v2_b0"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_local_weights_of_the_whole_classifier_fit(backbone: str, suffix: str, tmp_path: Path) -> None:
@@ -55,6 +61,26 @@ def test_local_weights_of_the_whole_classifier_fit(backbone: str, suffix: str, t
     expected = classifier.forward_intermediates(frames, intermediates_only=True)[-4:]
     for level, same in zip(encoder(frames), expected, strict=True):
         torch.testing.assert_close(level, same)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "densenet121",  # features.denseblock1 -> features_denseblock1
+        "tresnet_m",  # body.conv1 -> body_conv1, and a head that is left out
+        "cspresnet50",  # stages.0.blocks -> stages_0.blocks, stem.conv1 -> stem_conv1
+        "hiera_tiny_224",  # wrapped as `model`
+        "legacy_xception",  # wrapped as `body`
+    ],
+)
+def test_timms_own_names_are_found_however_features_only_changes_them(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.device("meta"):  # names and shapes alone
+        stored = timm.create_model(backbone).state_dict()
+        encoder = VisualEncoder(backbone)
+    monkeypatch.setattr("avslib.encoders.backbone.read_state_dict", lambda _: stored)
+    encoder.load_weights(tmp_path / "weights.pth")
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:

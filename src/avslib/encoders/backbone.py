@@ -51,10 +51,13 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if a weight is missing or has another shape; the message names the first ones.
     """
-    stored = read_state_dict(path)
+    stored = {_folded(key): value for key, value in read_state_dict(path).items()}
     wanted = backbone.state_dict()
-    # features_only flattens timm's stages: `stages.0.` is called `stages_0.` there
-    found = {key: stored.get(key, stored.get(re.sub(r"^(\w+?)_(\d+)\.", r"\1.\2.", key))) for key in wanted}
+    # features_only flattens timm's stages, `stages.0.` to `stages_0.`, or wraps the model as `model` or `body`
+    found = {
+        key: stored.get(_folded(key), stored.get(_folded(re.sub(r"^(?:model|body)\.", "", key))))
+        for key in wanted
+    }
     bad = [key for key, value in found.items() if value is None or value.shape != wanted[key].shape]
     if bad:
         raise ValueError(
@@ -62,3 +65,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
             f"{len(bad)} of {len(wanted)} are missing or have another shape, such as {', '.join(bad[:3])}"
         )
     backbone.load_state_dict(found)
+
+
+def _folded(key: str) -> str:
+    return key.replace(".", "_")

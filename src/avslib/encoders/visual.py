@@ -41,6 +41,7 @@ class VisualEncoder(nn.Module):
         info = self.backbone.feature_info
         self._levels = find_levels(backbone, info.reduction())
         self.channels: tuple[int, ...] = tuple(info.channels()[level] for level in self._levels)
+        self._channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         if weights is not None:
             self.load_weights(weights)
 
@@ -56,10 +57,7 @@ class VisualEncoder(nn.Module):
         check_frames(frames)
         features = self.backbone(frames)
         pyramid = [features[level] for level in self._levels]
-        return [
-            level if level.shape[1] == channels else level.permute(0, 3, 1, 2)  # some put channels last
-            for level, channels in zip(pyramid, self.channels, strict=True)
-        ]
+        return [level.permute(0, 3, 1, 2) for level in pyramid] if self._channels_last else pyramid
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Let training forget what happens inside the backbone, and compute it again for the gradient.
