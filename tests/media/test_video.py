@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avslib.media.video import iter_frames, probe_video, read_audio, read_frames
+from avslib.media.video import iter_frames, probe_video, read_audio, read_frames, read_sound
 from avslib.media.video_writer import write_video
 
 
@@ -177,6 +177,49 @@ def test_stereo_sound_is_averaged_and_late_sound_is_preceded_by_zeros(tmp_path: 
     assert waveform.shape == (4_800,)
     assert not waveform[:4_000].any()
     assert waveform[4_000:].eq(0.25).all()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_sound_after_a_gap_keeps_its_time(tmp_path: Path, suffix: str) -> None:
+    waveform = torch.zeros(12 * 16_000)
+    for second in range(12):  # a click each second
+        waveform[second * 16_000 : second * 16_000 + 400] = 0.8 * torch.sin(0.5 * torch.arange(400))
+    write_video(tmp_path / "whole.mp4", numbered_frames(24), fps=2, waveform=waveform)
+    path = tmp_path / f"gap.{suffix}"
+    with av.open(str(tmp_path / "whole.mp4")) as whole, av.open(str(path), "w") as gapped:
+        streams = {stream.index: gapped.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            is_sound = packet.stream.type == "audio"
+            if packet.dts is None or (is_sound and 2.5 <= packet.pts * packet.time_base < 5.5):
+                continue
+            packet.stream = streams[packet.stream.index]
+            gapped.mux(packet)
+    heard, rate = read_audio(path)
+    assert len(heard) / rate == pytest.approx(12, abs=0.15)
+    tenths = heard[: 118 * rate // 10].unflatten(0, (-1, rate // 10)).abs().amax(dim=1)
+    assert [place / 10 for place in (tenths > 0.3).nonzero().flatten().tolist()] == [
+        *range(3),
+        *range(6, 12),
+    ]
+
+
+def test_a_beginning_is_decoded_no_further(film: Path) -> None:
+    whole, rate = read_audio(film)
+    for seconds in (0.3, 2.5):
+        assert torch.equal(read_audio(film, seconds=seconds)[0], whole[: round(seconds * rate)])
+    assert torch.equal(read_audio(film, seconds=9)[0], whole)
+    video = probe_video(film)
+    beginning = read_sound(film, video, 11_025, seconds=2.5)
+    torch.testing.assert_close(beginning, read_sound(film, video, 11_025)[: len(beginning)], rtol=0, atol=1e-6)
+    with av.open(str(film)) as container:
+        late = next(
+            packet.pos for packet in container.demux(audio=0) if packet.pts * packet.time_base >= 3
+        )
+    broken = film.with_name("broken.mp4")
+    broken.write_bytes(film.read_bytes()[:late])  # the index is at the front
+    assert read_sound(broken, video, 16_000, seconds=2).shape == (32_000,)
+    with pytest.raises(ValueError, match=r"broken\.mp4: "):
+        read_sound(broken, video, 16_000)
 
 
 def test_a_film_that_a_telephone_took_upright_is_turned(film: Path) -> None:

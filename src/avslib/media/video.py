@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from avslib.media._container import check_whole, import_av, opened, start_of
-from avslib.media.audio import resample
+from avslib.media.audio import MAX_SECONDS, resample
 
 _CLOCK_TOLERANCE = 1e-3
 """s; Matroska rounds presentation times to milliseconds."""
+_GAP = 0.1
+"""s; sound that comes later than this has a gap before it, and sooner a clock that is not exact."""
+
+Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class VideoInfo(NamedTuple):
@@ -119,44 +123,49 @@ def iter_frames(path: str | Path, seconds: Sequence[float]) -> Iterator[Tensor]:
         yield from [_upright(shown)] * (len(seconds) - due)
 
 
-def read_audio(path: str | Path) -> tuple[Tensor, int]:
+def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[Tensor, int]:
     """Read the sound of a video or sound file.
+
+    Args:
+        path: the file.
+        seconds: how much of its beginning is decoded, s; None for all.
 
     Returns:
         The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its rate in Hz. It begins where the
-        file begins: sound that sets in later than the pictures is preceded by zeros.
+        file begins: sound that sets in later than the pictures, or again after a gap, is preceded by zeros.
 
     Raises:
         ImportError: if PyAV is missing.
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded or holds no sound.
+        ValueError: if it cannot be decoded, holds no sound, or has a gap of more than ``MAX_SECONDS``.
     """
-    av = import_av()
     with opened(path) as container:
         if not container.streams.audio:
             raise ValueError(f"{path}: expected a video with sound, found no stream of sound")
         stream = container.streams.audio[0]
-        to_float = av.AudioResampler(format="fltp")
-        blocks: list[np.ndarray[Any, np.dtype[np.float32]]] = []
-        for frame in container.decode(stream):
-            if not blocks and frame.time is not None:
-                silence = round((frame.time - start_of(container)) * stream.rate)
-                blocks.append(np.zeros(max(silence, 0), np.float32))
-            blocks.extend(block.to_ndarray().mean(axis=0) for block in to_float.resample(frame))
-        if not blocks:
-            raise ValueError(f"{path}: expected a video with sound, found a stream of sound without any")
-        waveform = torch.from_numpy(np.concatenate(blocks))
-        check_whole(path, stream, len(waveform) / stream.rate)
-        return waveform, int(stream.rate)
+        rate, samples = int(stream.rate), 0
+        most = None if seconds is None else round(seconds * rate)
+        blocks: list[Samples] = []
+        for block in _sound_from(path, container):
+            blocks.append(block)
+            samples += len(block)
+            if most is not None and samples >= most:
+                break
+        else:
+            if not blocks:
+                raise ValueError(f"{path}: expected a video with sound, found a stream of sound without any")
+            check_whole(path, stream, samples / rate)
+        return torch.from_numpy(np.concatenate(blocks))[:most], rate
 
 
-def read_sound(path: str | Path, video: VideoInfo, rate: int) -> Tensor:
+def read_sound(path: str | Path, video: VideoInfo, rate: int, *, seconds: float | None = None) -> Tensor:
     """Read the sound of a video at a rate; of a video without sound, no samples.
 
     Args:
         path: a video file.
         video: what :func:`probe_video` says of it.
         rate: Hz.
+        seconds: how much of its beginning is read, s; None for all.
 
     Returns:
         The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, from the beginning of the file on.
@@ -167,7 +176,10 @@ def read_sound(path: str | Path, video: VideoInfo, rate: int) -> Tensor:
     """
     if not video.has_sound:
         return torch.zeros(0)
-    return resample(*read_audio(path), rate)
+    if seconds is None:
+        return resample(*read_audio(path), rate)
+    more = seconds + 1  # the filter looks ahead
+    return resample(*read_audio(path, seconds=more), rate)[: round(seconds * rate)]
 
 
 def _pictures(path: str | Path, container: Any) -> Any:
@@ -179,6 +191,23 @@ def _pictures(path: str | Path, container: Any) -> Any:
 def _upright(frame: Any) -> Tensor:
     turned = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
     return torch.from_numpy(turned.copy()).permute(2, 0, 1)
+
+
+def _sound_from(path: str | Path, container: Any) -> Iterator[Samples]:
+    """Yield the mean of a file's channels block by block, with zeros where there is no sound."""
+    to_float = import_av().AudioResampler(format="fltp")
+    stream, start, samples = container.streams.audio[0], start_of(container), 0
+    for frame in container.decode(stream):
+        gap = 0.0 if frame.time is None else frame.time - start - samples / stream.rate
+        if gap > MAX_SECONDS:
+            raise ValueError(f"{path}: expected sound without a gap of {gap:.0f} s; fetch it again")
+        silence = round(gap * stream.rate) if gap > (_GAP if samples else 0) else 0
+        for block in (
+            np.zeros(silence, np.float32),
+            *(part.to_ndarray().mean(axis=0) for part in to_float.resample(frame)),
+        ):
+            yield block
+            samples += len(block)
 
 
 def _frames_from(container: Any, second: float) -> Iterator[tuple[float, Any]]:
