@@ -43,6 +43,16 @@ def test_every_width_is_the_same_sound(tmp_path: Path, samples: bytes, bits: int
     assert waveform.tolist() == [-1.0, -0.5, 0.0, 0.5, 0.0]
 
 
+def test_an_empty_sound_stays_empty_and_integers_are_refused(tmp_path: Path) -> None:
+    assert resample(torch.zeros(2, 0), 44_100, 16_000).shape == (2, 0)
+    message = r"waveform: expected floating-point samples in \[-1, 1\], got torch\.int16; divide 16-bit"
+    with pytest.raises(ValueError, match=message):
+        resample(torch.zeros(100, dtype=torch.int16), 44_100, 16_000)
+    with pytest.raises(ValueError, match=message):
+        write_wav(tmp_path / "a.wav", torch.tensor([100, -100, 3000], dtype=torch.int16), 16_000)
+    assert not (tmp_path / "a.wav").exists()
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "a.wav", 8_000, np.array([[16384, 0], [-32768, 16384]], np.int16))
     assert read_wav(str(tmp_path / "a.wav"))[0].tolist() == [0.25, -0.25]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from avslib.media import mel
 from avslib.media.audio import read_wav, resample, write_wav
 from avslib.media.mel import LogMel, fit_examples, log_mel_examples, mel_matrix
 from tests._golden import arrays, assert_matches, inputs
@@ -121,6 +122,16 @@ def test_leading_axes_and_other_constants() -> None:
     )
 
 
+@pytest.mark.parametrize(("steps", "hop"), [(96, 96), (96, 100), (10, 3)])
+def test_the_examples_of_a_long_sound_are_those_computed_at_once(
+    steps: int, hop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveforms = 0.1 * torch.randn(2, 16_000 * 45, generator=torch.Generator().manual_seed(0))
+    in_parts = log_mel_examples(waveforms, example_steps=steps, example_hop_steps=hop)
+    monkeypatch.setattr(mel, "_STEPS", 10**6)
+    assert torch.equal(in_parts, log_mel_examples(waveforms, example_steps=steps, example_hop_steps=hop))
+
+
 def test_gradients_reach_every_sample_that_is_heard() -> None:
     waveform = torch.randn(16_000, requires_grad=True)
     log_mel_examples(waveform).sum().backward()
@@ -167,3 +178,17 @@ def test_errors_say_what_to_do() -> None:
         log_mel_examples(torch.zeros(16_000), sample_rate=8_000)
     with pytest.raises(ValueError, match="example_steps: expected a number above 0, got 0"):
         log_mel_examples(torch.zeros(16_000), example_steps=0)
+    for constants, message in (
+        ({"example_steps": 0}, "example_steps: expected a number above 0, got 0"),
+        ({"min_hz": 9000.0}, "got 9000 and 7500"),
+        ({"mel_bands": 0}, "mel_bands: expected a number above 0, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LogMel(**constants)
+
+
+def test_it_can_be_built_without_a_device_and_used_on_one() -> None:
+    mel._cached_mel_matrix.cache_clear()
+    with torch.device("meta"):
+        front_end = LogMel(mel_bands=40)
+    assert front_end(torch.zeros(16_000)).isfinite().all()

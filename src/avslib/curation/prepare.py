@@ -179,7 +179,8 @@ def prepare_clip(
                 with write_whole(files.frames[i]) as path:
                     write_frame(path, picture if size is None else resize_frame(picture, size))
     if lacks_sound:
-        waveform = read_sound(files.video, video, SAMPLE_RATE)
+        most = seconds if fill_sound else None
+        waveform = read_sound(files.video, video, SAMPLE_RATE, seconds=most)
         if fill_sound or len(waveform) < _SHORTEST:
             waveform = F.pad(waveform, (0, seconds * SAMPLE_RATE - len(waveform)))
         with write_whole(files.wav) as path:

@@ -76,8 +76,11 @@ def write_wav(path: str | Path, waveform: Tensor, rate: int) -> None:
         path: the file, in a folder that exists.
         waveform: ``(S,)``, float in ``[-1, 1]``.
         rate: Hz.
+
+    Raises:
+        ValueError: if the waveform has another shape or holds integers.
     """
-    check_shape("waveform", waveform, "s")
+    check_waveform(waveform, "s")
     check_positive("rate", rate)
     from scipy.io import wavfile
 
@@ -97,10 +100,10 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         new_rate: the rate wanted, Hz.
 
     Returns:
-        ``(..., ceil(S * new_rate / rate))``; the waveform itself if the rates are equal.
+        ``(..., ceil(S * new_rate / rate))``; the waveform itself if the rates are equal or it is empty.
 
     Raises:
-        ValueError: if the rates share so small a divisor that the filter would take gigabytes, such as 44101
+        ValueError: if the waveform holds integers; or if the rates share so small a divisor that the filter would take gigabytes, such as 44101
             and 16000 Hz.
 
     Example:
@@ -108,10 +111,10 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         >>> resample(torch.zeros(44_100), 44_100, 16_000).shape
         torch.Size([16000])
     """
-    check_shape("waveform", waveform, "... s")
+    check_waveform(waveform, "... s")
     check_positive("rate", rate)
     check_positive("new_rate", new_rate)
-    if rate == new_rate:
+    if rate == new_rate or waveform.shape[-1] == 0:
         return waveform
     step = math.gcd(rate, new_rate)
     if (rate // step) * (new_rate // step) > _MAX_FILTER:
@@ -130,6 +133,16 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         resampling_method="sinc_interp_kaiser",
         beta=12.9846,
     )
+
+
+def check_waveform(waveform: Tensor, shape: str) -> None:
+    """Raise ``ValueError`` unless a waveform has a shape, as `check_shape` spells it, and no integers."""
+    check_shape("waveform", waveform, shape)
+    if not waveform.is_floating_point():
+        raise ValueError(
+            f"waveform: expected floating-point samples in [-1, 1], got {waveform.dtype}; "
+            "divide 16-bit samples by 32768"
+        )
 
 
 class _Sound(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from avslib._checks import check_one_of, check_positive, check_shape
+from avslib.media.audio import check_waveform
 
 
 def mel_matrix(
@@ -27,15 +28,16 @@ def mel_matrix(
         max_hz: upper edge of the highest band, Hz.
 
     Returns:
-        ``(bins, mel_bands)``, float64, in ``[0, 1]``.
+        ``(bins, mel_bands)``, float64, in ``[0, 1]``, on the CPU.
 
     Raises:
-        ValueError: unless ``0 <= min_hz < max_hz <= sample_rate / 2``.
+        ValueError: unless ``0 <= min_hz < max_hz <= sample_rate / 2`` and there is a band.
 
     Example:
         >>> mel_matrix(bins=257, sample_rate=16000).shape
         torch.Size([257, 64])
     """
+    check_positive("mel_bands", mel_bands)
     if not 0 <= min_hz < max_hz <= sample_rate / 2:
         raise ValueError(
             f"min_hz, max_hz: expected 0 <= min_hz < max_hz <= {sample_rate / 2:g} Hz (half of sample_rate), "
@@ -45,9 +47,9 @@ def mel_matrix(
     def to_mel(hertz: Tensor) -> Tensor:
         return 1127.0 * torch.log1p(hertz / 700.0)
 
-    frequencies = to_mel(torch.linspace(0, sample_rate / 2, bins, dtype=torch.float64))
-    lowest, highest = to_mel(torch.tensor([min_hz, max_hz], dtype=torch.float64)).tolist()
-    edges = torch.linspace(lowest, highest, mel_bands + 2, dtype=torch.float64)
+    frequencies = to_mel(torch.linspace(0, sample_rate / 2, bins, dtype=torch.float64, device="cpu"))
+    lowest, highest = to_mel(torch.tensor([min_hz, max_hz], dtype=torch.float64, device="cpu")).tolist()
+    edges = torch.linspace(lowest, highest, mel_bands + 2, dtype=torch.float64, device="cpu")
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (frequencies[:, None] - lower) / (centre - lower)
     falling = (upper - frequencies[:, None]) / (upper - centre)
@@ -56,6 +58,8 @@ def mel_matrix(
     return weights
 
 
+_STEPS = 3072
+"""Steps of a waveform that are computed at a time: an hour's spectrum at once takes 4.7 GB."""
 _cached_mel_matrix = functools.lru_cache(maxsize=8)(mel_matrix)
 
 
@@ -104,12 +108,7 @@ def log_mel_examples(
         >>> log_mel_examples(torch.zeros(2, 15_599)).shape
         torch.Size([2, 0, 1, 96, 64])
     """
-    check_shape("waveform", waveform, "... s")
-    if not waveform.is_floating_point():
-        raise ValueError(
-            f"waveform: expected floating-point samples in [-1, 1], got {waveform.dtype}; "
-            "divide 16-bit samples by 32768"
-        )
+    check_waveform(waveform, "... s")
     window = round(sample_rate * window_seconds)
     hop = round(sample_rate * hop_seconds)
     check_positive("sample_rate * window_seconds", window)
@@ -130,13 +129,19 @@ def log_mel_examples(
     device = waveform.device
     if device.type == "mps":  # has no float64
         waveform = waveform.cpu()
-    used = (count - 1) * example_hop_steps + example_steps
-    windows = waveform[..., : (used - 1) * hop + window].double().unfold(-1, window, hop)
     hann = torch.hann_window(window, periodic=True, dtype=torch.float64, device=waveform.device)
-    spectrum = torch.fft.rfft(windows * hann, n=fft).abs()
-    log_mel = torch.log(spectrum @ weights.to(waveform.device) + log_offset)
-    examples = log_mel.unfold(-2, example_steps, example_hop_steps).mT.unsqueeze(-3)
-    return examples.to(torch.float32).contiguous().to(device)
+    weights = weights.to(waveform.device)
+    parts = []
+    at_a_time = max(1, _STEPS // example_hop_steps)
+    for first in range(0, count, at_a_time):
+        used = (min(at_a_time, count - first) - 1) * example_hop_steps + example_steps
+        start = first * example_hop_steps * hop
+        stretch = waveform[..., start : start + (used - 1) * hop + window].double()
+        spectrum = torch.fft.rfft(stretch.unfold(-1, window, hop) * hann, n=fft).abs()
+        log_mel = torch.log(spectrum @ weights + log_offset)
+        examples = log_mel.unfold(-2, example_steps, example_hop_steps).mT.unsqueeze(-3)
+        parts.append(examples.to(torch.float32))
+    return torch.cat(parts, dim=-4).contiguous().to(device)
 
 
 def fit_examples(examples: Tensor, seconds: int, *, padding: str = "repeat") -> Tensor:
@@ -192,6 +197,9 @@ class LogMel(nn.Module):
         example_steps: steps of one example.
         example_hop_steps: distance of two examples, steps.
 
+    Raises:
+        ValueError: if a number is out of its range.
+
     Example:
         >>> import torch
         >>> LogMel()(torch.zeros(2, 80_000)).shape
@@ -225,6 +233,7 @@ class LogMel(nn.Module):
             example_steps=example_steps,
             example_hop_steps=example_hop_steps,
         )
+        self._compute(torch.zeros(0))  # names a constant that is out of its range
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return log-mel examples ``(..., N, 1, 96, 64)``, float32.
@@ -233,6 +242,6 @@ class LogMel(nn.Module):
             waveform: ``(..., S)``, float in ``[-1, 1]``, at ``sample_rate``.
 
         Raises:
-            ValueError: if the waveform holds integers or a constructor's number is out of its range.
+            ValueError: if the waveform holds integers.
         """
         return self._compute(waveform)
