@@ -43,7 +43,9 @@ def test_a_backbone_that_puts_channels_last_is_turned() -> None:
 def test_channels_last_are_told_from_a_height_that_equals_their_number() -> None:
     encoder = VisualEncoder("mambaout_femto").eval()  # 48 channels in its first level
     shapes = [tuple(level.shape) for level in encoder(torch.randn(1, 3, 192, 64))]
-    assert shapes == [(1, c, 192 // s, 64 // s) for c, s in zip(encoder.channels, (4, 8, 16, 32), strict=True)]
+    assert shapes == [
+        (1, c, 192 // s, 64 // s) for c, s in zip(encoder.channels, (4, 8, 16, 32), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "pvt_v2_b0"])

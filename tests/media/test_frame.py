@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,12 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path: Path, read: An
         read(path)
 
 
+def test_of_16_bits_the_higher_8_are_taken(tmp_path: Path) -> None:
+    levels = torch.tensor([[0, 255, 256, 32768, 65535]])
+    Image.fromarray(levels.numpy().astype(np.uint16)).save(tmp_path / "a.png")
+    assert torch.equal(read_frame(tmp_path / "a.png"), (levels >> 8).to(torch.uint8).expand(3, -1, -1))
+
+
 @pytest.mark.parametrize("pillows_limit", [10, 30, None])
 def test_pillows_own_limit_is_no_longer_met(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pillows_limit: int | None
@@ -248,8 +255,15 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_wrong_tensors_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"frames: expected uint8, or float in \[0, 1\], got torch.int64"):
-        normalize_frames(torch.zeros(3, 2, 2, dtype=torch.int64))
+    whole_numbers = torch.full((3, 2, 2), 200)
+    for change in (normalize_frames, denormalize_frames, partial(write_frame, tmp_path / "never.png")):
+        with pytest.raises(
+            ValueError, match=r"frames?: expected uint8 or floating-point numbers, got torch.int64"
+        ):
+            change(whole_numbers)
+    assert not (tmp_path / "never.png").exists()
+    with pytest.raises(ValueError, match=r"frame: expected uint8, got torch.float32"):
+        resize_frame(torch.rand(3, 4, 4), (2, 2))
     with pytest.raises(ValueError, match=r"frames: expected shape \(\.\.\., 3, h, w\), got \(2, 2, 3\)"):
         normalize_frames(torch.zeros(2, 2, 3))
     write_frame(tmp_path / "a.png", torch.zeros(3, 2, 2))

@@ -55,6 +55,19 @@ def test_the_brighter_half_of_a_smoothed_edge_is_foreground(tmp_path: Path) -> N
     assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
+@pytest.mark.parametrize("level", [1, 255])
+def test_what_is_transparent_is_background(tmp_path: Path, level: int) -> None:
+    mask = checkered()
+    grey = torch.full_like(mask, level)
+    for mode, channels in (("LA", [grey]), ("RGBA", [grey] * 3)):
+        pixels = torch.stack([*channels, mask * 255], dim=-1).to(torch.uint8).numpy()
+        Image.fromarray(pixels, mode).save(tmp_path / "a.png")
+        assert torch.equal(read_mask(tmp_path / "a.png"), mask)
+    indexes = indexed(mask, [255, 255, 255, 255, 255, 255])
+    indexes.save(tmp_path / "a.png", transparency=0)
+    assert torch.equal(read_mask(tmp_path / "a.png"), mask)
+
+
 @pytest.mark.parametrize("value", [0, 1])
 def test_a_picture_of_one_class_is_read(tmp_path: Path, value: int) -> None:
     write_mask(tmp_path / "a.png", torch.full((4, 5), value))

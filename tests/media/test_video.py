@@ -210,11 +210,11 @@ def test_a_beginning_is_decoded_no_further(film: Path) -> None:
     assert torch.equal(read_audio(film, seconds=9)[0], whole)
     video = probe_video(film)
     beginning = read_sound(film, video, 11_025, seconds=2.5)
-    torch.testing.assert_close(beginning, read_sound(film, video, 11_025)[: len(beginning)], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        beginning, read_sound(film, video, 11_025)[: len(beginning)], rtol=0, atol=1e-6
+    )
     with av.open(str(film)) as container:
-        late = next(
-            packet.pos for packet in container.demux(audio=0) if packet.pts * packet.time_base >= 3
-        )
+        late = next(packet.pos for packet in container.demux(audio=0) if packet.pts * packet.time_base >= 3)
     broken = film.with_name("broken.mp4")
     broken.write_bytes(film.read_bytes()[:late])  # the index is at the front
     assert read_sound(broken, video, 16_000, seconds=2).shape == (32_000,)
@@ -283,8 +283,13 @@ def test_wrong_arguments_are_named(film: Path) -> None:
         write_video(path, torch.zeros(1, 32, 32, 3, dtype=torch.uint8), fps=1)
     with pytest.raises(ValueError, match=r"waveform: expected shape \(s\)"):
         write_video(path, numbered_frames(1), fps=1, waveform=torch.zeros(2, 100))
-    with pytest.raises(ValueError, match="fps: expected a number above 0"):
-        write_video(path, numbered_frames(1), fps=0)
+    with pytest.raises(ValueError, match=r"waveform: expected floating-point samples .* got torch\.int16"):
+        write_video(path, numbered_frames(1), fps=1, waveform=torch.zeros(100, dtype=torch.int16))
+    for fps in (0, 1e-4, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="fps: expected a finite number of at least 1/1001, got"):
+            write_video(path, numbered_frames(1), fps=fps)
+    with pytest.raises(FileNotFoundError, match=r"a\.mp4: no such folder to write into"):
+        write_video(film.parent / "nowhere" / "a.mp4", numbered_frames(1), fps=1)
     with pytest.raises(ValueError, match="frames: expected at least one, got none"):
         write_video(path, iter([]), fps=1)
     assert not path.exists()

@@ -41,7 +41,7 @@ def open_picture(path: str | Path, *, mode: str | None = None, max_pixels: int) 
 
     Args:
         path: the file.
-        mode: what Pillow converts it to; None for its own mode.
+        mode: what Pillow converts it to, for RGB the higher 8 of 16 bits; None for its own mode.
         max_pixels: most pixels that are decoded.
 
     Raises:
@@ -69,6 +69,8 @@ def open_picture(path: str | Path, *, mode: str | None = None, max_pixels: int) 
                 f"{image.height}; max_pixels= raises the limit"
             )
         with _damage_named(path):
+            if mode == "RGB" and image.mode.startswith("I"):  # grey of 16 bits, which Pillow clips at 255
+                return image.point(lambda level: level / 256).convert(mode)
             return image.copy() if mode is None else image.convert(mode)
 
 

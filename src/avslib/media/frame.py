@@ -30,7 +30,7 @@ def read_frame(
 
     Args:
         path: a PNG, JPEG or BMP file. A rotation noted in its EXIF is not applied, as in the published
-            loaders; masks carry none.
+            loaders; masks carry none. Of 16 bits the higher 8 are taken.
         size: ``(H, W)`` to resize to, px, bilinearly; None for its own size.
         fit: ``"stretch"`` ignores the aspect ratio, as AVSBench's frames were made; ``"crop"`` scales the
             picture until it covers ``size`` and cuts out its centre, as the published code of
@@ -61,8 +61,13 @@ def resize_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
     Returns:
         ``(3, *size)``, uint8.
+
+    Raises:
+        ValueError: if ``frame`` has another shape or type.
     """
     check_shape("frame", frame, "3 h w")
+    if frame.dtype != torch.uint8:
+        raise ValueError(f"frame: expected uint8, got {frame.dtype}")
     resized = F.interpolate(frame[None].float(), size, mode="bilinear", align_corners=False)[0]
     return resized.round().to(torch.uint8)
 
@@ -73,8 +78,12 @@ def write_frame(path: str | Path, frame: Tensor) -> None:
     Args:
         path: the file, in a folder that exists.
         frame: ``(3, H, W)``, RGB: uint8, or float in ``[0, 1]``.
+
+    Raises:
+        ValueError: if ``frame`` has another shape, or is of another integer type.
     """
     check_shape("frame", frame, "3 h w")
+    _check_type("frame", frame)
     frame = frame.detach().cpu()
     if frame.is_floating_point():
         frame = (frame * 255).round().clamp(0, 255)
@@ -99,12 +108,10 @@ def normalize_frames(frames: Tensor) -> Tensor:
         tensor([2.2489, 2.4286, 2.6400])
     """
     check_shape("frames", frames, "... 3 h w")
+    _check_type("frames", frames)
+    scaled = frames.to(torch.float32)
     if frames.dtype == torch.uint8:
-        scaled = frames.to(torch.float32) / 255
-    elif frames.is_floating_point():
-        scaled = frames.to(torch.float32)
-    else:
-        raise ValueError(f"frames: expected uint8, or float in [0, 1], got {frames.dtype}")
+        scaled = scaled / 255
     return (scaled - _per_channel(IMAGENET_MEAN, scaled)) / _per_channel(IMAGENET_STD, scaled)
 
 
@@ -116,11 +123,20 @@ def denormalize_frames(frames: Tensor) -> Tensor:
 
     Returns:
         ``(..., 3, H, W)``, RGB in ``[0, 1]``; what lies outside is clipped.
+
+    Raises:
+        ValueError: if ``frames`` has another shape, or is of another integer type.
     """
     check_shape("frames", frames, "... 3 h w")
+    _check_type("frames", frames)
     if frames.dtype == torch.uint8:
         return frames / 255
     return (frames * _per_channel(IMAGENET_STD, frames) + _per_channel(IMAGENET_MEAN, frames)).clamp(0, 1)
+
+
+def _check_type(name: str, frames: Tensor) -> None:
+    if frames.dtype != torch.uint8 and not frames.is_floating_point():
+        raise ValueError(f"{name}: expected uint8 or floating-point numbers, got {frames.dtype}")
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from avslib._checks import check_shape
-from avslib.media._image import MAX_PIXELS, fit_picture, open_picture, open_rgb
+from avslib.media._image import MAX_PIXELS, fit_picture, open_picture
 
 
 def read_mask(
@@ -24,7 +24,7 @@ def read_mask(
 
     A pixel is foreground if its brightest channel is at least half as bright as that of the brightest pixel.
     So white may be 1, 255 or a palette's colour; of a smoothed edge the brighter half is foreground; a black
-    picture is empty.
+    picture is empty, and what is transparent counts as black.
 
     AVSBench's loader for S4 says the same of black and white, but loses a mask of 0 and 1 stored as grey
     levels and dithers the grey of a smoothed edge; its loader for MS3 reads palette indices, so that 1
@@ -44,8 +44,9 @@ def read_mask(
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
     """
-    red, green, blue = open_rgb(path, max_pixels=max_pixels).split()
+    red, green, blue, opacity = open_picture(path, mode="RGBA", max_pixels=max_pixels).split()
     brightness = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    brightness = ImageChops.multiply(brightness, opacity)
     darkest = max(1, np.asarray(brightness).max() / 2)
     mask = brightness.point([int(value >= darkest) for value in range(256)])
     resampling = Image.Resampling.NEAREST

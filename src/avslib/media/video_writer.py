@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avslib._checks import check_positive, check_shape
+from avslib._checks import check_shape
 from avslib.media._container import explained, import_av
+from avslib.media.audio import check_waveform
 
 
 def write_video(
@@ -39,15 +41,19 @@ def write_video(
 
     Raises:
         ImportError: if PyAV is missing.
-        ValueError: if a frame or ``waveform`` has another shape or type, there is no frame, or AAC does not
-            know the rate.
+        FileNotFoundError: if the folder is not there.
+        ValueError: if a frame or ``waveform`` has another shape or type, there is no frame, ``fps`` is under
+            1/1001, or AAC does not know the rate.
     """
     if isinstance(frames, Tensor):
         check_shape("frames", frames, "n 3 h w")
-    check_positive("fps", fps)
+    if not 1 / 1001 <= fps < math.inf:
+        raise ValueError(f"fps: expected a finite number of at least 1/1001, got {fps}")
     if waveform is not None:
-        check_shape("waveform", waveform, "s")
+        check_waveform(waveform, "s")
     av = import_av()
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder to write into")
     coming = iter(frames)
     first = next(coming, None)
     if first is None:
