@@ -51,6 +51,10 @@ def test_a_model_becomes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["vggish", "nowhere.pth", "x.safetensors"], "nowhere.pth: no such file of weights"),
         (["vggish", "list.pth", "x.safetensors"], "list.pth: expected a dictionary of tensors, got list"),
         (["tpavi", "vggish.pth", "x.safetensors"], "18 of 18 weights are not of the layout 'tpavi'"),
+        (
+            ["vggish_pca", "vggish.pth", "x.safetensors", "--vggish", "nope.pth"],
+            "--vggish: goes into a model, got 'vggish_pca'",
+        ),
         (["vggish", "vggish.pth", "x.pth"], "target: expected a .safetensors file for vggish, got x.pth"),
     ],
 )

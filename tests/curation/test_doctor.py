@@ -543,11 +543,12 @@ def test_findings_are_written(ms3: Path, tmp_path: Path) -> None:
     clip = clips_of(ms3, "ms3")[0]
     clip.wav.unlink()
     diagnosis = examine(ms3)
-    diagnosis.write_csv(tmp_path / "findings.csv")
-    diagnosis.write_json(tmp_path / "findings.json")
-    with (tmp_path / "findings.csv").open(newline="") as file:
+    folder = tmp_path / "new"
+    diagnosis.write_csv(folder / "findings.csv")
+    diagnosis.write_json(folder / "findings.json")
+    with (folder / "findings.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    record = json.loads((tmp_path / "findings.json").read_text())
+    record = json.loads((folder / "findings.json").read_text())
     assert record["findings"] == [row]
     assert row["path"] == str(clip.wav)
     assert row["remedy"] == KINDS["missing-wav"].remedy

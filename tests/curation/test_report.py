@@ -1,4 +1,5 @@
 import csv
+import os
 from pathlib import Path
 
 from avslib.curation.report import Report, report_of
@@ -26,6 +27,21 @@ def test_reasons_that_differ_in_names_and_numbers_are_one() -> None:
         "and 1 for other reasons",
     ]
     assert Report(0, 3, {"w": "no such file"}).summary().splitlines()[3:] == ["'w': no such file"]
+
+
+def test_paths_with_spaces_are_one_reason_too() -> None:
+    failures = {
+        f"v{i}": f"/data/my films/{name} {i}.mp4: ends after {i}.1 s of video; fetch it again"
+        for i, name in enumerate(("a dog", "the big cat", "owls"))
+    }
+    assert "\n3 such as 'v0'" in Report(0, 0, failures).summary()
+
+
+def test_a_name_that_is_no_unicode_is_borne_and_says_nothing_to_a_terminal(tmp_path: Path) -> None:
+    report = Report(0, 0, {"bad": f"{os.fsdecode(bytes([255]))}\x1b[31m.mp4: cannot be read"})
+    assert report.summary().endswith("'bad': ??[31m.mp4: cannot be read")
+    report.write(tmp_path / "report.csv")
+    assert "\\udcff" in (tmp_path / "report.csv").read_text(encoding="utf-8")
 
 
 def test_the_table_holds_every_failure(tmp_path: Path) -> None:

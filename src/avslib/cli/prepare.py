@@ -31,12 +31,11 @@ def add_prepare(commands: Commands) -> None:
         "--size",
         type=int,
         nargs=2,
-        default=(224, 224),
         metavar=("H", "W"),
         help="of frames (default: 224 224)",
     )
     parser.add_argument("--own-size", action="store_true", help="leave frames as large as the video")
-    parser.add_argument("--split", default="test", help="of the clips of a folder (default: test)")
+    parser.add_argument("--split", help="of the clips of a folder (default: test)")
     parser.add_argument(
         "--max-seconds", type=int, help="of the clips of a folder (default: all that there are)"
     )
@@ -68,8 +67,17 @@ def _prepare(parsed: argparse.Namespace) -> int:
         raise ValueError("out: expected a folder to write after `folder VIDEOS`, and only there")
     if is_folder and parsed.from_pickles:
         raise ValueError("--from-pickles: expected s4, ms3 or avss, got folder")
+    for options, words, fit in (
+        (("split", "max_seconds"), "after `folder`", is_folder),
+        (("delete_pickles",), "with --from-pickles", parsed.from_pickles),
+        (("frame_rule", "size", "own_size", "overwrite"), "without --from-pickles", not parsed.from_pickles),
+    ):
+        for option in options:
+            if getattr(parsed, option) and not fit:
+                raise ValueError(f"--{option.replace('_', '-')}: expected only {words}")
     total = len(find_videos(parsed.source) if is_folder else LISTERS[parsed.setting](parsed.source))
-    size = None if parsed.own_size else (parsed.size[0], parsed.size[1])
+    height, width = parsed.size or (224, 224)
+    size = None if parsed.own_size else (height, width)
     with tqdm(total=total, desc="preparing", unit="clip") as bar:
         if parsed.from_pickles:
             report = convert_pickles(
@@ -84,7 +92,7 @@ def _prepare(parsed: argparse.Namespace) -> int:
             report = prepare_folder(
                 parsed.source,
                 parsed.out,
-                split=parsed.split,
+                split=parsed.split or "test",
                 frame_rule=parsed.frame_rule or "end",
                 size=size,
                 max_seconds=parsed.max_seconds,

@@ -34,8 +34,9 @@ def add_convert(commands: Commands) -> None:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    from avslib._jobs import write_whole
     from avslib.encoders import read_state_dict
     from avslib.models.weights import MODEL_LAYOUTS, build_from_reference, from_reference, left_out
 
@@ -51,11 +52,14 @@ def _convert(parsed: argparse.Namespace) -> int:
         if parsed.vggish is None:
             print("the audio encoder's weights are random: give VGGish's with --vggish")
     else:
+        for option in ("vggish", "vggish_pca"):
+            if getattr(parsed, option) is not None:
+                raise ValueError(f"--{option.replace('_', '-')}: goes into a model, got {parsed.layout!r}")
         if parsed.target.suffix != ".safetensors":
             raise ValueError(f"target: expected a .safetensors file for {parsed.layout}, got {parsed.target}")
         converted = from_reference(parsed.layout, stored)
-        parsed.target.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in converted.items()}, parsed.target)
+        with write_whole(parsed.target) as path:
+            path.write_bytes(save({key: value.contiguous() for key, value in converted.items()}))
         written = len(converted)
     for reason, keys in left_out(parsed.layout, stored).items():
         print(f"left out {len(keys)} weights, such as {keys[0]}: {reason}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from avslib._jobs import write_whole
+from avslib.curation.report import printable, write_table
 from avslib.data.layout import ClipFiles
 
 LEVELS = ("error", "warning", "note")
@@ -167,10 +168,8 @@ class Diagnosis(NamedTuple):
 
     def write_csv(self, path: str | Path) -> None:
         """Write all findings as a table."""
-        with Path(path).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow((*Finding._fields, "remedy"))
-            writer.writerows((*finding, finding.remedy) for finding in self.findings)
+        rows = [(*finding, finding.remedy) for finding in self.findings]
+        write_table(path, [(*Finding._fields, "remedy"), *rows])
 
     def write_json(self, path: str | Path) -> None:
         """Write all findings and the table of splits."""
@@ -182,7 +181,8 @@ class Diagnosis(NamedTuple):
                 for finding in self.findings
             ],
         }
-        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        with write_whole(path) as unfinished:
+            unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def _table(self) -> list[str]:
         counts = Counter((finding.setting, finding.split, finding.level) for finding in self.findings)
@@ -204,18 +204,12 @@ class Diagnosis(NamedTuple):
     def _example(self, finding: Finding) -> str:
         path = finding.path
         place = path.relative_to(self.root) if path.is_relative_to(self.root) else path
-        return f"{_printable(str(place))}: {_printable(finding.problem)}"
+        return f"{printable(str(place))}: {printable(finding.problem)}"
 
     def _verdict(self) -> str:
         counts = Counter(finding.level for finding in self.findings)
         words = [f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in LEVELS]
         return ", ".join(words) if self.findings else "nothing wrong"
-
-
-def _printable(text: str, most: int = 160) -> str:
-    """Keep what a name could say to a terminal from it, and cut the middle out of what is long."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def _align(rows: Iterable[tuple[str, ...]], *, left: int) -> list[str]:

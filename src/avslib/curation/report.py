@@ -40,7 +40,7 @@ class Report(NamedTuple):
         lines = [f"{count:6d} {what}" for count, what in counts]
         groups = _alike(self.failures)
         for names in groups[:reasons]:
-            example = f"{names[0]!r}: {self.failures[names[0]]}"
+            example = f"{names[0]!r}: {printable(self.failures[names[0]], most=400)}"
             lines.append(example if len(names) == 1 else f"{len(names)} such as {example}")
         if rest := sum(len(names) for names in groups[reasons:]):
             lines.append(f"and {rest} for other reasons")
@@ -48,15 +48,29 @@ class Report(NamedTuple):
 
     def write(self, path: str | Path) -> None:
         """Write every failure to a CSV file with the columns ``id`` and ``reason``."""
-        with write_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([("id", "reason"), *self.failures.items()])
+        write_table(path, [("id", "reason"), *self.failures.items()])
+
+
+def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV file, whole or not at all; what is no Unicode in a file's name is escaped."""
+    with (
+        write_whole(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def printable(text: str, *, most: int = 160) -> str:
+    """Keep what a name could say to a terminal from it, and cut the middle out of what is long."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def _alike(failures: Mapping[str, str]) -> list[list[str]]:
     """Put clips together that failed for one reason but for names and numbers in it; most frequent first."""
     groups: dict[str, list[str]] = {}
     for name, reason in failures.items():
-        kind = re.sub(r"\S*[/\\.]\S*|\d+", "", reason)
+        kind = re.sub(r"^(?:\w:)?[^:]*[/\\.][^:]*: |\S*[/\\.]\S*|\d+", "", reason)  # a path may have spaces
         groups.setdefault(kind, []).append(name)
     return sorted(groups.values(), key=len, reverse=True)
 

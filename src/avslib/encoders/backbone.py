@@ -53,7 +53,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     """
     stored = {_folded(key): value for key, value in read_state_dict(path).items()}
     wanted = backbone.state_dict()
-    # features_only flattens timm's stages, `stages.0.` to `stages_0.`, or wraps the model as `model` or `body`
+    # features_only flattens stages, `stages.0.` to `stages_0.`, or wraps the model as `model` or `body`
     found = {
         key: stored.get(_folded(key), stored.get(_folded(re.sub(r"^(?:model|body)\.", "", key))))
         for key in wanted

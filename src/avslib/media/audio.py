@@ -103,8 +103,8 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         ``(..., ceil(S * new_rate / rate))``; the waveform itself if the rates are equal or it is empty.
 
     Raises:
-        ValueError: if the waveform holds integers; or if the rates share so small a divisor that the filter would take gigabytes, such as 44101
-            and 16000 Hz.
+        ValueError: if the waveform holds integers; or the rates share so small a divisor that the filter
+            would take gigabytes, such as 44101 and 16000 Hz.
 
     Example:
         >>> import torch
