@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,13 @@ def test_a_process_that_dies_costs_its_job_alone() -> None:
     assert outcomes.pop(jobs[15]) == (None, "ZeroDivisionError: division by zero")
     assert "pickle" in outcomes.pop(jobs[16])[1].lower()
     assert outcomes == {job: (int(job), "") for job in jobs if job.isdigit()}
+
+
+@pytest.mark.slow
+def test_no_more_processes_are_started_than_there_are_jobs() -> None:
+    alive: list[int] = []
+    list(run_jobs(int, ["7"], workers=3, progress=lambda _: alive.append(len(active_children()))))
+    assert alive == [1]
 
 
 @pytest.mark.slow

@@ -149,7 +149,8 @@ def _run_apart(
     from pebble import ProcessExpired, ProcessPool
 
     jobs = list(jobs)
-    pool = ProcessPool(workers, initializer=_begin, context=multiprocessing.get_context("spawn"))
+    count = min(workers, max(1, len(jobs)))
+    pool = ProcessPool(count, initializer=_begin, context=multiprocessing.get_context("spawn"))
     try:
         outcomes = pool.map(partial(_attempt, function), jobs).result()
         for job in jobs:

@@ -28,6 +28,12 @@ def test_videos_are_found_in_folders_and_told_apart(tmp_path: Path) -> None:
     assert all(video.path.is_file() for video in found)
 
 
+def test_no_name_is_that_of_a_device(tmp_path: Path) -> None:
+    touch(tmp_path, "con.mp4", "COM1.mp4", "nul.txt.mp4", "console.mp4", "a.con.mp4", "com.mp4")
+    names = {video.id for video in find_videos(tmp_path)}
+    assert names == {"_con", "_COM1", "_nul.txt", "console", "a.con", "com"}
+
+
 def test_equal_names_get_a_mark_that_stays_with_the_video(tmp_path: Path) -> None:
     touch(tmp_path, "a/b.mp4", "a_b.mp4", "A_B.mkv", "c.mp4")
     before = {video.source: video.id for video in find_videos(tmp_path)}

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 _ENDINGS = "3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
 _LONGEST_NAME = 100  # bytes; a file's may have 255
+_DEVICE = re.compile(r"^(?=(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))", re.IGNORECASE)
+"""Before a name that Windows takes for a device's, whatever follows a dot."""
 
 
 class VideoFile(NamedTuple):
@@ -70,6 +72,7 @@ def find_videos(root: str | Path) -> list[VideoFile]:
 def _plain(source: str) -> str:
     stem = unicodedata.normalize("NFC", source.rpartition(".")[0])
     name = re.sub(r"[^\w.-]+", "_", stem).rstrip(".")
+    name = _DEVICE.sub("_", name)
     return name if len(name.encode()) <= _LONGEST_NAME else _marked(name, source)
 
 
