@@ -58,14 +58,11 @@ def test_it_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_under_autocast_the_numbers_are_still_whole(dtype: torch.dtype) -> None:
-    quantizer, embedding = make().float(), torch.randn(50, 6)
+def test_under_autocast_the_numbers_are_the_same(dtype: torch.dtype) -> None:
+    quantizer, embedding = make().float(), torch.randn(50, 6).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = quantizer(embedding.to(dtype)).float()
-    assert torch.equal(found, found.round())
-    assert found.min() == 0
-    assert found.max() == 255
-    assert (found - quantizer(embedding)).abs().mean() < 2
+        found = quantizer(embedding)
+    assert torch.equal(found, quantizer(embedding.float()))
 
 
 @pytest.mark.parametrize("name", ["B_pca_postprocess_n1", "B_pca_postprocess_n5"])

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from avslib.models import C3N, AudioBlind, create_model, list_models
 
@@ -34,6 +35,10 @@ def test_a_wrong_name_lists_the_nearest() -> None:
 
 
 def test_overrides_win_and_wrong_ones_are_named() -> None:
+    with torch.device("meta"):
+        narrow = C3N("resnet18", audio_channels=64)
+    assert narrow.quantizer is not None
+    assert narrow.quantizer.means.shape == (64,)
     model = create_model("c3n.small", num_classes=4, channels=32, num_audio_classes=5)
     assert isinstance(model, C3N)
     assert model.num_classes == 4

@@ -41,6 +41,8 @@ class PCAQuantizer(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """Return whole numbers from 0 to 255, as floating-point numbers of the same shape.
 
+        Computed in the constants' own type, also under autocast: rounding would show the difference.
+
         Args:
             embedding: ``(..., 128)``.
 
@@ -48,7 +50,8 @@ class PCAQuantizer(nn.Module):
             ValueError: if ``embedding`` has another length.
         """
         check_shape("embedding", embedding, "... a", a=self.means.shape[0])
-        whitened = (embedding - self.means) @ self.eigen_vectors.mT
+        with torch.autocast(embedding.device.type, enabled=False):
+            whitened = (embedding.to(self.means.dtype) - self.means) @ self.eigen_vectors.mT
         return ((whitened.clamp(-_LIMIT, _LIMIT) + _LIMIT) * (255 / (2 * _LIMIT))).round()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             loaded = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own message advises to load it all the same
+        raise ValueError(
+            f"{path}: expected a file of weights (.safetensors, .pth): it is damaged, or holds something "
+            "else than tensors; save its state_dict alone"
+        ) from error
     except Exception as error:  # what the loaders raise for a damaged file depends on where it is damaged
         raise ValueError(f"{path}: expected a file of weights (.safetensors, .pth): {error}") from error
     if not isinstance(loaded, dict):

@@ -67,7 +67,8 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
         self.num_classes = num_classes
         self.visual_encoder = VisualClassifier(backbone, num_classes=num_visual_classes)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
-        self.quantizer = PCAQuantizer() if audio_encoder == "vggish" else None
+        is_vggish = audio_encoder == "vggish"
+        self.quantizer = PCAQuantizer(embedding_dim=audio_channels) if is_vggish else None
         self.audio_classifier = AudioSetHead(in_channels=audio_channels, num_classes=num_audio_classes)
         self.audio_classifier.requires_grad_(False)
         self.consensus = ConsensusAttention(num_visual_classes, num_audio_classes, alpha=alpha)
