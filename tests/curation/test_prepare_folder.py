@@ -210,15 +210,75 @@ def test_a_clip_is_made_anew_when_its_video_or_an_argument_changes(videos: Path,
     assert prepare_folder(videos, out, size=None) == Report(made=1, kept=1, failures={})
     assert prepare_folder(videos, out, size=None, frame_rule="start") == Report(2, 0, {})
     assert numbers_of(frames(out, "a")) == [0, 10, 20]
-    film(videos / "a.mkv", at_10_hz(10))
+    film(videos / "b.mkv", at_10_hz(10))
     assert prepare_folder(videos, out, size=None, frame_rule="start") == Report(made=1, kept=1, failures={})
-    assert numbers_of(frames(out, "a")) == [0]
-    assert [row[2] for row in rows(out)[1:]] == ["1", "2"]
+    assert numbers_of(frames(out, "b")) == [0]
+    assert [row[2] for row in rows(out)[1:]] == ["3", "1"]
     assert mask.is_file()
     assert prepare_folder(videos, out, size=None, frame_rule="start", overwrite=True).made == 2
-    (videos / "b.mkv").unlink()
-    prepare_folder(videos, out, size=None, frame_rule="start")
-    assert [row[0] for row in rows(out)[1:]] == ["a"]
+
+
+def test_masks_are_not_taken_for_those_of_another_video(videos: Path, out: Path) -> None:
+    film(videos / "a.mkv", at_10_hz(30))
+    prepare_folder(videos, out, size=None)
+    mask = out / "clips" / "a" / "masks" / "0.png"
+    mask.parent.mkdir()
+    mask.touch()
+    before = files_of(out)
+    film(videos / "a.mkv", at_10_hz(10))
+    report = prepare_folder(videos, out, size=None)
+    assert report[:2] == (0, 0)
+    assert "has masks that were drawn for another video, 'a.mkv' of" in report.failures["a"]
+    assert files_of(out) == before  # the old clip is whole, and still in the table
+    assert prepare_folder(videos, out, size=None, overwrite=True).made == 1
+    assert rows(out)[1:] == [["a", "test", "1", ""]]
+    assert mask.is_file()
+
+
+def test_clips_of_other_folders_and_columns_of_ones_own_stay(videos: Path, out: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "dog").mkdir(parents=True)
+    film(videos / "cat.mkv", at_10_hz(10))
+    film(other / "dog" / "1.mkv", at_10_hz(10))
+    prepare_folder(videos, out)
+    prepare_folder(other, out)
+    assert rows(out)[1:] == [["cat", "test", "1", ""], ["dog_1", "test", "1", "dog"]]
+    table = out / "clips.csv"
+    table.write_text("note,id,split,seconds\nmine,cat,test,1\n")
+    prepare_folder(other, out)
+    assert rows(out) == [
+        ["id", "split", "seconds", "category", "note"],
+        ["cat", "test", "1", "", "mine"],
+        ["dog_1", "test", "1", "dog", ""],
+    ]
+
+
+def test_a_video_that_comes_later_renames_no_clip(videos: Path, out: Path) -> None:
+    film(videos / "cat.mkv", at_10_hz(10))
+    prepare_folder(videos, out)
+    shutil.copy(videos / "cat.mkv", videos / "cat.mov")
+    assert prepare_folder(videos, out) == Report(made=1, kept=1, failures={})
+    cat, new = sorted(path.name for path in (out / "clips").iterdir())
+    assert (cat, new[:4]) == ("cat", "cat-")
+    assert [row[0] for row in rows(out)[1:]] == [cat, new]
+    (videos / "cat.mkv").unlink()
+    assert prepare_folder(videos, out) == Report(made=0, kept=1, failures={})
+    assert len(list((out / "clips").iterdir())) == 2
+
+
+def test_a_clip_that_cannot_be_made_anew_leaves_the_table_once_it_is_gone(videos: Path, out: Path) -> None:
+    film(videos / "a.mkv", at_10_hz(10))
+    prepare_folder(videos, out)
+    whole = (videos / "a.mkv").read_bytes()
+    (videos / "a.mkv").write_text("no video")  # found out before the clip is touched
+    assert prepare_folder(videos, out).failures
+    assert rows(out)[1:] == [["a", "test", "1", ""]]
+    (videos / "a.mkv").write_bytes(whole)
+    assert prepare_folder(videos, out).kept == 1
+    (videos / "a.mkv").write_bytes(bytes(len(whole)))  # what lacks cannot be made of it
+    (out / "clips" / "a" / "frames" / "0.png").unlink()
+    assert prepare_folder(videos, out).failures
+    assert rows(out)[1:] == []
 
 
 def test_splits_share_a_table(videos: Path, out: Path, tmp_path: Path) -> None:

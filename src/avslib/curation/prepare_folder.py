@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +46,9 @@ def prepare_folder(
 
     Every file is written whole or not at all, and the table comes last; so after a kill a second call makes
     the rest, and the result is the same to the byte. A clip is made anew if its video has another length in
-    bytes than before or an argument has changed; masks drawn for it stay. Clips that the table has in other
-    splits stay there.
+    bytes than before or an argument has changed; masks drawn for it stay, and where the video is another one,
+    the clip is only made if you ask to overwrite it. Clips of other videos stay in the table, clips of these
+    in the split that they have, and so do columns that you added.
 
     Args:
         videos: folder to search, with the folders in it; hidden files are passed over. The folder that holds
@@ -76,17 +78,19 @@ def prepare_folder(
         check_positive("size", min(size))
     if max_seconds is not None:
         check_positive("max_seconds", max_seconds)
-    out, found = Path(out), find_videos(videos)
+    out = Path(out)
+    found = find_videos(videos, is_named=lambda name, source: _source_of(out / "clips" / name) == source)
     if not follow_links:
         refuse_links_out((video.path for video in found), Path(videos), to_allow="prepare")
         frames = (_folder_of(video, out) / "frames" / "0.png" for video in found)
         refuse_links_out(frames, out, to_allow="prepare")
-    rows = {name: row for name, row in _read_table(out).items() if row.split != split}
+    rows = _read_table(out)
     for video in found:
-        if video.id in rows and not _origin(video).items() <= _read_record(_folder_of(video, out)).items():
+        row = rows.get(video.id, {"split": split})
+        if row["split"] != split and not _is_made_from(video, _read_record(_folder_of(video, out))):
             raise ValueError(
-                f"split: {out} has a clip {video.id!r} of another video, in the split "
-                f"{rows[video.id].split!r}; prepare {split!r} into a folder of its own, or rename the video"
+                f"split: {out} has a clip {video.id!r} of another video, in the split {row['split']!r}; "
+                f"prepare {split!r} into a folder of its own, or rename the video"
             )
     remove_unfinished(out)
     settings = {"frame_rule": frame_rule, "size": size and list(size), "max_seconds": max_seconds}
@@ -94,19 +98,17 @@ def prepare_folder(
     outcomes = []
     for video, made, error in run_jobs(job, found, workers=workers, progress=progress):
         outcomes.append((video.id, made is not None and made.anew, error))
-        row = rows.pop(video.id, _Row(video.id, split, 0, video.category))
         if made is not None:
-            rows[video.id] = row._replace(seconds=made.seconds)
+            row = rows.setdefault(video.id, {"id": video.id, "split": split, "category": video.category})
+            row["seconds"] = str(made.seconds)
+        elif _is_made_from(video, _read_record(_folder_of(video, out))):  # else it is still another's clip
+            rows.pop(video.id, None)
+    columns = dict.fromkeys(chain(("id", "split", "seconds", "category"), *rows.values()))
     with write_whole(out / "clips.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([_Row._fields, *sorted(rows.values())])
+        writer = csv.DictWriter(file, tuple(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for _, row in sorted(rows.items()))
     return report_of(outcomes)
-
-
-class _Row(NamedTuple):
-    id: str
-    split: str
-    seconds: int
-    category: str
 
 
 class _Made(NamedTuple):
@@ -114,9 +116,15 @@ class _Made(NamedTuple):
     anew: bool
 
 
-def _read_table(out: Path) -> dict[str, _Row]:
-    clips = list_folder(out) if (out / "clips.csv").is_file() else []
-    return {clip.id: _Row(clip.id, clip.split, len(clip.frames), clip.category) for clip in clips}
+def _read_table(out: Path) -> dict[str, dict[str, str]]:
+    """Read the rows of clips that were made before, whatever columns they have, by id."""
+    table = out / "clips.csv"
+    if not table.is_file():
+        return {}
+    list_folder(out)  # refuses a damaged one
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, restkey="", restval=""))
+    return {row["id"]: {name: cell for name, cell in row.items() if name} for row in rows}
 
 
 def _prepare_video(video: VideoFile, *, out: Path, settings: dict[str, Any], overwrite: bool) -> _Made:
@@ -126,6 +134,11 @@ def _prepare_video(video: VideoFile, *, out: Path, settings: dict[str, Any], ove
     record = _read_record(folder)
     seconds = record.pop("seconds", 0)
     anew = overwrite or record != wanted
+    if record and not (overwrite or _is_made_from(video, record)) and (folder / "masks").is_dir():
+        raise ValueError(
+            f"{folder}: has masks that were drawn for another video, {record.get('video')!r} of "
+            f"{record.get('bytes')} bytes; move the folder away, or, if they fit this one too, overwrite"
+        )
     if anew:
         seconds = _seconds_of(video.path, settings["max_seconds"])
     files = folder_files(out, "", "", video.id, seconds=seconds)._replace(video=video.path)
@@ -160,6 +173,14 @@ def _seconds_of(path: Path, most: int | None) -> int:
 
 def _origin(video: VideoFile) -> dict[str, Any]:
     return {"video": video.source, "bytes": video.path.stat().st_size}
+
+
+def _is_made_from(video: VideoFile, record: Mapping[str, Any]) -> bool:
+    return video.path.is_file() and _origin(video).items() <= record.items()
+
+
+def _source_of(folder: Path) -> object:
+    return _read_record(folder).get("video")
 
 
 def _folder_of(video: VideoFile, out: Path) -> Path:

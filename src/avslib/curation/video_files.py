@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +33,18 @@ class VideoFile(NamedTuple):
         return folder.encode(errors="replace").decode()  # a name on disk need not be Unicode
 
 
-def find_videos(root: str | Path) -> list[VideoFile]:
+def find_videos(
+    root: str | Path, *, is_named: Callable[[str, str], bool] = lambda name, source: False
+) -> list[VideoFile]:
     """Find the videos in a folder and in the folders in it, by the end of their names.
 
     Hidden files and folders are passed over, and so are folders behind links. The name of a video is its
     path, plain; two that would have the same name, on any system, get a few digits of their path's hash, so
     that a name never passes from one video to another.
+
+    Args:
+        root: the folder to search.
+        is_named: whether a source has a name from before; it keeps that, with digits or without.
 
     Raises:
         FileNotFoundError: if there is no video.
@@ -63,10 +70,14 @@ def find_videos(root: str | Path) -> list[VideoFile]:
     sources.sort()
     names = [_plain(source) for source in sources]
     times = Counter(name.casefold() for name in names)
-    return [
-        VideoFile(name if times[name.casefold()] == 1 else _marked(name, source), root / source, source)
-        for name, source in zip(names, sources, strict=True)
-    ]
+    videos = []
+    for name, source in zip(names, sources, strict=True):
+        both = [name, _marked(name, source)]
+        if times[name.casefold()] > 1:
+            both.reverse()
+        chosen = next((name for name in both if is_named(name, source)), both[0])
+        videos.append(VideoFile(chosen, root / source, source))
+    return videos
 
 
 def _plain(source: str) -> str:
