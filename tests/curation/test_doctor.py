@@ -98,11 +98,13 @@ def stain(path: Path, _: int) -> None:
 
 
 def grey(value: float, *size: int) -> Callable[[Path, int], None]:
-    return lambda path, _: write_frame(path, torch.full((3, *size), value))
+    return lambda path, _: write_frame(path, torch.full((3, *size), float(value)))
 
 
 def sound(value: float, *, missing: int = 0, rate: int = 16_000) -> Callable[[Path, int], None]:
-    return lambda path, seconds: write_wav(path, torch.full(((seconds - missing) * rate,), value), rate)
+    return lambda path, seconds: write_wav(
+        path, torch.full(((seconds - missing) * rate,), float(value)), rate
+    )
 
 
 def log_mel(value: float, *, missing: int = 0) -> Callable[[Path, int], None]:
@@ -479,6 +481,33 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
         ("missing-mask", masks / "0.png"),
         ("missing-mask", masks / "2.png"),
     ]
+    (tmp_path / "clips/b/frames/0.png").unlink()
+    remedies = {finding.kind: finding.remedy for finding in examine(tmp_path).findings}
+    assert "`avslib prepare folder` makes it from the video" in remedies["missing-frame"]
+    assert "draw it again" in remedies["missing-mask"]
+
+
+def test_a_sound_without_an_example_is_what_readers_say_of_it(ms3: Path) -> None:
+    short, empty = clips_of(ms3, "ms3")[:2]
+    write_wav(detach(short.wav), torch.full((8_000,), 0.1), 16_000)
+    write_wav(detach(empty.wav), torch.zeros(0), 44_100)
+    findings = examine(ms3, deep=True).findings
+    texts = {finding.path: finding.problem for finding in findings if finding.kind == "short-sound"}
+    assert texts.keys() == {short.wav, empty.wav}
+    assert "check-failed" not in {finding.kind for finding in findings}
+    clips = AVSBenchMS3(ms3, "test", sound="wav", size=(SIZE, SIZE))
+    for index, clip in enumerate((short, empty)):
+        assert texts[clip.wav].endswith("so sound='wav' raises")
+        with pytest.raises(ValueError, match=r"expected at least 0\.975 s of sound"):
+            clips[index]
+
+
+def test_a_log_mel_of_another_type_hides_nothing(ms3: Path) -> None:
+    clip = clips_of(ms3, "ms3")[0]
+    save_file(
+        {"log_mel": torch.ones(5, 1, 96, 64, dtype=torch.bool)}, clip.log_mel.with_suffix(".safetensors")
+    )
+    assert [finding.kind for finding in examine(ms3, deep=True).findings] == ["other-sound"]
 
 
 def test_a_wrong_folder_is_told_from_the_right_one(ms3: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avslib.data.layout import ClipFiles, holds_classes
 from avslib.data.reader import SAMPLE_RATE
-from avslib.data.stored_log_mel import load_log_mel
+from avslib.data.stored_log_mel import load_log_mel, log_mel_path
 from avslib.media.audio import read_wav, resample
 from avslib.media.frame import read_frame
 from avslib.media.mel import fit_examples, log_mel_examples
@@ -181,6 +181,8 @@ def _check_wav(clip: ClipFiles, expected: Expectation) -> tuple[Sound | None, li
     problems = []
     if len(waveform) < needed * rate:
         text = f"{len(waveform) / rate:.3f} s of sound, and {seconds} examples take {needed:g} s"
+        if len(waveform) < 0.975 * rate and expected.padding == "repeat":
+            text += "; there is none to repeat, so sound='wav' raises"
         problems.append(Problem("short-sound", path, text))
     if not waveform.any():
         problems.append(Problem("silent-sound", path, "every sample is zero"))
@@ -199,12 +201,11 @@ def _odd_rate(rate: int) -> str:
 
 
 def _check_log_mel(clip: ClipFiles, expected: Expectation) -> tuple[Tensor | None, list[Problem]]:
-    converted = clip.log_mel.with_suffix(".safetensors")
-    path = converted if converted.is_file() else clip.log_mel
+    path = log_mel_path(clip)
     problems = []
     if path != clip.log_mel and clip.log_mel.is_file():
         problems = [
-            problem._replace(text=f"{problem.text}; readers take {converted.name}", is_unused=True)
+            problem._replace(text=f"{problem.text}; readers take {path.name}", is_unused=True)
             for problem in _load(clip.log_mel, True)[1]
             if problem.kind == "hostile-log-mel"
         ]
@@ -219,7 +220,8 @@ def _check_log_mel(clip: ClipFiles, expected: Expectation) -> tuple[Tensor | Non
     if log_mel.shape != shape:
         text = f"expected {shape}, got {tuple(log_mel.shape)}"
         return None, [*problems, Problem("log-mel-shape", path, text, expected.reads_wav)]
-    lowest = float(log_mel.float().amin())
+    log_mel = log_mel.float()
+    lowest = float(log_mel.amin())
     if not log_mel.isfinite().all():
         text = f"{int((~log_mel.isfinite()).sum())} values are infinite or no number"
     elif lowest < FLOOR - 1e-3:

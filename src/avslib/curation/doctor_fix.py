@@ -16,7 +16,7 @@ from avslib.curation.doctor_report import Diagnosis
 from avslib.curation.prepare import prepare_clip
 from avslib.curation.report import Report, report_of
 from avslib.data.layout import LISTERS, ClipFiles, holds_classes, refuse_links_out
-from avslib.data.stored_log_mel import save_log_mel
+from avslib.data.stored_log_mel import converted_path, log_mel_path, save_log_mel
 from avslib.media.audio import read_wav
 from avslib.media.frame import read_frame
 
@@ -68,8 +68,7 @@ def _repairs(root: Path, setting: str, bad: set[Path]) -> Iterator[_Repair]:
     one_size = setting in ("s4", "ms3") and not holds_classes(root, setting)
     of_set = _size_of((path for clip in clips for path in clip.frames), bad) if one_size else None
     for clip in clips:
-        converted = clip.log_mel.with_suffix(".safetensors")
-        own = bad & {*clip.frames, clip.wav, converted, *(() if converted.is_file() else (clip.log_mel,))}
+        own = bad & {*clip.frames, clip.wav, converted_path(clip), log_mel_path(clip)}
         if own:
             size = (of_set or (224, 224)) if one_size else _size_of(clip.frames, bad)
             yield _Repair(clip, frozenset(own), size)
@@ -78,7 +77,7 @@ def _repairs(root: Path, setting: str, bad: set[Path]) -> Iterator[_Repair]:
 def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
     """Make the bad files of a clip, first what no video is needed for; what is there stays until then."""
     clip, bad, size = job
-    converted = clip.log_mel.with_suffix(".safetensors")
+    converted = converted_path(clip)
     refuse_links_out((*bad, converted), root, to_allow="prepare")
     lacks_log_mel = bool(bad & {clip.log_mel, converted})
     if lacks_log_mel and clip.wav not in bad:

@@ -63,7 +63,8 @@ KINDS = {
         "warning", "listen which is right; if the WAV file is, delete the log-mel, then --fix"
     ),
     "short-sound": Kind(
-        "warning", "if the video is longer, delete the WAV file, then --fix; else it is padded"
+        "warning",
+        "if the video is longer, delete it, then --fix; else it is padded, outside of AVSS from 0.975 s on",
     ),
     "class-names": Kind("warning", "fetch it again: without it classes have numbers, and no names"),
     "unfinished": Kind("warning", "`avslib doctor ROOT --fix` removes it, once no other run is at work"),
@@ -74,6 +75,22 @@ KINDS = {
     "silent-sound": Kind("note", "listen to the clip: there is nothing to hear"),
 }
 """By name, the worst first. What is an error is a warning where readers do without the file."""
+_PREPARED = "`avslib prepare folder` makes it from the video"
+_OWN = {
+    "missing-table": "`avslib prepare folder` writes it",
+    **dict.fromkeys(
+        ("missing-frame", "damaged-frame", "missing-wav", "damaged-wav"),
+        f"{_PREPARED}; or take the clip out of the table",
+    ),
+    **dict.fromkeys(
+        ("missing-mask", "damaged-mask"),
+        "draw it again, or take the clip out of the table: nothing else gives a mask",
+    ),
+    "odd-rate": f"delete it: {_PREPARED}",
+    "frame-size": f"delete it: {_PREPARED}; else it is stretched",
+    "short-sound": f"delete it: {_PREPARED}, as long as the pictures; else it is padded from 0.975 s on",
+}
+"""What to do instead in a folder of one's own, whose videos lie elsewhere."""
 
 
 class Finding(NamedTuple):
@@ -92,7 +109,8 @@ class Finding(NamedTuple):
     @property
     def remedy(self) -> str:
         """What to do about it."""
-        return KINDS[self.kind].remedy
+        own = _OWN.get(self.kind) if self.setting == "folder" else None
+        return own or KINDS[self.kind].remedy
 
 
 def find(
@@ -145,9 +163,9 @@ class Diagnosis(NamedTuple):
 
     def summary(self) -> str:
         """Give a table of splits, and by kind what to do and a few examples; never more than a screen."""
-        by_kind: dict[tuple[str, str], list[Finding]] = {}
+        by_kind: dict[tuple[str, str, str], list[Finding]] = {}
         for finding in self.findings:
-            by_kind.setdefault((finding.level, finding.kind), []).append(finding)
+            by_kind.setdefault((finding.level, finding.kind, finding.remedy), []).append(finding)
         groups, table = list(by_kind.values()), self._table()
         room = _LINES - len(table) - len(LEVELS) - 2
         shown = groups[: max(1, room // 2)]

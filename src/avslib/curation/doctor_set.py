@@ -15,6 +15,7 @@ from avslib.curation.doctor_report import Finding, find
 from avslib.curation.prepare_folder import RECORD
 from avslib.data.avss import read_class_names
 from avslib.data.layout import AVSS_SECONDS, SPLITS, ClipFiles, links_out
+from avslib.data.stored_log_mel import converted_path
 
 
 class Place(NamedTuple):
@@ -151,8 +152,7 @@ def check_unfinished(root: Path) -> Iterator[Finding]:
 def _files_of(clip: ClipFiles) -> Iterator[Path]:
     yield from clip.frames
     yield from (path for path in clip.masks if path is not None)
-    converted = clip.log_mel.with_suffix(".safetensors")
-    yield from (clip.wav, clip.log_mel, converted, clip.video, clip.video.with_name(RECORD))
+    yield from (clip.wav, clip.log_mel, converted_path(clip), clip.video, clip.video.with_name(RECORD))
 
 
 def _usual(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:

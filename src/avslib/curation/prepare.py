@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from avslib._checks import check_one_of, check_positive
 from avslib._jobs import remove_unfinished, run_jobs, write_whole
+from avslib.curation.doctor_clip import expectation
 from avslib.curation.frame_rule import FRAME_RULES, frame_moments
 from avslib.curation.report import Report, report_of
-from avslib.data.layout import LISTERS, ClipFiles, holds_classes, refuse_links_out
+from avslib.data.layout import LISTERS, ClipFiles, refuse_links_out
 from avslib.data.reader import SAMPLE_RATE, clip_examples
 from avslib.data.stored_log_mel import converted_path, load_examples, log_mel_path, save_log_mel
 from avslib.media.audio import read_wav, resample, write_wav
@@ -71,12 +72,12 @@ def prepare(
         check_positive("size", min(size))
     root = Path(root)
     clips = LISTERS[setting](root)
-    semantic = holds_classes(root, setting)
+    expected = expectation(root, setting)
     job = partial(
         prepare_clip,
-        size=None if semantic else size,
+        size=None if expected.has_classes else size,
         frame_rule=frame_rule,
-        padding="zero" if semantic else "repeat",
+        padding=expected.padding,
         overwrite=overwrite,
     )
     return _run(job, clips, root, follow_links, workers, progress)
