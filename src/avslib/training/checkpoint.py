@@ -17,7 +17,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     save_model(model, str(fresh))
-    fresh.rename(path)
+    fresh.replace(path)  # rename would fail on Windows where there is one
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

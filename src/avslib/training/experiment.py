@@ -51,7 +51,7 @@ def open_data(
 
         root = Path("runs", "data", f"synthetic-{setting}-{size}px-{clips}")
         counts = {"train": clips, "val": max(clips // 20, 2), "test": max(clips // 10, 2)}
-        with tqdm(total=sum(counts.values()), desc="making clips", unit="clip") as bar:
+        with tqdm(total=sum(counts.values()), desc="making clips", unit="clip", disable=None) as bar:
             write_avsbench(
                 root,
                 setting=setting,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from avslib._checks import check_positive
 from avslib.clip import Clip
 from avslib.storage import ShardedClips
 from avslib.training.checkpoint import load_weights, save_weights
@@ -26,12 +29,33 @@ HISTORY = "history.json"
 Objective = Callable[[Any, Clip], dict[str, torch.Tensor]]
 
 
-def new_accelerator() -> Accelerator:
-    """Return what a run is trained on: an accelerator if there is one, and all processes that there are."""
+def new_accelerator(*, accumulate: int = 1) -> Accelerator:
+    """Return what a run is trained on: an accelerator if there is one, and all processes that there are.
+
+    Args:
+        accumulate: batches whose mean gradient makes a step of the optimizer.
+
+    Raises:
+        ValueError: if ``accumulate`` is not above 0.
+    """
     from accelerate import Accelerator
 
-    # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
-    return Accelerator(cpu=not torch.accelerator.is_available(), step_scheduler_with_optimizer=False)
+    check_positive("accumulate", accumulate)
+    return Accelerator(
+        # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
+        cpu=not torch.accelerator.is_available(),
+        step_scheduler_with_optimizer=False,
+        gradient_accumulation_steps=accumulate,
+    )
+
+
+def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the record of the first epoch with the highest validation score; a NaN is below every number."""
+
+    def score(record: dict[str, float]) -> float:
+        return -math.inf if math.isnan(record["validation"]) else record["validation"]
+
+    return max(history, key=score)
 
 
 def fit(
@@ -60,18 +84,24 @@ def fit(
         optimizer: over the model's parameters.
         epochs: passes over the loader.
         run_dir: where ``checkpoint/`` (the last epoch, to resume from) and ``best.safetensors`` are written.
-        lr_scheduler: stepped after every batch.
+        lr_scheduler: stepped after every step of the optimizer.
         validate: a score of the model, higher is better, taken after every epoch; the best epoch's weights
             are kept. None keeps the last epoch's.
         max_grad_norm: gradients are scaled down to this norm.
         accelerator: None for Accelerate's own, on a GPU if there is one. One that is given should be made
-            with ``step_scheduler_with_optimizer=False``, since the schedule is stepped once a batch whatever
-            the number of processes.
-        resume: go on from ``checkpoint/`` if there is one.
-        progress: show a bar with the loss and the time left.
+            with ``step_scheduler_with_optimizer=False``, since the schedule is stepped once a step whatever
+            the number of processes. With ``gradient_accumulation_steps=N`` the optimizer steps after every N
+            batches, and after the last of an epoch, by their mean gradient.
+        resume: go on from ``checkpoint/`` if there is one, which is removed otherwise.
+        progress: show a bar with the loss and the time left, on a terminal.
 
     Returns:
-        One record an epoch: the mean of every term, the learning rate, and ``"validation"``.
+        One record an epoch: the mean of every term over all processes, the learning rate, and
+        ``"validation"``.
+
+    Raises:
+        ValueError: if the loader has no batch.
+        FileNotFoundError: if a file of the checkpoint to resume from is missing.
     """
     from accelerate.utils import send_to_device
     from tqdm import tqdm
@@ -86,48 +116,81 @@ def fit(
     shards = loader.dataset if isinstance(loader.dataset, ShardedClips) else None
     if shards is None:  # shards are dealt out already, and Accelerate would deal out a share once more
         loader = accelerator.prepare(loader)
-    stored = checkpoint if checkpoint.is_dir() else fresh  # a run may end while one takes the other's place
-    if resume and (stored / HISTORY).is_file():
-        accelerator.load_state(str(stored))
-        history = json.loads((stored / HISTORY).read_text(encoding="utf-8"))
+    if len(loader) == 0:
+        raise ValueError("loader: expected a batch at least in each process, got none")
+    if accelerator.is_main_process:
+        _clear_up(checkpoint, fresh, resume=resume)
+    accelerator.wait_for_everyone()
+    if resume and (checkpoint / HISTORY).is_file():
+        _load_checkpoint(accelerator, checkpoint)
+        history = json.loads((checkpoint / HISTORY).read_text(encoding="utf-8"))
 
     done = len(history)
-    show = progress and accelerator.is_main_process
-    bar = tqdm(total=epochs * len(loader), initial=done * len(loader), unit="batch", disable=not show)
+    accumulate = accelerator.gradient_accumulation_steps
+    bar = tqdm(
+        total=epochs * len(loader),
+        initial=done * len(loader),
+        unit="batch",
+        disable=None if progress and accelerator.is_main_process else True,
+    )
     for epoch in range(done, epochs):
         prepared.train()
-        sums: dict[str, float] = defaultdict(float)
+        sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
         if shards is not None:
             shards.set_epoch(epoch)
-        for clip in loader:
+        for number, clip in enumerate(loader, start=1):
             if shards is not None:
                 clip = send_to_device(clip, accelerator.device)
-            output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled, clip.valid)
-            terms = objective(output, clip)
-            accelerator.backward(terms["loss"])
-            if max_grad_norm is not None:
-                accelerator.clip_grad_norm_(prepared.parameters(), max_grad_norm)
-            optimizer.step()
-            if lr_scheduler is not None:
-                lr_scheduler.step()
-            optimizer.zero_grad()
+            # not accelerator.accumulate, which cannot see where an epoch of shards ends
+            is_step = number % accumulate == 0 or number == len(loader)
+            with nullcontext() if is_step else accelerator.no_sync(prepared):
+                output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled, clip.valid)
+                terms = objective(output, clip)
+                accelerator.backward(terms["loss"])
+            if is_step:
+                if max_grad_norm is not None:
+                    accelerator.clip_grad_norm_(prepared.parameters(), max_grad_norm)
+                optimizer.step()
+                if lr_scheduler is not None:
+                    lr_scheduler.step()
+                optimizer.zero_grad()
             for name, term in terms.items():
-                sums[name] += term.item()
-            bar.update()
-            bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{terms['loss'].item():.3f}")
-        record = {name: total / len(loader) for name, total in sums.items()}
+                sums[name] += term.detach()
+            if bar.update():  # it was drawn; to read the loss of every batch would wait for a GPU
+                bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{terms['loss'].item():.3f}")
+        means = accelerator.reduce(torch.stack([*sums.values()]) / len(loader), "mean")
+        record = dict(zip(sums, means.tolist(), strict=True))
         record |= {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         if validate is not None:
             record["validation"] = validate(accelerator.unwrap_model(prepared))
-        is_best = validate is None or all(record["validation"] > old["validation"] for old in history)
         history.append(record)
+        is_best = validate is None or best_epoch(history) is record
         if is_best and accelerator.is_main_process:
             save_weights(accelerator.unwrap_model(prepared), best)
         _replace_checkpoint(accelerator, checkpoint, fresh, history)
     bar.close()
     accelerator.wait_for_everyone()
-    load_weights(accelerator.unwrap_model(prepared), best)
+    # without the autocast that mixed precision puts around forward, as a model that is loaded has none
+    load_weights(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), best)
     return history
+
+
+def _clear_up(checkpoint: Path, fresh: Path, *, resume: bool) -> None:
+    """Do what a run that was killed had still to do, or remove what it left."""
+    if not resume:
+        for left in (checkpoint, fresh):
+            shutil.rmtree(left, ignore_errors=True)
+    elif (fresh / HISTORY).is_file():  # written last, so this one is complete, and the other may not be
+        _move(fresh, checkpoint)
+
+
+def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+    try:
+        accelerator.load_state(str(checkpoint))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{checkpoint}: cannot be resumed from, a file is missing: {error}"
+        ) from error
 
 
 def _replace_checkpoint(
@@ -137,7 +200,13 @@ def _replace_checkpoint(
     accelerator.save_state(str(fresh))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (fresh / HISTORY).write_text(json.dumps(history), encoding="utf-8")
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        fresh.rename(checkpoint)
+        partial = fresh / "history.new"
+        partial.write_text(json.dumps(history), encoding="utf-8")
+        partial.replace(fresh / HISTORY)
+        _move(fresh, checkpoint)
     accelerator.wait_for_everyone()
+
+
+def _move(fresh: Path, checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    fresh.replace(checkpoint)
