@@ -44,7 +44,7 @@ def make(count: int, *, seed: int = 0) -> Prediction:
 
 
 def clips_of(prediction: Prediction, places: list[int]) -> Prediction:
-    logits, masks, valid, names, categories = prediction
+    logits, masks, valid, names, categories, _ = prediction
     return Prediction(
         logits[places],
         masks[places],

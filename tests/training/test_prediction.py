@@ -171,6 +171,16 @@ def test_pictures_of_zeros_and_ones(root: Path, tmp_path: Path) -> None:
     assert {round(score.value, 5) for score in found.scores if score.measure.score == "J"} == {1.0}
 
 
+def test_empty_pictures_do_not_hide_those_of_zeros_and_ones(root: Path, tmp_path: Path) -> None:
+    clips = ms3(root)
+    for i, files in enumerate(clips.clips):
+        (tmp_path / files.id).mkdir()
+        for second in range(40):
+            Image.new("L", SIZE, int((i, second) == (2, 3))).save(tmp_path / files.id / f"{second}.png")
+    with pytest.raises(ValueError, match=r"white: the pictures in .* hold the levels 0 and 1 alone"):
+        FolderPredictions(tmp_path, clips)
+
+
 def test_grey_pictures_of_every_kind(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     for mode, value, expected in (

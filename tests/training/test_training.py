@@ -1,20 +1,33 @@
 import math
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchSemantic, SilentSound, SyntheticAVS, SyntheticConfig, write_avsbench
 from avslib.losses import binary_cross_entropy, info_nce
 from avslib.media.frame import IMAGENET_MEAN, IMAGENET_STD
-from avslib.metrics import FScore, SemanticFScore, SemanticIoU
+from avslib.metrics import FScore, SemanticFScore, SemanticIoU, report
 from avslib.models import DiffusionAVS, LatentTerms, Segmentation
-from avslib.training import DiffusionAVSObjective, evaluate, evaluation, fit, latent_statistics, warmup_cosine
+from avslib.training import (
+    DiffusionAVSObjective,
+    ModelPredictions,
+    evaluate,
+    evaluation,
+    fit,
+    latent_statistics,
+    warmup_cosine,
+)
+from avslib.training.checkpoint import load_weights, save_weights
 from avslib.training.figures import plot_history, plot_predictions
+from avslib.training.prediction import metrics_device
 
 
 class Constant(nn.Module):
@@ -92,14 +105,106 @@ def test_fitting_a_constant_finds_the_share_of_foreground(clips: SyntheticAVS, t
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_the_best_epoch_is_kept(clips: SyntheticAVS, tmp_path: Path) -> None:
+@pytest.fixture
+def _other_accelerator() -> Iterator[None]:
+    """Let a test, and those after it, make accelerators of another kind."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("_other_accelerator")
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_gradients_add_up_over_batches(size: int, clips: SyntheticAVS, tmp_path: Path) -> None:
+    """Two equal batches make the step, and the clipped gradient, of one of twice their size."""
+
+    def run(batch_size: int, accumulate: int, folder: str) -> tuple[float, list[dict[str, float]]]:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        model = Constant(1.0)
+        optimizer = torch.optim.SGD(model.parameters(), 0.5)
+        history = fit(
+            model,
+            segmentation_only,
+            DataLoader(Subset(clips, range(2 * size)), batch_size),
+            optimizer,
+            epochs=2,
+            run_dir=tmp_path / folder,
+            lr_scheduler=warmup_cosine(optimizer, steps=4),
+            max_grad_norm=0.05,
+            progress=False,
+            accelerator=Accelerator(
+                cpu=True, step_scheduler_with_optimizer=False, gradient_accumulation_steps=accumulate
+            ),
+        )
+        return model.logit.item(), history
+
+    parts, history = run(size, 2, "parts")
+    whole, expected = run(2 * size, 1, "whole")
+    assert parts == pytest.approx(whole, abs=1e-6)
+    assert [record["lr"] for record in history] == [record["lr"] for record in expected]
+    assert history[0]["loss"] == pytest.approx(expected[0]["loss"])  # the mean over batches
+    _, history = run(size, 3, "left over")  # an epoch ends with a step whatever is left
+    assert [record["lr"] for record in history] == [record["lr"] for record in expected]
+
+
+def test_a_loader_without_a_batch_is_no_training(clips: SyntheticAVS, tmp_path: Path) -> None:
+    model = Constant()
+    with pytest.raises(ValueError, match="loader: expected a batch at least in each process, got none"):
+        fit(
+            model,
+            segmentation_only,
+            DataLoader(clips, 7, drop_last=True),
+            torch.optim.SGD(model.parameters(), 0.5),
+            epochs=1,
+            run_dir=tmp_path,
+            accelerator=Accelerator(cpu=True),
+        )
+
+
+@pytest.mark.usefixtures("_other_accelerator")
+def test_after_training_a_model_computes_as_the_saved_one(clips: SyntheticAVS, tmp_path: Path) -> None:
+    model = tiny_model()
+    fit(
+        model,
+        DiffusionAVSObjective(),
+        DataLoader(clips, 6),
+        torch.optim.SGD(model.parameters(), 1e-6),
+        epochs=1,
+        run_dir=tmp_path,
+        progress=False,
+        accelerator=Accelerator(cpu=True, mixed_precision="bf16", step_scheduler_with_optimizer=False),
+    )
+    saved = tiny_model()
+    load_weights(saved, tmp_path / "best.safetensors")
+    clip = clips[0]
+    given = {"num_samples": 1}
+    logits = [
+        network.eval()(
+            clip.frames[None], clip.log_mel[None], generator=torch.Generator().manual_seed(0), **given
+        ).logits
+        for network in (model, saved)
+    ]
+    assert torch.equal(*logits)
+
+
+def test_weights_are_written_over_older_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.rename")  # on Windows it takes the place of no file
+    for logit in (1.0, 2.0):
+        save_weights(Constant(logit), tmp_path / "weights.safetensors")
+    loaded = Constant()
+    load_weights(loaded, tmp_path / "weights.safetensors")
+    assert loaded.logit == 2
+
+
+@pytest.mark.parametrize("scores", [[0.1, 0.9, 0.3], [math.nan, 0.9, math.nan], [0.1, 0.9, 0.9]])
+def test_the_best_epoch_is_kept(scores: list[float], clips: SyntheticAVS, tmp_path: Path) -> None:
     model = Constant(1.0)
     seen: list[float] = []
 
     def validate(trained: nn.Module) -> float:
         assert isinstance(trained, Constant)
         seen.append(trained.logit.item())
-        return [0.1, 0.9, 0.3][len(seen) - 1]
+        return scores[len(seen) - 1]
 
     history = fit(
         model,
@@ -113,10 +218,10 @@ def test_the_best_epoch_is_kept(clips: SyntheticAVS, tmp_path: Path) -> None:
         accelerator=Accelerator(cpu=True),
     )
     assert model.logit.item() == seen[1]
-    assert [record["validation"] for record in history] == [0.1, 0.9, 0.3]
+    assert [record["validation"] for record in history] == pytest.approx(scores, nan_ok=True)
 
 
-@pytest.mark.parametrize("left", ["checkpoint", "checkpoint.new"])
+@pytest.mark.parametrize("left", ["checkpoint", "checkpoint.new", "both"])
 def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
     left: str, clips: SyntheticAVS, tmp_path: Path
 ) -> None:
@@ -142,11 +247,49 @@ def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
 
     whole, whole_history = run(tmp_path / "whole", 3)
     run(tmp_path / "cut", 2)
-    (tmp_path / "cut" / "checkpoint").rename(tmp_path / "cut" / left)
+    checkpoint, fresh = tmp_path / "cut" / "checkpoint", tmp_path / "cut" / "checkpoint.new"
+    if left == "checkpoint.new":
+        checkpoint.rename(fresh)
+    elif left == "both":  # killed while the old one was removed
+        shutil.copytree(checkpoint, fresh)
+        (checkpoint / "model.safetensors").unlink()
     resumed, resumed_history = run(tmp_path / "cut", 3, resume=True)
     assert resumed_history == whole_history
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_a_checkpoint_is_another_run_s_or_damaged(clips: SyntheticAVS, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def run(epochs: int, *, resume: bool, stop: bool = False) -> list[dict[str, float]]:
+        def objective(output: Segmentation, clip: Clip) -> dict[str, torch.Tensor]:
+            steps.append(epochs)
+            if stop:
+                raise KeyboardInterrupt
+            return segmentation_only(output, clip)
+
+        model = Constant()
+        return fit(
+            model,
+            objective,
+            DataLoader(clips, 6),
+            torch.optim.SGD(model.parameters(), 0.5),
+            epochs=epochs,
+            run_dir=tmp_path,
+            resume=resume,
+            progress=False,
+            accelerator=Accelerator(cpu=True),
+        )
+
+    run(2, resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(3, resume=False, stop=True)
+    steps.clear()
+    assert len(run(3, resume=True)) == len(steps) == 3  # nothing of the first run is gone on with
+    (tmp_path / "checkpoint" / "optimizer.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint: cannot be resumed from, a file is missing: .*"):
+        run(4, resume=True)
 
 
 def test_evaluation_is_the_metric_over_all_clips_whatever_the_batch(clips: SyntheticAVS) -> None:
@@ -196,6 +339,86 @@ def test_masks_of_classes_are_scored_as_such(tmp_path: Path) -> None:
     assert evaluate(Background(), semantic) == {
         name: metric.compute().item() for name, metric in metrics.items()
     }
+
+
+@pytest.mark.parametrize("wanted", [{}, {"padding": "drop"}, {"protocol": "dataset"}])
+def test_of_classes_padding_counts_and_frames_without_ground_truth_do_not(wanted: dict[str, str]) -> None:
+    """Of each clip the first frame is labelled, the second is not, and the last is padding."""
+
+    class ThreeFrames(SilentSound):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Clip:
+            masks = torch.arange(8 * 8).view(8, 8).add(index).remainder(3).expand(3, 8, 8)
+            labelled, valid = torch.tensor([[True, False, False], [True, True, False]])
+            return Clip(
+                torch.zeros(3, 3, 8, 8), torch.zeros(3, 1, 96, 64), masks, labelled, valid, str(index)
+            )
+
+    class Halves(Constant):
+        num_classes = 3
+
+        def forward(self, frames: torch.Tensor, *rest: torch.Tensor, **more: torch.Tensor) -> Segmentation:
+            logits = torch.zeros(*frames.shape[:2], 3, 8, 8)
+            logits[:, :, 1, :4] = 1
+            logits[:, :, 2, 4:] = 1
+            return Segmentation(logits)
+
+    clips = ThreeFrames([])
+    kinds = {"iou": SemanticIoU, "f": SemanticFScore}
+    metrics = {name: kind(**wanted, num_classes=3) for name, kind in kinds.items()}
+    found = evaluate(Halves(), clips, metrics=metrics)
+    for name, kind in kinds.items():
+        metric = kind(**wanted, num_classes=3)
+        for clip in DataLoader(clips):
+            metric.update(Halves()(clip.frames).logits[:, ::2], clip.masks[:, ::2], clip.valid[:, ::2])
+        assert found[name] == metric.compute().item()
+    reported = report(ModelPredictions(Halves(), clips), num_classes=3, replicates=1)
+    of_report = {score.measure.name: score.value for score in reported.scores}
+    row = {"padding": "avsbench_semantic, no padding", "protocol": "dataset"}.get(
+        next(iter(wanted), ""), "avsbench_semantic"
+    )
+    assert of_report[f"J, {row}"] == pytest.approx(found["iou"], abs=1e-9)
+    assert set(evaluate(Halves(), Subset(clips, [0]))) == {
+        "miou",
+        "f_score",
+    }  # the model says of how many classes
+
+
+def test_there_must_be_clips() -> None:
+    with pytest.raises(ValueError, match="clips: expected one at least, got none"):
+        evaluate(Constant(), [])
+
+
+def test_a_model_that_fails_is_left_as_it_was(clips: SyntheticAVS) -> None:
+    class Fails(Constant):
+        def forward(self, *_: torch.Tensor, **__: torch.Tensor) -> Segmentation:
+            raise ValueError("no")
+
+    model = Fails()
+    with pytest.raises(ValueError, match="no"):
+        evaluate(model, clips)
+    assert model.training
+
+
+def test_noise_is_that_of_the_report_whatever_the_batch(clips: SyntheticAVS) -> None:
+    model = tiny_model()
+    predictions = ModelPredictions(model, clips, num_samples=2, seed=1)
+    metric = FScore()
+    for prediction in predictions:
+        metric.update(*prediction[:3])
+    for size in (1, 4):
+        scores = evaluate(model, clips, num_samples=2, seed=1, batch_size=size)
+        assert scores["f_score"] == metric.compute().item()
+
+
+def test_metrics_are_where_there_is_float64() -> None:
+    assert [metrics_device(torch.device(name)).type for name in ("mps", "cuda", "cpu")] == [
+        "cpu",
+        "cuda",
+        "cpu",
+    ]
 
 
 def test_emulated_batches_are_those_of_the_dataset_even_where_processes_share_it(
@@ -300,5 +523,6 @@ def test_pictures_are_written(clips: SyntheticAVS, tmp_path: Path) -> None:
     ]
     plot_history(history, tmp_path / "curves.png")
     plot_predictions(tiny_model(), clips, tmp_path / "predictions.png", indices=(0, 1), num_samples=2)
-    for name in ("curves.png", "predictions.png"):
+    plot_predictions(tiny_model(), Subset(clips, [0]), tmp_path / "one.png", indices=(0,), num_samples=2)
+    for name in ("curves.png", "predictions.png", "one.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -42,21 +42,33 @@ class ClassBatch:
     Args:
         logits: ``(B, T, K, H, W)``, or the class of each pixel, ``(B, T, H, W)``, any integer type.
         masks: class of each pixel, ``(B, T, H, W)``.
-        valid: which frames count, ``(B, T)``, bool; the others are padding.
+        valid: which frames count, ``(B, T)``, bool.
         num_classes: K, with the background.
+        padding: which of the others are padding, ``(B, T)``, bool; None for all of them.
 
     Raises:
         ValueError: if a shape differs, or the mask or prediction of a valid frame holds what is no class.
     """
 
-    def __init__(self, logits: Tensor, masks: Tensor, valid: Tensor, *, num_classes: int) -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        masks: Tensor,
+        valid: Tensor,
+        *,
+        num_classes: int,
+        padding: Tensor | None = None,
+    ) -> None:
         size = check_shape("masks", masks, "b t h w")
         shape = f"b t {num_classes} h w" if logits.is_floating_point() else "b t h w"
         check_shape("logits", logits, shape, **size)
-        check_shape("valid", valid, "b t", b=size["b"], t=size["t"])
+        padding = ~valid if padding is None else padding
+        for name, frames in (("valid", valid), ("padding", padding)):
+            check_shape(name, frames, "b t", b=size["b"], t=size["t"])
         self.logits = logits
         self.masks = masks
         self.valid = valid
+        self.padding = padding
         self.num_classes = num_classes
         self._sums: dict[str, Tensor] = {}
 
@@ -69,7 +81,8 @@ class ClassBatch:
         if reading not in self._sums:
             metric = SemanticIoU(protocol, num_classes=self.num_classes, padding="drop")
             metric.to(self.masks.device)
-            clips = zip(*(part.split(1) for part in (self.logits, self.masks, self.valid)), strict=True)
+            parts = (self.logits, self.masks, self.valid, self.padding)
+            clips = zip(*(part.split(1) for part in parts), strict=True)
             self._sums[reading] = torch.cat([_sums_of_clip(metric, *clip) for clip in clips])
         return self._sums[reading]
 
@@ -169,14 +182,16 @@ def _per_class(
     return class_scores(statistics, protocol, score=score, classes=classes)
 
 
-def _sums_of_clip(metric: SemanticIoU, logits: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
+def _sums_of_clip(
+    metric: SemanticIoU, logits: Tensor, masks: Tensor, valid: Tensor, padding: Tensor
+) -> Tensor:
     metric.reset()
     metric.update(logits, masks, valid)
     _check_classes(metric.wrong_frames)
     parts = [getattr(metric, name).double() for name in SemanticStatistics._fields]
     sums = torch.cat([part.view(metric.num_classes, -1) for part in parts], dim=1).flatten()
-    padding = torch.where(valid.any(), (~valid).sum(), 0)
-    return torch.cat([sums, padding.double().view(1)])[None]
+    padded = torch.where(valid.any(), (padding & ~valid).sum(), 0)
+    return torch.cat([sums, padded.double().view(1)])[None]
 
 
 def _reading(protocol: str) -> str:

@@ -29,6 +29,9 @@ class Prediction(NamedTuple):
     """The clips' names, B of them."""
     category: Sequence[str]
     """What sounds in each; empty where nobody says."""
+    padding: Tensor | None = None
+    """``(B, T)``, bool, which of the frames that do not count are padding, background to some protocols of
+    classes; None for all of them."""
 
 
 def report(
@@ -57,7 +60,7 @@ def report(
         seed: of these draws, and of the permutations in :meth:`Report.compare`.
 
     Returns:
-        The report. Clips without a valid frame are in no score; it lists them as ``unread``.
+        The report. Clips of which no frame counts are in no score; it lists them as ``unread``.
 
     Raises:
         ValueError: if a shape differs, a mask holds anything but 0 and 1 or classes, there are not as many
@@ -87,11 +90,11 @@ def report(
     totals: dict[str, Tensor] = {}
     measured: dict[str, Any] = {}
     measures: list[Measure] = []
-    for logits, masks, valid, names, kinds in predictions:
+    for logits, masks, valid, names, kinds, padding in predictions:
         if not measures:
             measured = _what(logits, num_classes, wrong_sound)
             measures, _ = measures_of(measured)
-        batch = _batch(logits, masks, valid.bool(), measured)
+        batch = _batch(logits, masks, valid.bool(), padding, measured)
         read = batch.valid.any(dim=1)
         sums = {key: value[read].cpu() for key, value in _count(batch, measures).items()}
         sums["place"] = torch.arange(seen, seen + len(read))[read.cpu()]
@@ -110,7 +113,7 @@ def report(
                 truth.update(repr((name, counted.tolist(), tuple(mask.shape))).encode())
                 truth.update(mask[counted].to("cpu", _truth_type(measured)).numpy().tobytes())
     if not ids:
-        raise ValueError(f"predictions: expected clips, got none that could be read of {len(unread)}")
+        raise ValueError(f"predictions: expected clips with frames that count, got {len(unread)} without")
     tensors = _joined(parts)
     return Report(
         ids=tuple(ids),
@@ -137,9 +140,11 @@ def _what(logits: Tensor, num_classes: int | None, wrong_sound: bool) -> dict[st
     return {"logits": channels, "wrong_sound": wrong_sound}
 
 
-def _batch(logits: Tensor, masks: Tensor, valid: Tensor, measured: Mapping[str, Any]) -> Batch | ClassBatch:
+def _batch(
+    logits: Tensor, masks: Tensor, valid: Tensor, padding: Tensor | None, measured: Mapping[str, Any]
+) -> Batch | ClassBatch:
     if "num_classes" in measured:
-        return ClassBatch(logits, masks, valid, **measured)
+        return ClassBatch(logits, masks, valid, padding=padding, **measured)
     check_shape("logits", logits, f"b t {measured['logits']} h w")
     return Batch(logits, masks, valid)
 

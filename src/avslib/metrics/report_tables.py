@@ -176,7 +176,7 @@ def _what(report: Report) -> str:
     )
     said += "ground truth"
     if report.unread:
-        said += f"; {len(report.unread)} clips could not be read and are in no score: "
+        said += f"; {len(report.unread)} clips have no frame that counts and are in no score: "
         said += ", ".join(report.unread[:5]) + (", ..." if len(report.unread) > 5 else "")
     return said
 

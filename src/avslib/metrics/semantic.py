@@ -81,14 +81,18 @@ class _SemanticScore(Metric):
         ):
             self.add_state(name, torch.zeros(shape, dtype=dtype), "sum")
 
-    def update(self, logits: Tensor, masks: Tensor, valid: Tensor | None = None) -> None:
+    def update(
+        self, logits: Tensor, masks: Tensor, valid: Tensor | None = None, *, padding: Tensor | None = None
+    ) -> None:
         """Add clips; nothing here waits for an accelerator.
 
         Args:
             logits: scores before the softmax, ``(B, T, K, H, W)``, any float type, taken to float32; or the
                 class of each pixel, ``(B, T, H, W)``, any integer type.
             masks: class of each pixel, ``(B, T, H, W)``.
-            valid: False where a frame is padding, ``(B, T)``, bool. A clip of padding is no clip.
+            valid: False where a frame does not count, ``(B, T)``, bool. A clip of such frames is no clip.
+            padding: which of those frames are padding, ``(B, T)``, bool, so that the rest is in no score
+                whatever the metric's ``padding``; None for all of them.
 
         Raises:
             ValueError: if a shape differs, or if a mask of a valid frame holds anything but classes and
@@ -105,7 +109,11 @@ class _SemanticScore(Metric):
         check_shape("valid", valid, "b t", b=size["b"], t=size["t"])
         valid = valid.bool()
         is_clip = valid.any(dim=1, keepdim=True)
-        counted = valid if self.padding == "drop" else is_clip.expand_as(valid)
+        counted = valid
+        if self.padding == "count":
+            padding = ~valid if padding is None else padding
+            check_shape("padding", padding, "b t", b=size["b"], t=size["t"])
+            counted = valid | padding & is_clip
         frames = max(1, _CHUNK // max(1, logits[:1, :1].numel(), masks[:1, :1].numel()))
         folded = (tensor.flatten(0, 1).split(frames) for tensor in (logits.detach(), masks, valid, counted))
         areas, wrong = zip(*(self._frame_areas(*chunk) for chunk in zip(*folded, strict=True)), strict=True)

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from avslib._checks import check_one_of
@@ -17,8 +17,8 @@ from avslib.clip import Clip
 from avslib.data.sound import ClipDataset
 from avslib.metrics import FScore, MaskIoU, SemanticFScore, SemanticIoU
 from avslib.metrics._batches import ClipBatchMean
-from avslib.models import AVSModel, DiffusionAVS
-from avslib.training.prediction import num_classes
+from avslib.models import DiffusionAVS
+from avslib.training.prediction import ModelPredictions, num_classes
 
 LATENTS = ("sampled", "noise", "ground_truth")
 
@@ -45,64 +45,54 @@ def evaluate(
         model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used.
         clips: the dataset.
         metrics: updated with ``(logits, masks, counted)``, and those that emulate batches with the place of
-            each clip in the dataset too; None for ``"miou"`` and ``"f_score"`` as AVSBench computes them, of
-            binary masks or of classes.
+            each clip in the dataset too, and those of classes with which other frames are padding; None for
+            ``"miou"`` and ``"f_score"`` as AVSBench computes them, of binary masks or of classes.
         latent: what a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model itself;
             ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler
             would give.
         num_samples: samples a frame, of a stochastic model; a deterministic one gives its one prediction.
-        batch_size: clips a batch.
+        batch_size: clips a batch, of a deterministic model; a stochastic one is given a clip at a time.
         num_workers: loader processes.
-        seed: of the noise. The noise is drawn batch by batch, so it also depends on ``batch_size``.
+        seed: of the noise, which depends on it and on the clip's place in the dataset alone.
 
     Returns:
         The value of each metric.
 
     Raises:
-        ValueError: if ``latent`` asks for another latent of a model that has none, no clip could be read, or
-            no frame is labelled.
+        ValueError: if ``latent`` asks for another latent of a model that has none, there is no clip, no clip
+            could be read, or no frame is labelled.
     """
     check_one_of("latent", latent, LATENTS)
     if latent != "sampled" and not isinstance(model, DiffusionAVS):
         raise ValueError(f"latent: {latent!r} needs a DiffusionAVS, got {type(model).__name__}")
-    device = next(model.parameters()).device
-    metrics = _published_metrics(clips) if metrics is None else metrics
-    for metric in metrics.values():
-        metric.to(device).reset()
-    generator = torch.Generator(device).manual_seed(seed)
-    was_training = model.training
-    model.eval()
-    unread: list[str] = []
-    share = _share(len(clips))
-    loader = DataLoader(
-        Subset(cast("torch.utils.data.Dataset[Clip]", clips), share),
-        batch_size=batch_size,
-        num_workers=num_workers,
+    if len(clips) == 0:
+        raise ValueError("clips: expected one at least, got none")
+    options = {"num_samples": num_samples, "seed": seed, "batch_size": batch_size, "num_workers": num_workers}
+    predictions = (
+        ModelPredictions(model, clips, **options)
+        if latent == "sampled"
+        else _OtherLatent(cast(DiffusionAVS, model), clips, latent, **options)
     )
-    seen, has_truth = 0, False
-    for clip in loader:
-        places = torch.tensor(share[seen : seen + len(clip.valid)], device=device)
-        seen += len(places)
-        has_truth |= bool(clip.labelled.any())
-        unread += [name for name, valid in zip(clip.id, clip.valid, strict=True) if not valid.any()]
-        frames, log_mel, masks, labelled, valid = (tensor.to(device) for tensor in clip[:5])
-        if latent == "sampled":
-            stochastic = (
-                {"num_samples": num_samples, "generator": generator}
-                if isinstance(model, AVSModel) and model.stochastic
-                else {}
-            )
-            logits = model(frames, log_mel, valid=valid, **stochastic).logits
-        else:
-            logits = _decode_instead(
-                cast(DiffusionAVS, model), frames, log_mel, masks, valid, latent, generator
-            )
+    metrics = _published_metrics(clips, model) if metrics is None else metrics
+    for metric in metrics.values():
+        metric.to(predictions.device).reset()
+    names: list[str] = []
+    has_frame: list[Tensor] = []
+    has_truth: list[Tensor] = []
+    for places, (logits, masks, counted, ids, _, padding) in predictions.at(_share(len(clips))):
+        assert padding is not None
+        names += ids
+        has_frame.append(~padding.all(dim=1))  # looked at when all is done, so as not to wait for a GPU
+        has_truth.append(counted.any(dim=1))
         for metric in metrics.values():
             if isinstance(metric, ClipBatchMean):
-                metric.update(logits, masks, valid & labelled, index=places)
+                metric.update(logits, masks, counted, index=torch.tensor(places, device=logits.device))
+            elif isinstance(metric, SemanticIoU | SemanticFScore):
+                metric.update(logits, masks, counted, padding=padding)
             else:
-                metric.update(logits, masks, valid & labelled)
-    model.train(was_training)
+                metric.update(logits, masks, counted)
+    read = torch.cat(has_frame).tolist() if names else []
+    unread = [name for name, is_read in zip(names, read, strict=True) if not is_read]
     if len(unread) == len(clips):
         raise ValueError(f"clips: not one of {len(clips)} could be read, such as {unread[0]!r}")
     if unread:
@@ -112,7 +102,8 @@ def evaluate(
             stacklevel=2,
         )
     scores = {name: metric.compute().item() for name, metric in metrics.items()}
-    if not has_truth and all(map(math.isnan, scores.values())):  # no other process has any either
+    is_labelled = any(clip.any() for clip in has_truth)
+    if not is_labelled and all(map(math.isnan, scores.values())):  # no other process has any either
         raise ValueError(f"clips: expected ground truth, of {len(clips)} clips no frame is labelled")
     return scores
 
@@ -168,8 +159,8 @@ def latent_statistics(
     }
 
 
-def _published_metrics(clips: ClipDataset) -> dict[str, Metric]:
-    classes = num_classes(clips)
+def _published_metrics(clips: ClipDataset, model: nn.Module) -> dict[str, Metric]:
+    classes = num_classes(clips, model)
     if classes == 1:
         return {"miou": MaskIoU(), "f_score": FScore()}
     return {
@@ -186,19 +177,19 @@ def _share(count: int) -> range:
     return range(rank, count, world)
 
 
-def _decode_instead(
-    model: DiffusionAVS,
-    frames: Tensor,
-    log_mel: Tensor,
-    masks: Tensor,
-    valid: Tensor,
-    latent: str,
-    generator: torch.Generator,
-) -> Tensor:
-    frames, audio = model.embed(frames, log_mel)
-    assert audio is not None
-    encoded = model.encode(frames, audio, valid)
-    code = model.ground_truth_encoder(masks)
-    if latent == "noise":
-        code = torch.randn(code.shape, generator=generator, device=code.device)
-    return model.decode(encoded.pyramid, code, size=(frames.shape[-2], frames.shape[-1]))
+class _OtherLatent(ModelPredictions):
+    """What a model predicts from noise, or from the code of the ground truth."""
+
+    def __init__(self, model: DiffusionAVS, clips: ClipDataset, latent: str, **options: int) -> None:
+        super().__init__(model, clips, **options)
+        self.latent = latent
+
+    def _logits(self, clip: Clip, generator: torch.Generator) -> Tensor:
+        model = cast(DiffusionAVS, self.model)
+        frames, audio = model.embed(clip.frames, clip.log_mel)
+        assert audio is not None
+        encoded = model.encode(frames, audio, clip.valid)
+        code = model.ground_truth_encoder(clip.masks)
+        if self.latent == "noise":
+            code = torch.randn(code.shape, generator=generator, device=code.device)
+        return model.decode(encoded.pyramid, code, size=(frames.shape[-2], frames.shape[-1]))

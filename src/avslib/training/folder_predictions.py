@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,8 @@ class FolderPredictions(Dataset[Prediction]):
 
     Raises:
         FileNotFoundError: if predictions are missing; the message says how many and where one was looked for.
-        ValueError: if an argument is another word, or all of the first pictures hold but 0 and 1, which says
-            that ``white`` should be 1.
+        ValueError: if an argument is another word, or all of the first pictures that are not empty hold
+            but 0 and 1, which says that ``white`` should be 1.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class FolderPredictions(Dataset[Prediction]):
                 the ground truth.
         """
         files = self.clips.clips[index]
-        masks, counted = _ground_truth(self.clips, index)
+        masks, counted, padding = _ground_truth(self.clips, index)
         size = (masks.shape[-2], masks.shape[-1])
         predicted = torch.zeros(masks.shape, dtype=torch.int64 if self.of_classes else torch.float32)
         for second in counted.nonzero().flatten().tolist():
@@ -100,7 +101,7 @@ class FolderPredictions(Dataset[Prediction]):
             if path is not None:
                 predicted[second] = self._fit(self._read(path), size, path)
         logits = predicted[None] if self.of_classes else predicted.logit()[None, :, None]
-        return Prediction(logits, masks[None], counted[None], [files.id], [files.category])
+        return Prediction(logits, masks[None], counted[None], [files.id], [files.category], padding[None])
 
     def __iter__(self) -> Iterator[Prediction]:
         """Go through all clips, one at a time."""
@@ -140,9 +141,11 @@ class FolderPredictions(Dataset[Prediction]):
             )
 
     def _check_white(self) -> None:
-        first = [path for found in self.pictures for path in found.values()][:32]
-        levels = [np.asarray(open_picture(path, max_pixels=MAX_PIXELS)).max() for path in first]
-        if self.white > 1 and max(levels, default=0) == 1:
+        if self.white == 1:
+            return
+        paths = (path for found in self.pictures for path in found.values())
+        levels = (np.asarray(open_picture(path, max_pixels=MAX_PIXELS)).max() for path in paths)
+        if max(islice(filter(None, levels), 32), default=0) == 1:  # empty ones say nothing
             raise ValueError(
                 f"white: the pictures in {self.folder} hold the levels 0 and 1 alone, which would be "
                 f"probabilities of 0 and 1/{self.white}; if 1 means foreground, white=1"
@@ -221,16 +224,20 @@ def _find_pictures(folder: Path, clips: Sequence[ClipFiles]) -> list[dict[int, P
     return [{number - start: path for number, path in pictures.items()} for pictures in found]
 
 
-def _ground_truth(clips: ClipReader, index: int) -> tuple[Tensor, Tensor]:
-    """Return the masks of a clip and which of its frames count, without its frames where that is possible."""
+def _ground_truth(clips: ClipReader, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the masks of a clip, which of its frames count, and which are padding.
+
+    Its pictures are not read where that is possible.
+    """
     files = clips.clips[index]
     paths = [path for path in files.masks if path is not None]
     if clips.transform is not None or clips.on_error != "raise" or not paths:
         clip = clips[index]
-        return clip.masks, clip.valid & clip.labelled
+        return clip.masks, clip.valid & clip.labelled, ~clip.valid
     masks = torch.stack([clips._read_mask(path) for path in paths])
     counted = torch.tensor([path is not None for path in files.masks])
     spread = masks.new_zeros(len(counted), *masks.shape[1:])
     spread[counted] = masks
     seconds = len(counted) if clips.seconds is None else clips.seconds
-    return _fit_length(spread, seconds), _fit_length(counted, seconds)
+    valid = _fit_length(torch.ones_like(counted), seconds)
+    return _fit_length(spread, seconds), _fit_length(counted, seconds), ~valid

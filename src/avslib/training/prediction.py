@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchSemantic, ClipReader, OtherSound
@@ -40,7 +40,8 @@ class ModelPredictions:
 
     A deterministic model is given ``batch_size`` clips at a time; a stochastic one a clip at a time, with
     noise that depends on ``seed`` and the clip's place alone, so that neither the batch size nor which clips
-    are asked for changes a prediction.
+    are asked for changes a prediction. Predictions are on the model's device, but for an MPS device, which
+    lacks the float64 of the metrics: its predictions are on the CPU.
 
     Args:
         model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used, and put
@@ -69,6 +70,7 @@ class ModelPredictions:
         self.stochastic = isinstance(model, AVSModel) and model.stochastic
         self.batch_size = 1 if self.stochastic else batch_size
         self.num_workers = num_workers
+        self.device = metrics_device(next(model.parameters()).device)
         files = clip_files(clips)
         self._categories = [""] * len(clips) if files is None else [clip.category for clip in files]
 
@@ -78,32 +80,40 @@ class ModelPredictions:
 
     def __getitem__(self, index: int) -> Prediction:
         """Return the prediction for one clip, a batch of one."""
-        return self._predict(default_collate([self.clips[index]]), index)
+        return self._predict(default_collate([self.clips[index]]), [index])
 
     def __iter__(self) -> Iterator[Prediction]:
         """Go through all clips in batches."""
-        dataset = cast("Dataset[Clip]", self.clips)
-        first = 0
-        for clip in DataLoader(dataset, self.batch_size, num_workers=self.num_workers):
-            yield self._predict(clip, first)
-            first += len(clip.id)
+        return (prediction for _, prediction in self.at(range(len(self))))
+
+    def at(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], Prediction]]:
+        """Go through the clips at some places of the dataset, in batches, each with its places."""
+        dataset = Subset(cast("Dataset[Clip]", self.clips), places)
+        for number, clip in enumerate(DataLoader(dataset, self.batch_size, num_workers=self.num_workers)):
+            of_batch = places[number * self.batch_size :][: len(clip.id)]
+            yield of_batch, self._predict(clip, of_batch)
 
     @torch.no_grad()
-    def _predict(self, clip: Clip, first: int) -> Prediction:
+    def _predict(self, clip: Clip, places: Sequence[int]) -> Prediction:
         device = next(self.model.parameters()).device
-        frames, log_mel, masks, labelled, valid = (tensor.to(device) for tensor in clip[:5])
-        noise = {}
-        if self.stochastic:
-            # a CPU generator reads no more than 32 bits of its seed
-            mixed = int(np.random.SeedSequence((self.seed, first)).generate_state(1)[0])
-            generator = torch.Generator(device).manual_seed(mixed)
-            noise = {"num_samples": self.num_samples, "generator": generator}
+        clip = clip._replace(**{name: getattr(clip, name).to(device) for name in clip._fields[:5]})
+        # a CPU generator reads no more than 32 bits of its seed
+        mixed = int(np.random.SeedSequence((self.seed, places[0])).generate_state(1)[0])
+        generator = torch.Generator(device).manual_seed(mixed)
         was_training = self.model.training
         self.model.eval()
-        logits = self.model(frames, log_mel, valid=valid, **noise).logits
-        self.model.train(was_training)
-        categories = self._categories[first : first + len(clip.id)]
-        return Prediction(logits, masks, valid & labelled, list(clip.id), categories)
+        try:
+            logits = self._logits(clip, generator)
+        finally:
+            self.model.train(was_training)
+        tensors = (logits, clip.masks, clip.valid & clip.labelled, ~clip.valid)
+        logits, masks, counted, padding = (tensor.to(self.device) for tensor in tensors)
+        categories = [self._categories[place] for place in places]
+        return Prediction(logits, masks, counted, list(clip.id), categories, padding)
+
+    def _logits(self, clip: Clip, generator: torch.Generator) -> Tensor:
+        noise = {"num_samples": self.num_samples, "generator": generator} if self.stochastic else {}
+        return self.model(clip.frames, clip.log_mel, valid=clip.valid, **noise).logits
 
 
 def save_prediction(prediction: Prediction, folder: str | Path) -> None:
@@ -142,9 +152,17 @@ def _pictures(prediction: Prediction, values: Tensor, folder: str | Path) -> Ite
             yield below / f"{second}.png", pictures[second]
 
 
-def num_classes(clips: ClipDataset) -> int:
-    """Return of how many classes a dataset's masks are, as a reader says; 1 if they are binary."""
-    return getattr(_heard(clips), "num_classes", 1)
+def metrics_device(device: torch.device) -> torch.device:
+    """Return where predictions of a model on a device are scored: an MPS device has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def num_classes(clips: ClipDataset, model: nn.Module | None = None) -> int:
+    """Return of how many classes a dataset's masks are; 1 if they are binary.
+
+    A reader says it, else the model that is meant for them; where nobody does they are taken for binary.
+    """
+    return getattr(_heard(clips), "num_classes", getattr(model, "num_classes", 1))
 
 
 def class_names(clips: ClipDataset) -> tuple[str, ...]:
