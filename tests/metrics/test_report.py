@@ -39,7 +39,7 @@ def make(count: int, *, logits: int = 1, size: int = 6, seed: int = 0) -> Predic
 def cut(prediction: Prediction, bounds: list[int]) -> list[Prediction]:
     ends = [*bounds, len(prediction.masks)]
     return [
-        Prediction(*(field[start:end] for field in prediction))
+        Prediction(*(field[start:end] for field in prediction[:5]))
         for start, end in zip([0, *bounds], ends, strict=True)
     ]
 
@@ -68,7 +68,7 @@ def test_the_numbers_are_those_of_the_metrics(logits: int, bounds: set[int], see
         expected["contour F, davis"] = measured(BoundaryF(), *tensors)
         expected["J&F, davis"] = measured(JAndF(), *tensors)
         expected["false-positive rate, robust"] = measured(FalsePositiveRate(), *tensors)
-        expected["S, refavs"] = measured(NullScore(clips_per_batch=4), *tensors)
+        expected["S, refavs, 4 clips a batch"] = measured(NullScore(clips_per_batch=4), *tensors)
     assert values == pytest.approx(expected, abs=1e-9)
     assert {score.measure.protocol for score in found.scores} | set(found.left_out) == set(PROTOCOLS)
 
@@ -77,7 +77,7 @@ def test_a_category_is_a_report_on_its_clips() -> None:
     prediction = make(9)
     found = report([prediction], replicates=1)
     dogs = torch.arange(0, 9, 2)
-    alone = Prediction(*(field[dogs] for field in prediction[:3]), *(field[::2] for field in prediction[3:]))
+    alone = Prediction(*(field[dogs] for field in prediction[:3]), *(field[::2] for field in prediction[3:5]))
     expected = {score.measure.name: score.value for score in report([alone], replicates=1).scores}
     assert found.by_category()["dog"] == pytest.approx(expected, nan_ok=True)
     assert list(found.by_category()) == ["dog", "violin"]
@@ -113,7 +113,7 @@ def test_clips_without_a_valid_frame_are_named() -> None:
     found = report([make(5)], replicates=1)
     assert found.unread == ("clip3",)
     assert found.tensors["place"].tolist() == [0, 1, 2, 4]
-    assert "; 1 clips could not be read and are in no score: clip3" in str(found)
+    assert "; 1 clips have no frame that counts and are in no score: clip3" in str(found)
 
 
 def test_the_worst_clips_come_first() -> None:
@@ -235,7 +235,7 @@ def test_other_clips_are_not_compared() -> None:
 
 def test_wrong_predictions_are_named() -> None:
     prediction = make(3)
-    with pytest.raises(ValueError, match="predictions: expected clips, got none that could be read of 0"):
+    with pytest.raises(ValueError, match="predictions: expected clips with frames that count, got 0 without"):
         report([])
     with pytest.raises(ValueError, match="masks: expected the values 0 and 1"):
         report([prediction._replace(masks=prediction.masks * 255)])

@@ -156,7 +156,16 @@ def binary_measures(*, logits: int = 1, wrong_sound: bool = False) -> tuple[list
     elif wrong_sound:
         measures += [
             Measure("false-positive rate", "robust", "robust", "predicted", _predicted, partial(_mean, 0)),
-            Measure("S", "refavs", "refavs", "predicted", _predicted, _root, 4, of_clips=False),
+            Measure(
+                "S",
+                "refavs, 4 clips a batch",
+                "refavs",
+                "predicted",
+                _predicted,
+                _root,
+                clips_per_batch=4,
+                of_clips=False,
+            ),
         ]
     else:
         left_out |= dict.fromkeys(("robust", "refavs"), "of predictions under a wrong sound")
