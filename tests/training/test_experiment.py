@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, AVSBenchS4, ClipDataset, SilentSound, SwappedSound
@@ -18,7 +19,8 @@ from avslib.training import evaluate, run_folder
 from avslib.training.checkpoint import save_weights
 from avslib.training.experiment import open_data, run
 from avslib.training.recipe import SMALL, Recipe, add_arguments, parse_arguments
-from avslib.training.run_folder import Result, format_result
+from avslib.training.run_folder import Result, format_result, train_and_test
+from avslib.training.trainer import new_accelerator
 
 RECIPES = {
     "demo": replace(SMALL, epochs={"s4": 1, "ms3": 1}),
@@ -164,6 +166,9 @@ def test_a_run_folder_holds_scores_pictures_and_the_model() -> None:
     assert config["recipe"]["size"] == 48
     assert config["recipe"]["epochs"] == {"s4": 1, "ms3": 1}
     assert config["arguments"]["clips"] == "4"
+    schedule = {"epochs": 1, "batch_size": 4, "accumulate": 1, "processes": 1, "learning_rate": 1e-3}
+    more = {"anneal": True, "num_samples": 2, "seed": 0}
+    assert {name: config[name] for name in (schedule | more)} == schedule | more
 
 
 def test_the_test_split_is_heard_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +194,62 @@ def test_a_resumed_run_is_the_uninterrupted_run() -> None:
     whole, cut = (Pixelwise.from_pretrained(Path(folder, "model")) for folder in ("whole", "cut"))
     for a, b in zip(whole.parameters(), cut.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_resumed_run_adds_its_configuration() -> None:
+    for resume in ((), ("--resume",), ("--resume",)):
+        run_stub("--epochs", str(1 + len(resume)), "--seed", "3", "--out", "again", *resume)
+    config = json.loads(Path("again/config.json").read_text())
+    assert (config["epochs"], config["seed"]) == (1, 3)
+    assert [told["epochs"] for told in config["resumed"]] == [2, 2]
+    table = json.loads(Path("again/metrics.json").read_text())["test"]
+    assert f"| miou, silence | {table['silence']['miou']:.3f} |" in Path("again/model/README.md").read_text()
+
+
+def test_one_clip_to_test_has_no_other_s_sound() -> None:
+    splits = open_data("ms3", size=48, clips=4)
+    one = splits._replace(test=Subset(splits.test, [0]))
+    result = train_and_test(Pixelwise(), segmentation_only, one, Path("one"), epochs=1, data_name="clips")
+    assert result is not None
+    assert list(result.table) == ["true sound", "silence"]
+    assert tuple(sorted(path.name for path in Path("one").iterdir())) == FILES
+
+
+def test_a_model_is_saved_before_it_is_tested() -> None:
+    def fails(model: Pixelwise, clips: ClipDataset) -> dict[str, float]:
+        raise ValueError("no")
+
+    splits = open_data("ms3", size=48, clips=4)
+    with pytest.raises(ValueError, match="no"):
+        train_and_test(
+            Pixelwise(),
+            segmentation_only,
+            splits,
+            Path("failed"),
+            epochs=1,
+            data_name="clips",
+            rows={"failing": fails},
+        )
+    saved = Pixelwise.from_pretrained("failed/model")
+    assert saved.frame_size == (48, 48)
+
+
+def test_the_schedule_ends_with_the_last_step() -> None:
+    """Three batches an epoch, two to a step: two steps an epoch."""
+    splits = open_data("ms3", size=48, clips=4)
+    train_and_test(
+        Pixelwise(),
+        segmentation_only,
+        splits._replace(train=Subset(splits.train, [0, 1, 2])),
+        Path("accumulated"),
+        epochs=2,
+        data_name="clips",
+        batch_size=1,
+        learning_rate=1.0,
+        anneal=True,
+        accelerator=new_accelerator(accumulate=2),
+    )
+    assert [record["lr"] for record in history("accumulated")] == pytest.approx([0.5, 0.0])
 
 
 def test_the_seed_decides_weights_and_order() -> None:

@@ -154,6 +154,7 @@ def test_other_datasets_may_be_listened_to_and_their_silence_has_no_drop() -> No
 
     table = listen(Listener(), Halves(), sounds={"off screen": Nothing()})
     assert math.isnan(table["off screen"]["drop"])
+    assert set(g_measures(table, negatives=["off screen"])) == {"g_f_score", "g_fpr"}
     assert table["off screen"]["miou"] == pytest.approx(1, abs=1e-6)
 
 

@@ -55,6 +55,8 @@ def plot_predictions(
 ) -> None:
     """Draw frames, ground truth, mask, a stochastic model's uncertainty, and the masks under other sounds.
 
+    A single clip has no other's sound, and so not that row.
+
     Args:
         model: the trained model; of a model of classes, masks have the colours of their palette.
         clips: the dataset; every second of a chosen clip is a column.
@@ -77,20 +79,19 @@ def plot_predictions(
             generator=torch.Generator(device).manual_seed(seed),
         )
 
-    of_classes = num_classes(clips) > 1
+    sounds: dict[str, ClipDataset] = {"mask": clips, "silence": SilentSound(clips)}
+    if len(clips) > 1:
+        sounds["other sound"] = SwappedSound(clips)
+    of_classes = num_classes(clips, model) > 1
     overlay = overlay_classes if of_classes else overlay_mask
-    rows = ["frame", "ground truth", "mask", "silence", "other sound"]
+    rows = ["frame", "ground truth", *sounds]
     if model.stochastic:
         rows.insert(3, "uncertainty")
     seconds = len(clips[indices[0]].frames)
     figure, axes = subplots(len(rows), len(indices) * seconds, width=1.0, height=1.0)
     for block, index in enumerate(indices):
         clip = clips[index]
-        outputs = {
-            "mask": predict(clips, index),
-            "silence": predict(SilentSound(clips), index),
-            "other sound": predict(SwappedSound(clips), index),
-        }
+        outputs = {row: predict(heard, index) for row, heard in sounds.items()}
         frames = denormalize_frames(clip.frames).permute(0, 2, 3, 1).numpy()
         for second in clip.valid.nonzero().flatten().tolist():
             column = dict(zip(rows, axes[:, block * seconds + second], strict=True))

@@ -159,7 +159,8 @@ def g_measures(
 
     ``"g_miou"`` and ``"g_f_score"`` are :func:`~avslib.metrics.g_measure` of ``"sounding_miou"`` and
     ``"f_score"``; ``"g_fpr"`` is the mean of ``"area"`` over the negative sounds. AVSBench-Robust prints
-    numbers of these names and gives no formula; these are ours.
+    numbers of these names and gives no formula; these are ours. One that is of a NaN, as where no frame has
+    ground truth, is left out.
 
     Args:
         table: what `listen` returned.
@@ -167,7 +168,7 @@ def g_measures(
             sound of another clip, of another category if there is that row.
 
     Returns:
-        The three numbers, in ``[0, 1]``; of the last one, less is better.
+        The numbers, in ``[0, 1]``; of the last one, less is better.
 
     Raises:
         ValueError: if a row is not in the table.
@@ -179,11 +180,9 @@ def g_measures(
         raise ValueError(f"table: expected a row {missing[0]!r}, got {', '.join(map(repr, table))}")
     rows = [table[row] for row in negatives]
 
-    def combined(name: str) -> float:
-        return g_measure(table[TRUE][name], [row[name] for row in rows])
-
-    return {
-        "g_miou": combined("sounding_miou"),
-        "g_f_score": combined("f_score"),
-        "g_fpr": sum(row["area"] for row in rows) / len(rows),
-    }
+    numbers: dict[str, float] = {}
+    for name, of in (("g_miou", "sounding_miou"), ("g_f_score", "f_score")):
+        true, *others = (row[of] for row in (table[TRUE], *rows))
+        if not any(map(math.isnan, (true, *others))):
+            numbers[name] = g_measure(true, others)
+    return numbers | {"g_fpr": sum(row["area"] for row in rows) / len(rows)}

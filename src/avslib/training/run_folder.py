@@ -21,7 +21,7 @@ from avslib.training.evaluation import evaluate
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.optim import warmup_cosine
 from avslib.training.prediction import num_classes
-from avslib.training.trainer import Objective, fit, new_accelerator
+from avslib.training.trainer import Objective, best_epoch, fit, new_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,7 +75,8 @@ def train_and_test(
     """Train a model, evaluate it, with what it should need taken away too, and draw what it does.
 
     The run folder gets ``config.json``, ``metrics.json``, ``curves.png``, ``predictions.png``, what
-    :func:`~avslib.training.fit` writes, and the folder ``model`` for ``from_pretrained``.
+    :func:`~avslib.training.fit` writes, and the folder ``model`` for ``from_pretrained``. A run that is
+    resumed adds its ``config.json`` to that of the first, under ``"resumed"``.
 
     Args:
         model: any of ours.
@@ -96,14 +97,14 @@ def train_and_test(
             processes every one calls them, they may be :func:`~avslib.training.evaluate`.
         numbers: what else to measure there, by name; called alike.
         config: what else ``config.json`` should tell.
-        accelerator: None for that of :func:`~avslib.training.fit`.
+        accelerator: None for that of :func:`~avslib.training.fit`, which says how one accumulates gradients.
         started: when the work began, by ``time.monotonic``; None for now.
 
     Returns:
         What was found; None in all processes but the first.
 
     Raises:
-        ValueError: if a number is not above 0.
+        ValueError: if a number is not above 0, or there is no clip to train on.
     """
     from accelerate.utils import set_seed
 
@@ -115,19 +116,34 @@ def train_and_test(
     set_seed(seed, device_specific=True)
     folder.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
-        versions = {"avslib": __version__, "torch": torch.__version__, "model": type(model).__name__}
-        _write_json(folder / "config.json", {**versions, **(config or {})})
-    loader = DataLoader(
-        cast("Dataset[Clip]", data.train),
-        batch_size,
-        shuffle=True,
-        drop_last=len(data.train) >= batch_size,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
+        told = {
+            "avslib": __version__,
+            "torch": torch.__version__,
+            "model": type(model).__name__,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "accumulate": accelerator.gradient_accumulation_steps,
+            "processes": accelerator.num_processes,
+            "learning_rate": learning_rate,
+            "anneal": anneal,
+            "num_samples": num_samples,
+            "seed": seed,
+            **(config or {}),
+        }
+        _write_config(folder / "config.json", told, resume=resume)
+    loader = accelerator.prepare(
+        DataLoader(
+            cast("Dataset[Clip]", data.train),
+            batch_size,
+            shuffle=len(data.train) > 0,  # there is no order of none, and fit says that there is none
+            drop_last=len(data.train) >= batch_size * accelerator.num_processes,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+        )
     )
     trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
     optimizer = torch.optim.Adam(trained, learning_rate, fused=True)
-    steps = epochs * math.ceil(len(loader) / accelerator.num_processes)
+    steps = epochs * math.ceil(len(loader) / accelerator.gradient_accumulation_steps)
     history = fit(
         model,
         objective,
@@ -142,31 +158,30 @@ def train_and_test(
     )
     trained_s = time.monotonic() - started
 
-    table = {
-        "true sound": evaluate(model, data.test, num_samples=num_samples),
-        "silence": evaluate(model, SilentSound(data.test), num_samples=num_samples),
-        "another clip's sound": evaluate(model, SwappedSound(data.test), num_samples=num_samples),
-    }
-    table |= {row: score(model, data.test) for row, score in (rows or {}).items()}
-    measured = {} if numbers is None else dict(numbers(model, data.test))
-    if not accelerator.is_main_process:
-        return None
     size = getattr(data.train, "size", None)
     if size is not None:
         model.frame_size = size
     pixels = "their own size" if size is None else " x ".join(map(str, size))
-    protocol = "avsbench" if num_classes(data.test) == 1 else "avsbench_semantic"
-    model.save_pretrained(
-        folder / "model",
-        model_card_kwargs={
-            "data": f"{data_name}: {len(data.train)} to train, {len(data.test)} to test, {pixels}.",
-            "protocol": f"`{protocol}`, one clip a batch.",
-            "numbers": {
-                f"{key}, {row}": f"{x:.3f}" for row, scores in table.items() for key, x in scores.items()
-            }
-            | {key: f"{x:.3f}" for key, x in measured.items()},
-        },
-    )
+    protocol = "avsbench" if num_classes(data.test, model) == 1 else "avsbench_semantic"
+    card: dict[str, Any] = {
+        "data": f"{data_name}: {len(data.train)} to train, {len(data.test)} to test, {pixels}.",
+        "protocol": f"`{protocol}`, one clip a batch.",
+    }
+    if accelerator.is_main_process:  # already, in case that the test fails
+        model.save_pretrained(folder / "model", model_card_kwargs=card)
+
+    sounds: dict[str, ClipDataset] = {"true sound": data.test, "silence": SilentSound(data.test)}
+    if len(data.test) > 1:
+        sounds["another clip's sound"] = SwappedSound(data.test)
+    table = {row: evaluate(model, clips, num_samples=num_samples) for row, clips in sounds.items()}
+    table |= {row: score(model, data.test) for row, score in (rows or {}).items()}
+    measured = {} if numbers is None else dict(numbers(model, data.test))
+    if not accelerator.is_main_process:
+        return None
+    found = {f"{key}, {row}": x for row, scores in table.items() for key, x in scores.items()} | measured
+    card["numbers"] = {key: f"{x:.3f}" for key, x in found.items()}
+    # save_pretrained would leave the card that is there
+    model.generate_model_card(**card).save(folder / "model" / "README.md")
     plot_history(history, folder / "curves.png")
     plot_predictions(model, data.test, folder / "predictions.png", indices=range(min(3, len(data.test))))
     result = Result(folder, table, measured, time.monotonic() - started)
@@ -175,7 +190,7 @@ def train_and_test(
         {
             "test": table,
             **measured,
-            "best epoch": max(history, key=lambda record: record["validation"])["epoch"],
+            "best epoch": best_epoch(history)["epoch"],
             "history": history,
             "seconds": {"data and training": trained_s, "all": result.seconds},
         },
@@ -203,6 +218,13 @@ def format_result(result: Result) -> str:
     lines += [f"{row:24}{number:8.3f}" for row, number in result.numbers.items()]
     done = f"{result.seconds:.0f} s; the model, its scores and its pictures are in {result.folder}/"
     return "\n".join([*lines, "", done])
+
+
+def _write_config(path: Path, told: dict[str, Any], *, resume: bool) -> None:
+    if resume and path.is_file():
+        first = json.loads(path.read_text(encoding="utf-8"))
+        told = {**first, "resumed": [*first.get("resumed", []), told]}
+    _write_json(path, told)
 
 
 def _write_json(path: Path, record: Mapping[str, Any]) -> None:
