@@ -84,7 +84,7 @@ def test_pictures_with_a_sound_of_vpo_too(root: Path, tmp_path: Path) -> None:
         ),
         (["--split", "test", "--model", "nowhere"], "nowhere: no such folder"),
         (["--split", "test", "--weights", "nowhere.pth"], "nowhere.pth: no such file of weights"),
-        (["--model", "model"], "split: expected one of 'train', 'val', 'test'"),
+        (["--model", "model"], "--split: expected one of ms3, such as 'train' or 'test', got none"),
         (
             ["--split", "test", "--model", "model", "--batch-size", "0"],
             "batch_size: expected a number above 0",

@@ -94,6 +94,20 @@ def test_models_of_other_masks_are_refused(
     assert "--model: expected a model of 71 classes, got one of binary masks" in capsys.readouterr().err
 
 
+def test_a_report_is_written_before_it_is_compared(
+    root: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["evaluate", "s4", "--size", "48", "--worst", "0", "--model", str(model)]
+    write_avsbench(tmp_path / "set", setting="s4", clips={"test": 2}, size=48, videos=False)
+    assert main([*common, str(root), "--out", str(tmp_path / "a")]) == 0
+    assert (
+        main([*common, str(tmp_path / "set"), "--out", str(tmp_path / "b"), "--compare", str(tmp_path / "a")])
+        == 1
+    )
+    assert "other: expected a report on the same 2 clips" in capsys.readouterr().err
+    assert (tmp_path / "b" / "report.json").is_file()
+
+
 def test_under_silence_false_positives_count(
     root: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

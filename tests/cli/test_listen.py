@@ -29,6 +29,27 @@ def test_the_table_is_what_listen_gives(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"g_miou {numbers['g_miou']:.3f}" in printed
 
 
+def test_one_clip_has_a_table_without_g(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_avsbench(tmp_path / "set", setting="ms3", clips={"test": 1}, size=32, videos=False)
+    create_model("audio_blind.small").save_pretrained(tmp_path / "model")
+    command = ["listen", "ms3", str(tmp_path / "set"), "--model", str(tmp_path / "model"), "--size", "32"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "white noise" in printed
+    assert "g_miou" not in printed
+
+
+def test_an_interrupt_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("avslib.models.saved.load_model", interrupted)
+    assert main(["listen", "ms3", "set", "--model", "model"]) == 130
+    assert capsys.readouterr().err == "avslib listen: interrupted\n"
+
+
 def test_a_model_of_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_avsbench(tmp_path / "set", setting="ms3", clips={"test": 2}, size=32, videos=False)
     create_model("avsbench_semantic.small").save_pretrained(tmp_path / "model")

@@ -117,7 +117,14 @@ def test_clips_of_one_s_own_share_a_batch_if_they_are_made_equal(capsys: pytest.
         "--seconds: expected a length for all clips, those of 'train' have 2 to 3 s"
         in capsys.readouterr().err
     )
-    assert main([*words, "--seconds", "3"]) == 0
+    assert main([*words, "--seconds", "3", "--accumulate", "2"]) == 0
+    assert json.loads(Path("run/config.json").read_text())["accumulate"] == 2
+    for command in ("evaluate", "listen"):
+        of_clips = [command, "folder", "own", "--model", "run/model", "--sound", "wav"]
+        assert main(of_clips) == 1
+        assert "--seconds: expected a length for all clips, those of 'test'" in capsys.readouterr().err
+        assert main([*of_clips, "--seconds", "3"]) == 0
+        assert main([*of_clips, "--batch-size", "1"]) == 0
     shutil.rmtree("own/clips/d/masks")
     assert main([*words, "--seconds", "3", "--resume"]) == 1
     assert "split 'test': expected masks, 1 of 2 clips have none, such as 'd'" in capsys.readouterr().err
@@ -131,6 +138,7 @@ def test_clips_of_one_s_own_share_a_batch_if_they_are_made_equal(capsys: pytest.
         (("--model", "c3n.small"), "--model: a new C3N knows no classes; examples/c3n.py puts"),
         (("--model", "avsbench_semantic.small"), "--model: expected a model of binary masks, got one of 71"),
         (("--model", "avsbench.small", "--size", "own"), "--size: expected one size for all frames"),
+        (("--model", "avsbench.small", "--accumulate", "0"), "accumulate: expected a number above 0, got 0"),
         (("--model", "avsbench.small", "--epochs", "0"), "epochs: expected a number above 0, got 0"),
         (("--model", "avsbench.small", "--vggish-weights", "x"), "AVSBenchBaseline has no VGGish, got x"),
         (("--model", "audio_blind.small", "--vggish-weights", "x"), "AudioBlind has no audio encoder, got x"),

@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status."""
+    """Run a command; return its exit status: 1 where a mistake ends it, 130 where Ctrl-C does."""
     parser = argparse.ArgumentParser(
         prog="avslib", description="Audio-visual segmentation.", allow_abbrev=False
     )
@@ -56,3 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (OSError, ValueError, ImportError) as error:
             print(f"avslib {parsed.command}: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print(f"avslib {parsed.command}: interrupted", file=sys.stderr)
+            return 130

@@ -16,22 +16,48 @@ OWN = "own"
 """In the place of a size: that of the files."""
 
 
+SETTINGS = ("s4", "ms3", "avss", "folder", "vpo-ss", "vpo-ms", "vpo-msmi")
+"""The names of all readers, written out, since a help text should not wait for them."""
+
+
 def add_clips(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
-    """Add the arguments that say which clips of a dataset are read."""
+    """Add the arguments that say which clips of a dataset are given to a model."""
     add_dataset(parser, settings=settings)
     parser.add_argument("--split", default="test", help="default: test")
 
 
 def add_dataset(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
-    """Add the arguments that say where a dataset is and how it is read."""
+    """Add the arguments that say where a dataset is and how it is read for a model."""
+    add_source(parser, settings=settings)
+    parser.add_argument(
+        "--size", type=side, help="side in px, or 'own' (default: that of the model's training, else 224)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        metavar="T",
+        help="of each clip: longer ones are cut, shorter ones padded (default: the reader's)",
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
+    parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which clips of a dataset, or all of a folder, are converted."""
+    add_source(parser, settings=SETTINGS)
+    parser.add_argument("--split", help="train, val or test; of a folder one of its own, by default all")
+    parser.set_defaults(size=None, seconds=None)
+
+
+def add_source(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
+    """Add the arguments that say where a dataset is and which sound is read."""
     parser.add_argument("setting", choices=settings, help="which reader the clips have")
     parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
     parser.add_argument(
-        "--size", type=_size, help="side in px, or 'own' (default: that of the model's training, else 224)"
+        "--sound",
+        choices=("log_mel", "wav"),
+        help="read log-mels, or compute them (default: log_mel; of avss and vpo, wav)",
     )
-    parser.add_argument("--sound", choices=("log_mel", "wav"), help="default: log_mel; of avss, wav")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -57,17 +83,25 @@ def open_clips(
 
     Raises:
         FileNotFoundError: if they are not there.
-        ValueError: if the model has masks of other classes.
+        ValueError: if no split is named, the model has masks of other classes, or is given batches that clips
+            of several lengths cannot share.
     """
     from avslib.data import READERS
 
+    split = split or parsed.split
+    if split is None and parsed.setting != "folder":
+        raise ValueError(f"--split: expected one of {parsed.setting}, such as 'train' or 'test', got none")
     if parsed.sound is not None:
         options["sound"] = parsed.sound
     if parsed.size is not None:
         options["size"] = None if parsed.size == OWN else (parsed.size, parsed.size)
     elif model is not None:
         options["size"] = model.frame_size
-    clips = READERS[parsed.setting](parsed.root, split or parsed.split, **options)
+    if parsed.seconds is not None:
+        options["seconds"] = parsed.seconds
+    clips = READERS[parsed.setting](parsed.root, split, **options)
+    if model is not None and parsed.batch_size > 1:
+        check_lengths(clips)
     if model is not None and model.num_classes != clips.num_classes:
         expected, got = (
             "binary masks" if count == 1 else f"{count} classes"
@@ -75,6 +109,16 @@ def open_clips(
         )
         raise ValueError(f"--model: expected a model of {expected}, got one of {got}")
     return clips
+
+
+def check_lengths(clips: ClipReader) -> None:
+    """Raise ``ValueError`` if clips cannot share a batch, since one is longer than another."""
+    seconds = {len(files.frames) for files in clips.clips}
+    if clips.seconds is None and len(seconds) > 1:
+        raise ValueError(
+            f"--seconds: expected a length for all clips, those of {clips.split!r} have {min(seconds)} to "
+            f"{max(seconds)} s and cannot share a batch"
+        )
 
 
 def open_model(parsed: argparse.Namespace) -> AVSModel:
@@ -96,5 +140,8 @@ def choose_device(parsed: argparse.Namespace) -> torch.device | str:
     return parsed.device or accelerator or "cpu"
 
 
-def _size(word: str) -> int | str:
+def side(word: str) -> int | str:
+    """Read a side in px, or ``OWN``."""
+    if word != OWN and not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of px or {OWN!r}, got {word!r}")
     return word if word == OWN else int(word)

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import choose_device
+from avslib.cli._sources import add_split, choose_device, open_clips
 
 if TYPE_CHECKING:
-    from avslib.data import ClipReader
     from avslib.encoders import AudioEncoder
-
-_VPO = ("vpo-ss", "vpo-ms", "vpo-msmi")
 
 
 def add_cache_audio(commands: Commands) -> None:
@@ -25,13 +22,8 @@ def add_cache_audio(commands: Commands) -> None:
         "file, which CachedAudio reads, so that no epoch computes them again.",
         allow_abbrev=False,
     )
-    parser.add_argument("setting", choices=("s4", "ms3", "avss", "folder", *_VPO), help="what lies there")
-    parser.add_argument("root", type=Path, help="the folder into which it was unpacked")
+    add_split(parser)
     parser.add_argument("target", type=Path, help="the .safetensors file to write, one for each split")
-    parser.add_argument("--split", help="train, val or test; of a folder one of its own, by default all")
-    parser.add_argument(
-        "--sound", choices=("log_mel", "wav"), help="read log-mels, or compute them (default: the reader's)"
-    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, metavar="FILE", help="VGGish's weights (.pth, .safetensors)")
     source.add_argument(
@@ -52,23 +44,12 @@ def _cache_audio(parsed: argparse.Namespace) -> int:
 
     if parsed.target.suffix != ".safetensors":
         raise ValueError(f"target: expected a .safetensors file, got {parsed.target}")
-    clips = _open_clips(parsed)
+    clips = open_clips(parsed, normalize=False)
     audio_encoder = _open_audio_encoder(parsed).to(choose_device(parsed))
-    with tqdm(total=len(clips), unit="clip") as bar:
+    with tqdm(total=len(clips), unit="clip", disable=None) as bar:
         cache_audio(clips, audio_encoder, parsed.target, batch_size=parsed.batch_size, progress=bar.update)
     print(f"{parsed.target}: {len(clips)} clips")
     return 0
-
-
-def _open_clips(parsed: argparse.Namespace) -> ClipReader:
-    from avslib.data import READERS, VPO, ReaderOptions
-
-    options = ReaderOptions(normalize=False)
-    if parsed.sound is not None:
-        options["sound"] = parsed.sound
-    if parsed.setting in _VPO:
-        return VPO(parsed.root, parsed.split, part=parsed.setting.removeprefix("vpo-"), **options)
-    return READERS[parsed.setting](parsed.root, parsed.split, **options)
 
 
 def _open_audio_encoder(parsed: argparse.Namespace) -> AudioEncoder:

@@ -45,7 +45,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from avslib.curation.doctor import examine
     from avslib.curation.doctor_fix import fix
 
-    progress = partial(tqdm, unit="clip", leave=False)
+    progress = partial(tqdm, unit="clip", leave=False, disable=None)
     look = partial(
         examine,
         parsed.root,

@@ -73,7 +73,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *sys.argv[1:]])}
 
     def progress() -> Iterator[Prediction]:
-        with tqdm(total=len(predictions), unit="clip", leave=False) as bar:
+        with tqdm(total=len(predictions), unit="clip", leave=False, disable=None) as bar:
             for prediction in predictions:
                 if parsed.save_predictions is not None:
                     save_prediction(prediction, parsed.save_predictions)
@@ -89,16 +89,16 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
     )
     print(found)
-    differences = [] if other is None else found.compare(other)
-    if differences:
-        print(f"\nthis against {parsed.compare}\n{difference_text(differences)}")
     if parsed.out is not None:
-        found.save(parsed.out)
-        if differences:
-            text = difference_markdown(differences)
-            (parsed.out / "comparison.md").write_text(text, encoding="utf-8")
+        found.save(parsed.out)  # before anything that may fail
         _draw(parsed, found, predictions, clips)
         print(f"\nreport, tables and pictures are in {parsed.out}")
+    if other is not None:
+        differences = found.compare(other)
+        print(f"\nthis against {parsed.compare}\n{difference_text(differences)}")
+        if parsed.out is not None:
+            text = difference_markdown(differences)
+            (parsed.out / "comparison.md").write_text(text, encoding="utf-8")
     return 0
 
 

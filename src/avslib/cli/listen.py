@@ -26,7 +26,7 @@ def add_listen(commands: Commands) -> None:
 
 
 def _listen(parsed: argparse.Namespace) -> int:
-    from avslib.training.listening import format_listening, g_measures, listen
+    from avslib.training.listening import ANOTHER, format_listening, g_measures, listen
 
     model = open_model(parsed)
     clips = open_clips(parsed, model)
@@ -38,7 +38,7 @@ def _listen(parsed: argparse.Namespace) -> int:
         num_workers=parsed.workers,
         seed=parsed.seed,
     )
-    combined = g_measures(table)
+    combined = g_measures(table) if ANOTHER in table else {}  # a single clip has no other's sound
     print(format_listening(table, combined))
     if parsed.json is not None:
         parsed.json.write_text(json.dumps({"rows": table, **combined}, indent=2), encoding="utf-8")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from avslib.cli._parser import Commands
+from avslib.cli._sources import add_split, open_clips, side
 
 
 def add_pack(commands: Commands) -> None:
@@ -17,14 +18,9 @@ def add_pack(commands: Commands) -> None:
         "WebDataset read one after the other. A call that was killed is taken up by a second one.",
         allow_abbrev=False,
     )
-    parser.add_argument("setting", choices=("s4", "ms3", "avss", "folder"), help="what lies there")
-    parser.add_argument("root", type=Path, help="the folder into which it was unpacked")
+    add_split(parser)
     parser.add_argument("target", type=Path, help="folder of the shards, one for each split")
-    parser.add_argument("--split", help="train, val or test; of a folder one of its own, by default all")
-    parser.add_argument("--size", type=int, default=224, help="side of frames and masks, px (default: 224)")
-    parser.add_argument(
-        "--sound", choices=("log_mel", "wav"), help="read log-mels, or compute them (default: the reader's)"
-    )
+    parser.add_argument("--size", type=side, help="side of frames and masks in px, or 'own' (default: 224)")
     parser.add_argument(
         "--encoding",
         choices=("npy", "png"),
@@ -39,15 +35,10 @@ def add_pack(commands: Commands) -> None:
 def _pack(parsed: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from avslib.data.reader import ReaderOptions
-    from avslib.data.readers import READERS
     from avslib.storage import pack
 
-    options = ReaderOptions(size=(parsed.size, parsed.size), normalize=False)
-    if parsed.sound is not None:
-        options["sound"] = parsed.sound
-    clips = READERS[parsed.setting](parsed.root, parsed.split, **options)
-    with tqdm(total=len(clips), unit="clip") as bar:
+    clips = open_clips(parsed, normalize=False)
+    with tqdm(total=len(clips), unit="clip", disable=None) as bar:
         pack(
             clips,
             parsed.target,

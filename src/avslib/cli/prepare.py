@@ -78,7 +78,7 @@ def _prepare(parsed: argparse.Namespace) -> int:
     total = len(find_videos(parsed.source) if is_folder else LISTERS[parsed.setting](parsed.source))
     height, width = parsed.size or (224, 224)
     size = None if parsed.own_size else (height, width)
-    with tqdm(total=total, desc="preparing", unit="clip") as bar:
+    with tqdm(total=total, desc="preparing", unit="clip", disable=None) as bar:
         if parsed.from_pickles:
             report = convert_pickles(
                 parsed.setting,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import OWN, add_dataset, open_clips
+from avslib.cli._sources import OWN, add_dataset, check_lengths, open_clips
 
 if TYPE_CHECKING:
     from avslib.models import AVSModel
@@ -34,12 +34,6 @@ def add_train(commands: Commands) -> None:
     add_dataset(parser, settings=tuple(EPOCHS))
     parser.add_argument("out", type=Path, help="run folder to write, made where there is none")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
-    parser.add_argument(
-        "--seconds",
-        type=int,
-        metavar="T",
-        help="of each clip: longer ones are cut, shorter ones padded (default: their own length)",
-    )
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -65,6 +59,13 @@ def add_train(commands: Commands) -> None:
         type=int,
         metavar="N",
         help=f"default: {', '.join(f'{n} ({s})' for s, n in EPOCHS.items())}",
+    )
+    schedule.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="batches that make a step by their mean gradient, for want of memory (default: 1)",
     )
     schedule.add_argument(
         "--learning-rate", type=float, default=1e-4, metavar="LR", help="of Adam (default: 0.0001)"
@@ -95,7 +96,7 @@ def _train(parsed: argparse.Namespace) -> int:
     from avslib.training.trainer import new_accelerator
 
     started = time.monotonic()
-    accelerator = new_accelerator()
+    accelerator = new_accelerator(accumulate=parsed.accumulate)
     _check_out(parsed)
     accelerator.wait_for_everyone()
     set_seed(parsed.seed)
@@ -149,15 +150,9 @@ def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
 
     if parsed.size == OWN:
         raise ValueError("--size: expected one size for all frames, got 'own'")
-    options = {} if parsed.seconds is None else {"seconds": parsed.seconds}
-    opened = {split: open_clips(parsed, model, split, **options) for split in Splits._fields}
+    opened = {split: open_clips(parsed, model, split) for split in Splits._fields}
     for split, clips in opened.items():
-        seconds = {len(files.frames) for files in clips.clips}
-        if clips.seconds is None and len(seconds) > 1:
-            raise ValueError(
-                f"--seconds: expected a length for all clips, those of {split!r} have {min(seconds)} to "
-                f"{max(seconds)} s and cannot share a batch"
-            )
+        check_lengths(clips)  # the test's batches hold several, whatever the training's
         without = [files.id for files in clips.clips if not any(files.masks)]
         if without and (split != "train" or len(without) == len(clips)):
             raise ValueError(
