@@ -91,7 +91,7 @@ def fit(
         accelerator: None for Accelerate's own, on a GPU if there is one. One that is given should be made
             with ``step_scheduler_with_optimizer=False``, since the schedule is stepped once a step whatever
             the number of processes. With ``gradient_accumulation_steps=N`` the optimizer steps after every N
-            batches, and after the last of an epoch, by their mean gradient.
+            batches, by their mean gradient, and after the last of an epoch by what there is.
         resume: go on from ``checkpoint/`` if there is one, which is removed otherwise.
         progress: show a bar with the loss and the time left, on a terminal.
 
