@@ -111,7 +111,7 @@ def test_embeddings_are_swapped_and_shifted_as_log_mels_are_and_none_is_made_up(
             assert torch.equal(embedded.log_mel, clip.log_mel[:, 0, 0, :7])
     for kind in (SilentSound, NoiseSound):
         with pytest.raises(ValueError, match=r"clips: expected log-mels .* got embeddings \(5, 7\) of '0'"):
-            kind(Embedded(*lengths))
+            kind(Embedded(*lengths))[0]
     with pytest.raises(ValueError, match="clips: expected log-mels"):  # for one that could not be read
         SwappedSound(Embedded(5, 0), shift=1)[0]
 

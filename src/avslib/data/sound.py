@@ -71,12 +71,8 @@ class SilentSound(OtherSound):
         clips: a map-style dataset of clips with log-mels.
 
     Raises:
-        ValueError: if the first clip has embeddings, see :class:`~avslib.storage.CachedAudio`.
+        ValueError: by a clip that has embeddings, see :class:`~avslib.storage.CachedAudio`.
     """
-
-    def __init__(self, clips: ClipDataset) -> None:
-        super().__init__(clips)
-        _check_log_mel(clips[0])
 
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
         return _silence(clip)
@@ -94,18 +90,18 @@ class NoiseSound(OtherSound):
         seed: another seed, another noise.
 
     Raises:
-        ValueError: if ``rms`` is not above 0, or the first clip has embeddings, see
+        ValueError: if ``rms`` is not above 0; and by a clip that has embeddings, see
             :class:`~avslib.storage.CachedAudio`.
     """
 
     def __init__(self, clips: ClipDataset, *, rms: float = 0.1, seed: int = 0) -> None:
         super().__init__(clips)
         check_positive("rms", rms)
-        _check_log_mel(clips[0])
         self.rms = rms
         self.seed = seed
 
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
+        _check_log_mel(clip)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {clip.id}".encode()))
         seconds = len(clip.frames)
         waveform = self.rms * torch.randn(seconds * SAMPLE_RATE, generator=generator)
