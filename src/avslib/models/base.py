@@ -144,8 +144,6 @@ class AVSModel(
                 check_shape(name, flags, "b t", b=b, t=t)
                 if flags.dtype != torch.bool:
                     raise ValueError(f"{name}: expected bool, got {flags.dtype}")
-        if masks is not None and labelled is None:
-            labelled = torch.ones(b, t, dtype=torch.bool, device=frames.device)
         frames, audio = self.embed(frames, log_mel)
         output = self.segment(
             frames, audio, masks, labelled, valid, num_samples=num_samples, generator=generator
@@ -230,6 +228,11 @@ class AVSModel(
             raise ValueError(f"frame_size: expected height and width in config.json, px, got {size!r}")
         model.frame_size = (size[0], size[1])
         return model
+
+
+def every_frame(frames: Tensor) -> Tensor:
+    """Return which frames are labelled if nobody says: all, ``(B, T)``."""
+    return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from avslib.decoders import FPNHead, LatentInjection
 from avslib.encoders import AudioEncoder, Neck, VisualEncoder
 from avslib.fusion import PyramidFusion
 from avslib.latent import GaussianEncoder
-from avslib.models.base import AVSModel
+from avslib.models.base import AVSModel, every_frame
 from avslib.models.output import Segmentation, VariationalTerms
 
 
@@ -93,7 +93,8 @@ class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
         summary = torch.cat([level.mean(dim=(-2, -1)) for level in pyramid], dim=-1)
         prior = self.prior(vector=summary)
         terms = None
-        if masks is not None and labelled is not None:
+        if masks is not None:
+            labelled = every_frame(frames) if labelled is None else labelled
             shown = (masks[labelled] > 0).unsqueeze(1).to(summary.dtype)
             terms = VariationalTerms(
                 self.posterior(image=shown, vector=summary[labelled]), prior.select(labelled)

@@ -22,7 +22,7 @@ from avslib.latent import (
     NoiseEstimator,
 )
 from avslib.latent.condition import CONDITIONS
-from avslib.models.base import AVSModel
+from avslib.models.base import AVSModel, every_frame
 from avslib.models.output import LatentTerms, Segmentation
 
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
@@ -159,14 +159,15 @@ class DiffusionAVS(
         assert audio is not None
         encoded = self.encode(frames, audio, valid)
         pixels = (frames.shape[-2], frames.shape[-1])
-        if self.training and masks is not None and labelled is not None:
+        labelled = every_frame(frames) if labelled is None else labelled
+        if self.training and masks is not None:
             terms, candidates = self._learn(encoded.condition, masks, labelled, generator)
             latent = self._choose(encoded.condition, candidates, labelled, generator)
             return Segmentation(self.decode(encoded.pyramid, latent, size=pixels), terms=terms)
         condition = encoded.condition.expand(num_samples, *encoded.condition.shape)
         latents = self.diffusion.sample(condition, generator=generator)
         output = Segmentation.of_samples(self.decode(encoded.pyramid, latents, size=pixels))
-        if masks is None or labelled is None:
+        if masks is None:
             return output
         return output._replace(terms=self._learn(encoded.condition, masks, labelled, generator)[0])
 

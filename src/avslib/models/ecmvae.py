@@ -14,7 +14,7 @@ from avslib.encoders import AudioEncoder, DilatedNeck, ReductionNeck, VisualEnco
 from avslib.fusion import Fused, PyramidFusion
 from avslib.latent import DiagonalGaussian, GaussianEncoder
 from avslib.losses import MutualInformation
-from avslib.models.base import AVSModel
+from avslib.models.base import AVSModel, every_frame
 from avslib.models.output import FactorTerms, MatchingTerms, Segmentation, VariationalTerms
 
 NECKS: dict[str, Callable[[Sequence[int], int], nn.ModuleList]] = {
@@ -133,9 +133,10 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         levels = self.prior.neck(pyramid)
         decoded = [self.decode(levels, frames, audio, codes, valid) for codes in drawn]
         output = Segmentation.of_samples(torch.stack([logits for logits, _ in decoded]))
-        if masks is None or labelled is None:
+        if masks is None:
             return output
 
+        labelled = every_frame(frames) if labelled is None else labelled
         unseen, (_, fused) = drawn[0], decoded[0]
         posterior = self.posterior.distributions(frames[labelled], audio[labelled], masks[labelled])
         seen = _sample(posterior, generator)
