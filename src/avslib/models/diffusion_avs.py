@@ -75,9 +75,10 @@ class DiffusionAVS(
         decode_from: the latent that the head decodes in training; the paper does not say. One of
             ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
             of z0 from such a one), ``"sampled"`` (a whole reverse pass, without gradient); or a mapping from
-            these to weights, and every frame draws its own. The default was chosen by measurement: the truth
-            keeps the code meaningful, the samples keep the head from needing more than the sampler can give;
-            the numbers are in the docs, "What the demo measures".
+            these to weights, and every frame draws its own. The default was chosen by measurement: with the
+            truth alone the head needs more than the sampler can give, with samples alone it ignores the
+            latent; the numbers are in the docs, "The paper's tables, asked again" and "What the demo
+            measures".
         detach_diffusion: whether the diffusion loss leaves the ground-truth encoder alone. It would otherwise
             collapse it: a constant code is the easiest to denoise.
         normalize_latent: whether z0 has unit variance, see :class:`~avslib.latent.GTEncoder`.
