@@ -18,7 +18,9 @@ from avslib.models import DiffusionAVS, create_model
 from avslib.models.saved import load_model
 from avslib.training import evaluate
 
-pytestmark = pytest.mark.filterwarnings("always:without --visual-weights:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "always:without --visual-weights:UserWarning", "always:run. nothing to resume:UserWarning"
+)
 
 BRIEF = ("--size", "48", "--epochs", "1", "--batch-size", "2")
 CLIPS = {"train": 4, "val": 2, "test": 2}
@@ -80,10 +82,26 @@ def test_a_run_is_not_overwritten_but_gone_on_with(root: Path, capsys: pytest.Ca
     words = ["train", "ms3", str(root), "run", "--model", "audio_blind.small", "--size", "48"]
     assert main([*words, "--epochs", "1"]) == 0
     assert main([*words, "--epochs", "2"]) == 1
-    assert "run: holds a run already; --resume goes on with it" in capsys.readouterr().err
+    assert "run: holds a run already; resume it, or give another folder" in capsys.readouterr().err
+    assert main([*words, "--epochs", "2", "--resume", "--set", "channels=16"]) == 1
+    assert "run: expected to resume its run with set '[]', channels" in capsys.readouterr().err
     assert main([*words, "--epochs", "2", "--resume"]) == 0
     history = json.loads(Path("run/metrics.json").read_text())["history"]
     assert [record["epoch"] for record in history] == [1, 2]
+
+
+def test_a_start_that_failed_leaves_the_folder_free(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "ms3", str(root), "run", "--model", "audio_blind.small", "--epochs", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("avslib.training.run_folder.fit", lambda *_, **__: Path("no").read_text())
+        assert main([*words, "--size", "40"]) == 1
+    assert Path("run/config.json").is_file()
+    capsys.readouterr()
+    assert main([*words, "--size", "48", "--resume"]) == 0
+    warned = capsys.readouterr().err
+    assert "without --visual-weights the visual encoder starts from random weights" in warned
+    assert "run: nothing to resume, starting" in warned
+    assert "resumed" not in json.loads(Path("run/config.json").read_text())
 
 
 def test_a_saved_model_is_gone_on_with(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

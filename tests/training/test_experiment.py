@@ -1,9 +1,10 @@
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -206,6 +207,75 @@ def test_a_resumed_run_adds_its_configuration() -> None:
     assert f"| miou, silence | {table['silence']['miou']:.3f} |" in Path("again/model/README.md").read_text()
 
 
+def test_a_run_that_is_there_is_not_started_over() -> None:
+    run_stub("--out", "there")
+    written = {path: path.read_bytes() for path in Path("there").glob("*.*")}
+    with pytest.raises(
+        FileExistsError, match="there: holds a run already; resume it, or give another folder"
+    ):
+        run_stub("--out", "there")
+    shutil.rmtree("there/checkpoint")
+    with pytest.raises(
+        FileExistsError, match="there: holds a run that has no checkpoint; give another folder"
+    ):
+        run_stub("--out", "there", "--resume")
+    assert {path: path.read_bytes() for path in Path("there").glob("*.*")} == written
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "message"),
+    [
+        (("--learning-rate", "0.5"), Pixelwise, "its run with learning_rate 0.001, got learning_rate 0.5"),
+        (("--seed", "7", "--batch-size", "2"), Pixelwise, "batch_size 4, seed 0, got batch_size 2, seed 7"),
+        ((), WithEncoder, "its run with model 'Pixelwise', got model 'WithEncoder'"),
+        (("--clips", "2"), Pixelwise, "clips 4, folder 'synthetic-ms3-48px-4', got clips 2, folder"),
+    ],
+)
+def test_another_run_is_not_resumed(words: tuple[str, ...], model: type[Pixelwise], message: str) -> None:
+    if not Path("first").exists():
+        run_stub("--out", "first")
+    before = Path("first/config.json").read_text()
+    with pytest.raises(ValueError, match=f"first: expected to resume .*{message}"):
+        run_stub("--out", "first", "--resume", "--epochs", "2", *words, model=model)
+    assert Path("first/config.json").read_text() == before
+
+
+def test_another_configuration_is_not_resumed_either() -> None:
+    class Named(Pixelwise):
+        def __init__(self, *, name: str = "a") -> None:
+            super().__init__()
+
+    splits = open_data("ms3", size=48, clips=4)
+    options: dict[str, Any] = {"epochs": 1, "data_name": "clips"}
+    train_and_test(Named(), segmentation_only, splits, Path("named"), **options)
+    with pytest.raises(ValueError, match="its run with name 'a', got name 'b'"):
+        train_and_test(Named(name="b"), segmentation_only, splits, Path("named"), resume=True, **options)
+
+
+def test_a_start_that_failed_is_no_run() -> None:
+    def fails(output: Segmentation, clip: Clip) -> dict[str, Tensor]:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        run(*parse("--out", "failing"), Pixelwise, fails, name="stub")
+    run_stub("--out", "failing", "--seed", "1")
+    assert json.loads(Path("failing/config.json").read_text())["seed"] == 1
+
+
+def test_where_there_is_nothing_to_resume_a_run_starts() -> None:
+    taught = []
+    with pytest.warns(UserWarning, match="nothing: nothing to resume, starting"):
+        run(
+            *parse("--out", "nothing", "--resume", "--pretrain-clips", "1"),
+            Pixelwise,
+            segmentation_only,
+            name="stub",
+            pretrain=lambda model, clips: taught.append(model),
+        )
+    assert len(taught) == 1
+    assert "resumed" not in json.loads(Path("nothing/config.json").read_text())
+
+
 def test_one_clip_to_test_has_no_other_s_sound() -> None:
     splits = open_data("ms3", size=48, clips=4)
     one = splits._replace(test=Subset(splits.test, [0]))
@@ -283,7 +353,7 @@ def test_encoders_start_from_the_weights_given() -> None:
     result = run_stub("--visual-weights", "weights.txt", "--out", "given", model=WithEncoder)
     assert WithEncoder.from_pretrained(result.folder / "model").visual_encoder.weight == 3
     with pytest.raises(ValueError, match="--vggish-weights: WithEncoder has no audio encoder, got weights"):
-        run_stub("--vggish-weights", "weights.txt", model=WithEncoder)
+        run_stub("--vggish-weights", "weights.txt", "--out", "refused", model=WithEncoder)
 
 
 def test_a_recipe_for_the_real_set_warns_of_random_weights() -> None:

@@ -92,13 +92,12 @@ def _train(parsed: argparse.Namespace) -> int:
 
     from avslib.training import format_result, published_objective, train_and_test
     from avslib.training.checkpoint import load_initial_weights
-    from avslib.training.provenance import describe_data
+    from avslib.training.run_folder import will_resume
     from avslib.training.trainer import new_accelerator
 
     started = time.monotonic()
     accelerator = new_accelerator(accumulate=parsed.accumulate)
-    _check_out(parsed)
-    accelerator.wait_for_everyone()
+    resumes = will_resume(parsed.out, resume=parsed.resume)  # before what takes long
     set_seed(parsed.seed)
     model, is_new = _build_model(parsed)
     data = _open_data(parsed, model)
@@ -107,7 +106,7 @@ def _train(parsed: argparse.Namespace) -> int:
         model,
         visual=parsed.visual_weights,
         vggish=parsed.vggish_weights,
-        expected=is_new and not parsed.resume,
+        expected=is_new and not resumes,
     )
     result = train_and_test(
         model,
@@ -124,8 +123,7 @@ def _train(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
         resume=parsed.resume,
         config={
-            "arguments": {key: str(x) for key, x in vars(parsed).items() if x is not None and key != "run"},
-            "data": {split: describe_data(clips) for split, clips in data._asdict().items()},
+            "arguments": {key: str(x) for key, x in vars(parsed).items() if x is not None and key != "run"}
         },
         accelerator=accelerator,
         started=started,
@@ -133,11 +131,6 @@ def _train(parsed: argparse.Namespace) -> int:
     if result is not None:
         print("\n" + format_result(result))
     return 0
-
-
-def _check_out(parsed: argparse.Namespace) -> None:
-    if not parsed.resume and (parsed.out / "config.json").exists():
-        raise FileExistsError(f"{parsed.out}: holds a run already; --resume goes on with it")
 
 
 def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:

@@ -24,7 +24,7 @@ from avslib.models import AVSModel
 from avslib.training.checkpoint import load_initial_weights
 from avslib.training.pretraining import LabelledSeconds, pretrain_encoders, render_labelled
 from avslib.training.recipe import Recipe
-from avslib.training.run_folder import Result, Scores, Splits, train_and_test
+from avslib.training.run_folder import Result, Scores, Splits, train_and_test, will_resume
 from avslib.training.trainer import Objective, new_accelerator
 
 _Model = TypeVar("_Model", bound=AVSModel)
@@ -99,10 +99,13 @@ def run(
 
     Raises:
         FileNotFoundError: if the data or the weights to start from are not there.
-        ValueError: if there are weights for an encoder that the model lacks.
+        FileExistsError: if the run folder holds a run that is not to be resumed.
+        ValueError: if there are weights for an encoder that the model lacks, or the run to resume is another.
     """
     from accelerate.utils import set_seed
 
+    folder = arguments.out or Path("runs", f"{name}-{arguments.setting}-seed{arguments.seed}")
+    resumes = will_resume(folder, resume=arguments.resume)  # before what takes long
     started = time.monotonic()
     torch.set_flush_denormal(True)  # here already, since the encoders may be trained before the model is
     accelerator = new_accelerator()
@@ -116,7 +119,7 @@ def run(
         )
     set_seed(arguments.seed)
     model = build_model()
-    anew = arguments.init_from is None and not arguments.resume
+    anew = arguments.init_from is None and not resumes
     if recipe.pretrain_clips and anew:
         pretrain(model, render_labelled("train", recipe.pretrain_clips, recipe.size))
     load_initial_weights(
@@ -137,7 +140,7 @@ def run(
         model,
         objective,
         data,
-        arguments.out or Path("runs", f"{name}-{arguments.setting}-seed{arguments.seed}"),
+        folder,
         epochs=recipe.epochs[arguments.setting],
         data_name=f"{arguments.setting.upper()}, {clips}",
         batch_size=recipe.batch_size,

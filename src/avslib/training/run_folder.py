@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -21,13 +22,21 @@ from avslib.training.evaluation import evaluate
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.optim import warmup_cosine
 from avslib.training.prediction import num_classes
-from avslib.training.trainer import Objective, best_epoch, fit, new_accelerator
+from avslib.training.provenance import describe_data
+from avslib.training.trainer import Objective, best_epoch, fit, has_checkpoint, new_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Scores: TypeAlias = dict[str, float]
 _Model = TypeVar("_Model", bound=AVSModel)
+
+_MAY_CHANGE = {
+    *("avslib", "torch", "epochs", "workers", "device"),
+    *("resume", "resumed", "out", "root", "data_root"),  # what the data are is told apart from where
+    *("visual_weights", "vggish_weights", "init_from"),  # a run that is resumed has its own
+}
+"""What ``config.json`` tells of a run and a resumed one need not repeat."""
 
 
 class Splits(NamedTuple):
@@ -76,7 +85,8 @@ def train_and_test(
 
     The run folder gets ``config.json``, ``metrics.json``, ``curves.png``, ``predictions.png``, what
     :func:`~avslib.training.fit` writes, and the folder ``model`` for ``from_pretrained``. A run that is
-    resumed adds its ``config.json`` to that of the first, under ``"resumed"``.
+    resumed adds its ``config.json`` to that of the first, under ``"resumed"``. They may differ in the number
+    of epochs, and in where things are, else nothing is written.
 
     Args:
         model: any of ours.
@@ -92,7 +102,7 @@ def train_and_test(
         num_workers: loader processes.
         num_samples: samples a frame in the test, of a stochastic model.
         seed: of the order of the clips and of the noise, in each process its own.
-        resume: go on from the run folder's checkpoint.
+        resume: go on from the run folder's checkpoint; where there is no run, one starts.
         rows: further rows of the table: scores of the trained model on the test split. As under several
             processes every one calls them, they may be :func:`~avslib.training.evaluate`.
         numbers: what else to measure there, by name; called alike.
@@ -104,33 +114,42 @@ def train_and_test(
         What was found; None in all processes but the first.
 
     Raises:
-        ValueError: if a number is not above 0, or there is no clip to train on.
+        ValueError: if a number is not above 0, there is no clip to train on, or the run to resume is another.
+        FileExistsError: if the folder holds a run that is not to be resumed, or has no checkpoint.
     """
     from accelerate.utils import set_seed
 
     for name, number in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
         check_positive(name, number)
+    resumes = will_resume(folder, resume=resume)
     started = time.monotonic() if started is None else started
     accelerator = new_accelerator() if accelerator is None else accelerator
     torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
     set_seed(seed, device_specific=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    told = {
+        "avslib": __version__,
+        "torch": torch.__version__,
+        "model": type(model).__name__,
+        "configuration": cast("dict[str, Any]", model._hub_mixin_config or {}),
+        "data": {split: describe_data(clips) for split, clips in data._asdict().items()},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "accumulate": accelerator.gradient_accumulation_steps,
+        "processes": accelerator.num_processes,
+        "learning_rate": learning_rate,
+        "anneal": anneal,
+        "num_samples": num_samples,
+        "seed": seed,
+        **(config or {}),
+    }
+    if resumes:
+        told = _add_to_first(folder / "config.json", told)
+    accelerator.wait_for_everyone()  # all have read what the first now writes
     if accelerator.is_main_process:
-        told = {
-            "avslib": __version__,
-            "torch": torch.__version__,
-            "model": type(model).__name__,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "accumulate": accelerator.gradient_accumulation_steps,
-            "processes": accelerator.num_processes,
-            "learning_rate": learning_rate,
-            "anneal": anneal,
-            "num_samples": num_samples,
-            "seed": seed,
-            **(config or {}),
-        }
-        _write_config(folder / "config.json", told, resume=resume)
+        if resume and not resumes:
+            warnings.warn(f"{folder}: nothing to resume, starting", stacklevel=2)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "config.json", told)
     loader = accelerator.prepare(
         DataLoader(
             cast("Dataset[Clip]", data.train),
@@ -220,11 +239,49 @@ def format_result(result: Result) -> str:
     return "\n".join([*lines, "", done])
 
 
-def _write_config(path: Path, told: dict[str, Any], *, resume: bool) -> None:
-    if resume and path.is_file():
-        first = json.loads(path.read_text(encoding="utf-8"))
-        told = {**first, "resumed": [*first.get("resumed", []), told]}
-    _write_json(path, told)
+def will_resume(folder: Path, *, resume: bool) -> bool:
+    """Return whether a run goes on, and not a new one starts.
+
+    What failed before the end of an epoch left nothing to keep, and is no run.
+
+    Raises:
+        FileExistsError: if there is a run that is not to be resumed, or has no checkpoint.
+    """
+    if has_checkpoint(folder):
+        if resume:
+            return True
+        raise FileExistsError(f"{folder}: holds a run already; resume it, or give another folder")
+    if any((folder / name).exists() for name in ("model", "metrics.json")):
+        raise FileExistsError(f"{folder}: holds a run that has no checkpoint; give another folder")
+    return False
+
+
+def _add_to_first(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run with that of the run that goes on with it.
+
+    Raises:
+        ValueError: if they are of different runs; the message names in what.
+    """
+    if not path.is_file():
+        return told
+    told = json.loads(json.dumps(told))  # as the first was written
+    first = json.loads(path.read_text(encoding="utf-8"))
+    # by name, since an argument of the command line is told as text too
+    if changes := dict(_changes(first, told)):
+        was, got = (", ".join(f"{name} {pair[i]!r}" for name, pair in changes.items()) for i in range(2))
+        raise ValueError(f"{path.parent}: expected to resume its run with {was}, got {got}")
+    return {**first, "resumed": [*first.get("resumed", []), told]}
+
+
+def _changes(first: dict[str, Any], told: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for name in sorted({*first, *told} - _MAY_CHANGE):
+        if name.startswith("_"):  # what diffusers notes in a scheduler's configuration, in any order
+            continue
+        before, now = first.get(name), told.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _changes(before, now)
+        elif before != now:
+            yield name, (before, now)
 
 
 def _write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -121,7 +121,7 @@ def fit(
     if accelerator.is_main_process:
         _clear_up(checkpoint, fresh, resume=resume)
     accelerator.wait_for_everyone()
-    if resume and (checkpoint / HISTORY).is_file():
+    if resume and has_checkpoint(run_dir):
         _load_checkpoint(accelerator, checkpoint)
         history = json.loads((checkpoint / HISTORY).read_text(encoding="utf-8"))
 
@@ -173,6 +173,11 @@ def fit(
     # without the autocast that mixed precision puts around forward, as a model that is loaded has none
     load_weights(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), best)
     return history
+
+
+def has_checkpoint(run_dir: Path) -> bool:
+    """Return whether there is a complete checkpoint, even if a kill left it beside its place."""
+    return any((run_dir / name / HISTORY).is_file() for name in ("checkpoint", "checkpoint.new"))
 
 
 def _clear_up(checkpoint: Path, fresh: Path, *, resume: bool) -> None:
