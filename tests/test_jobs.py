@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from avslib._jobs import UNFINISHED, remove_unfinished, run_jobs, write_whole
+from avslib._jobs import UNFINISHED, permit_as_usual, remove_unfinished, run_jobs, write_whole
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -22,6 +24,19 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not path.exists()
         unfinished.write_text("whole")
     assert {file.name: file.read_text() for file in path.parent.iterdir()} == {"a.txt": "whole"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are POSIX's")
+def test_a_file_is_for_whom_any_new_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    usual = os.umask(0o027)
+    try:
+        permit_as_usual(path)
+    finally:
+        os.umask(usual)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def permit_as_usual(path: Path) -> None:
+    """Give a file the permissions of any new file in its folder; safetensors writes for the owner alone."""
+    usual = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
+    usual.touch()
+    mode = usual.stat().st_mode
+    usual.unlink()
+    if path.stat().st_mode != mode:  # there are file systems that know one mode and refuse to change it
+        path.chmod(mode)
+
+
 def remove_unfinished(root: str | Path) -> None:
     """Remove what killed runs left anywhere in a folder; links are not followed.
 

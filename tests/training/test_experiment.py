@@ -155,6 +155,11 @@ def test_a_run_folder_holds_scores_pictures_and_the_model() -> None:
     assert set(result.table["true sound"]) == {"miou", "f_score"}
     assert set(result.table["audio-blind ceiling"]) == {"miou"}
 
+    weights = [*result.folder.rglob("*.safetensors")]
+    assert len(weights) == 3
+    usual = (result.folder / "config.json").stat().st_mode
+    assert {path.stat().st_mode for path in weights} == {usual}
+
     metrics = json.loads((result.folder / "metrics.json").read_text())
     assert list(metrics) == ["test", "red", "best epoch", "history", "seconds"]
     assert metrics["test"] == result.table

@@ -94,9 +94,9 @@ def _read(path: Path, digest: str, shape: tuple[int, int]) -> Tensor:
 
 
 def _write(path: Path, digest: str, similarity: Tensor) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save  # save_file writes for the owner alone
 
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
-    save_file({_NAME: similarity}, fresh, metadata={_DIGEST: digest})
+    fresh.write_bytes(save({_NAME: similarity}, metadata={_DIGEST: digest}))
     fresh.replace(path)

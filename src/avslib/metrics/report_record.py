@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from avslib._checks import check_shape
@@ -231,9 +231,9 @@ class Report:
             ("clips.csv", self.csv()),
         ):
             (folder / name).write_text(text, encoding="utf-8")
-        save_file(
-            {key: value.contiguous() for key, value in self.tensors.items()}, folder / "clips.safetensors"
-        )
+        # not save_file, whose files are for their owner alone
+        tensors = save({key: value.contiguous() for key, value in self.tensors.items()})
+        (folder / "clips.safetensors").write_bytes(tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> Report:

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Generator, Tensor, nn
 
 from avslib._checks import check_positive, check_shape
+from avslib._jobs import permit_as_usual
 from avslib._version import __version__
 from avslib.encoders import AudioEncoder
 from avslib.media import normalize_frames
@@ -212,6 +213,7 @@ class AVSModel(
                 "saved; the state_dict can be saved in any case"
             )
         super()._save_pretrained(save_directory)
+        permit_as_usual(save_directory / "model.safetensors")
         config = cast("dict[str, Any]", self._hub_mixin_config or {})
         told = {**config, "architectures": [type(self).__name__], "frame_size": self.frame_size}
         text = json.dumps(told, sort_keys=True, indent=2)

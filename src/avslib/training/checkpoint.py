@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from avslib._jobs import permit_as_usual
 from avslib.encoders import MelCNN
 
 
@@ -17,6 +18,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     save_model(model, str(fresh))
+    permit_as_usual(fresh)
     fresh.replace(path)  # rename would fail on Windows where there is one
 
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from avslib._checks import check_positive
+from avslib._jobs import permit_as_usual
 from avslib.clip import Clip
 from avslib.storage import ShardedClips
 from avslib.training.checkpoint import load_weights, save_weights
@@ -205,6 +206,8 @@ def _replace_checkpoint(
     accelerator.save_state(str(fresh))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        for weights in fresh.glob("*.safetensors"):
+            permit_as_usual(weights)
         partial = fresh / "history.new"
         partial.write_text(json.dumps(history), encoding="utf-8")
         partial.replace(fresh / HISTORY)
