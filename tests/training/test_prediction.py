@@ -27,6 +27,7 @@ from avslib.metrics.class_measures import CLASS_ROWS
 from avslib.metrics.report import Prediction, report
 from avslib.models import AVSModel, create_model
 from avslib.models.saved import load_model
+from avslib.training.evaluation import evaluate
 from avslib.training.folder_predictions import FolderPredictions, read_predicted_classes, read_probability
 from avslib.training.prediction import ModelPredictions, class_names, num_classes, save_prediction
 from avslib.training.provenance import describe_data, describe_model, describe_run
@@ -72,6 +73,15 @@ def noisy(root: Path) -> list[Prediction]:
             Prediction(logits[None, :, None], clip.masks[None], clip.valid[None], [clip.id], [""])
         )
     return predictions
+
+
+def test_clips_of_several_lengths_are_told_that_they_share_no_batch(root: Path, model: AVSModel) -> None:
+    clips = [ms3(root)[0], ms3(root)[1]]
+    short = clips[0]._replace(**{name: getattr(clips[0], name)[:2] for name in clips[0]._fields[:5]})
+    message = r"clips: expected frames of one shape in a batch, got \(2, 3, 48, 48\) and \(5, 3, 48, 48\)"
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, [short, clips[1]])
+    assert 0 <= evaluate(model, [short, clips[1]], batch_size=1)["miou"] <= 1
 
 
 def test_a_folder_gives_back_what_was_saved(root: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from avslib.data.sound import ClipDataset
 from avslib.metrics import FScore, MaskIoU, SemanticFScore, SemanticIoU
 from avslib.metrics._batches import ClipBatchMean
 from avslib.models import DiffusionAVS
-from avslib.training.prediction import ModelPredictions, num_classes
+from avslib.training.prediction import ModelPredictions, collate_clips, num_classes
 
 LATENTS = ("sampled", "noise", "ground_truth")
 
@@ -140,7 +140,8 @@ def latent_statistics(
     was_training = model.training
     model.eval()
     truths, drawn = [], []
-    for clip in DataLoader(cast("torch.utils.data.Dataset[Clip]", clips), batch_size):
+    dataset = cast("torch.utils.data.Dataset[Clip]", clips)
+    for clip in DataLoader(dataset, batch_size, collate_fn=collate_clips):
         labelled = clip.labelled.to(device)
         frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
         assert audio is not None

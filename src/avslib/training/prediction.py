@@ -89,7 +89,8 @@ class ModelPredictions:
     def at(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], Prediction]]:
         """Go through the clips at some places of the dataset, in batches, each with its places."""
         dataset = Subset(cast("Dataset[Clip]", self.clips), places)
-        for number, clip in enumerate(DataLoader(dataset, self.batch_size, num_workers=self.num_workers)):
+        loader = DataLoader(dataset, self.batch_size, collate_fn=collate_clips, num_workers=self.num_workers)
+        for number, clip in enumerate(loader):
             of_batch = places[number * self.batch_size :][: len(clip.id)]
             yield of_batch, self._predict(clip, of_batch)
 
@@ -114,6 +115,21 @@ class ModelPredictions:
     def _logits(self, clip: Clip, generator: torch.Generator) -> Tensor:
         noise = {"num_samples": self.num_samples, "generator": generator} if self.stochastic else {}
         return self.model(clip.frames, clip.log_mel, valid=clip.valid, **noise).logits
+
+
+def collate_clips(clips: list[Clip]) -> Clip:
+    """Make a batch of clips.
+
+    Raises:
+        ValueError: if they differ in length or size, as those of a folder of one's own may.
+    """
+    shapes = sorted({tuple(clip.frames.shape) for clip in clips})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"clips: expected frames of one shape in a batch, got {shapes[0]} and {shapes[1]}; give the "
+            "reader seconds and a size, or take batches of 1 clip"
+        )
+    return default_collate(clips)
 
 
 def save_prediction(prediction: Prediction, folder: str | Path) -> None:

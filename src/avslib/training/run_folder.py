@@ -21,7 +21,7 @@ from avslib.models import AVSModel
 from avslib.training.evaluation import evaluate
 from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.optim import warmup_cosine
-from avslib.training.prediction import num_classes
+from avslib.training.prediction import collate_clips, num_classes
 from avslib.training.provenance import describe_data
 from avslib.training.trainer import Objective, best_epoch, fit, has_checkpoint, new_accelerator
 
@@ -154,6 +154,7 @@ def train_and_test(
         DataLoader(
             cast("Dataset[Clip]", data.train),
             batch_size,
+            collate_fn=collate_clips,
             shuffle=len(data.train) > 0,  # there is no order of none, and fit says that there is none
             drop_last=len(data.train) >= batch_size * accelerator.num_processes,
             num_workers=num_workers,
