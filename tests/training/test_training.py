@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchSemantic, SilentSound, SyntheticAVS, SyntheticConfig, write_avsbench
@@ -345,7 +345,7 @@ def test_masks_of_classes_are_scored_as_such(tmp_path: Path) -> None:
 def test_of_classes_padding_counts_and_frames_without_ground_truth_do_not(wanted: dict[str, str]) -> None:
     """Of each clip the first frame is labelled, the second is not, and the last is padding."""
 
-    class ThreeFrames(SilentSound):
+    class ThreeFrames(Dataset[Clip]):
         def __len__(self) -> int:
             return 2
 
@@ -365,7 +365,7 @@ def test_of_classes_padding_counts_and_frames_without_ground_truth_do_not(wanted
             logits[:, :, 2, 4:] = 1
             return Segmentation(logits)
 
-    clips = ThreeFrames([])
+    clips = ThreeFrames()
     kinds = {"iou": SemanticIoU, "f": SemanticFScore}
     metrics = {name: kind(**wanted, num_classes=3) for name, kind in kinds.items()}
     found = evaluate(Halves(), clips, metrics=metrics)
