@@ -290,7 +290,9 @@ def test_splits_share_a_table(videos: Path, out: Path, tmp_path: Path) -> None:
     prepare_folder(other, out, split="val")
     assert rows(out)[1:] == [["a", "train", "1", ""], ["b", "val", "1", ""]]
     shutil.copy(videos / "a.mkv", other / "a.mkv")  # the same video: it stays where it is
-    assert prepare_folder(other, out, split="val") == Report(0, 2, {})
+    report = prepare_folder(other, out, split="val")
+    assert report == Report(0, 2, {}, {"train": 1})
+    assert "     1 stay in split 'train'\n" in report.summary() + "\n"
     assert rows(out)[1:] == [["a", "train", "1", ""], ["b", "val", "1", ""]]
     film(other / "a.mkv", at_10_hz(20))
     before = files_of(out)

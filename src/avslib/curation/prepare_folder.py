@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
@@ -64,7 +65,7 @@ def prepare_folder(
         progress: called with 1 after every video, as tqdm's ``update`` likes it.
 
     Returns:
-        How many clips were made or whole already, and why the others failed.
+        How many clips were made or whole already, why the others failed, and how many stay in another split.
 
     Raises:
         FileNotFoundError: if there is no video.
@@ -96,11 +97,14 @@ def prepare_folder(
     settings = {"frame_rule": frame_rule, "size": size and list(size), "max_seconds": max_seconds}
     job = partial(_prepare_video, out=out, settings=settings, overwrite=overwrite)
     outcomes = []
+    staying: Counter[str] = Counter()
     for video, made, error in run_jobs(job, found, workers=workers, progress=progress):
         outcomes.append((video.id, made is not None and made.anew, error))
         if made is not None:
             row = rows.setdefault(video.id, {"id": video.id, "split": split, "category": video.category})
             row["seconds"] = str(made.seconds)
+            if row["split"] != split:
+                staying[row["split"]] += 1
         elif _is_made_from(video, _read_record(_folder_of(video, out))):  # else it is still another's clip
             rows.pop(video.id, None)
     columns = dict.fromkeys(chain(("id", "split", "seconds", "category"), *rows.values()))
@@ -108,7 +112,7 @@ def prepare_folder(
         writer = csv.DictWriter(file, tuple(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(row for _, row in sorted(rows.items()))
-    return report_of(outcomes)
+    return report_of(outcomes)._replace(staying=dict(staying))
 
 
 class _Made(NamedTuple):

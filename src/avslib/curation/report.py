@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from avslib._jobs import write_whole
@@ -20,6 +21,8 @@ class Report(NamedTuple):
     """Clips that were whole already."""
     failures: Mapping[str, str]
     """Why, by clip."""
+    staying: Mapping[str, int] = MappingProxyType({})
+    """How many clips stay in another split than was asked for, by split."""
 
     def summary(self, *, reasons: int = 10) -> str:
         """Say it in a few lines: the counts, and the most frequent reasons with an example of each.
@@ -38,6 +41,7 @@ class Report(NamedTuple):
         """
         counts = ((self.made, "made"), (self.kept, "were whole already"), (len(self.failures), "failed"))
         lines = [f"{count:6d} {what}" for count, what in counts]
+        lines += [f"{count:6d} stay in split {split!r}" for split, count in self.staying.items()]
         groups = _alike(self.failures)
         for names in groups[:reasons]:
             example = f"{names[0]!r}: {printable(self.failures[names[0]], most=400)}"
