@@ -48,7 +48,10 @@ def parse_sources(text: str) -> str | dict[str, float]:
     """Read ``name`` or ``name=weight,name=weight``."""
     if "=" not in text:
         return text
-    return {name: float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+    try:
+        return {name: float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected NAME=WEIGHT,NAME=WEIGHT, got {text!r}") from error
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -130,6 +130,12 @@ def test_the_papers_recipe_asks_for_the_real_set(tmp_path: Path) -> None:
     assert "--preset paper-pvt trains on the real set: say where it is with --data-root" in result.stderr
 
 
+def test_weights_of_latents_are_numbers(tmp_path: Path) -> None:
+    result = run(tmp_path, "diffusion_avs", "--decode-from", "a=b")
+    assert result.returncode == 2
+    assert "argument --decode-from: expected NAME=WEIGHT,NAME=WEIGHT, got 'a=b'" in result.stderr
+
+
 @slow
 def test_a_wrong_root_ends_with_what_to_do(tmp_path: Path) -> None:
     result = run(tmp_path, "diffusion_avs", "--preset", "paper-r50", "--data-root", "nowhere")

@@ -11,6 +11,7 @@ import torch
 from avslib.cli import main
 from avslib.data import write_avsbench
 from avslib.models import create_model
+from avslib.training.prediction import ModelPredictions
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,21 @@ def test_a_report_is_written_before_it_is_compared(
     )
     assert "other: expected a report on the same 2 clips" in capsys.readouterr().err
     assert (tmp_path / "b" / "report.json").is_file()
+
+
+def test_a_place_for_the_report_is_made_before_it_is(
+    root: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ModelPredictions, "_predict", lambda *_: pytest.fail("predicted"))
+    (tmp_path / "file").touch()
+    command = ["evaluate", "s4", str(root), "--size", "48", "--model", str(model)]
+    for option in ("--out", "--save-predictions"):
+        assert main([*command, option, str(tmp_path / "file")]) == 1
+        assert "File exists" in capsys.readouterr().err
 
 
 def test_under_silence_false_positives_count(

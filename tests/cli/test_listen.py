@@ -50,6 +50,25 @@ def test_an_interrupt_is_one_line(
     assert capsys.readouterr().err == "avslib listen: interrupted\n"
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "ms3", "set", "--model", "model", "--device", device]) == 1
+    assert "listen: --device: expected one that is there, such as " in (error := capsys.readouterr().err)
+    assert error.endswith(f", got {device!r}\n")
+
+
+def test_a_place_for_the_numbers_is_made_before_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("avslib.training.listening.listen", lambda *_, **__: pytest.fail("listened"))
+    write_avsbench(tmp_path / "set", setting="ms3", clips={"test": 1}, size=32, videos=False)
+    create_model("audio_blind.small").save_pretrained(tmp_path / "model")
+    (tmp_path / "file").touch()
+    command = ["listen", "ms3", str(tmp_path / "set"), "--model", str(tmp_path / "model"), "--size", "32"]
+    assert main([*command, "--json", str(tmp_path / "file" / "numbers.json")]) == 1
+    assert "File exists" in capsys.readouterr().err
+
+
 def test_a_model_of_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_avsbench(tmp_path / "set", setting="ms3", clips={"test": 2}, size=32, videos=False)
     create_model("avsbench_semantic.small").save_pretrained(tmp_path / "model")

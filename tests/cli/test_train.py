@@ -116,7 +116,22 @@ def test_a_saved_model_is_gone_on_with(root: Path, capsys: pytest.CaptureFixture
 
 
 def test_classes_are_trained_and_scored(root: Path) -> None:
-    assert main(["train", "avss", str(root), "run", "--model", "avsbench_semantic.small", *BRIEF]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "avss",
+                str(root),
+                "run",
+                "--model",
+                "avsbench_semantic.small",
+                "--device",
+                "cpu",
+                *BRIEF,
+            ]
+        )
+        == 0
+    )
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert {"segmentation", "matching"} <= set(metrics["history"][0])
     clips = AVSBenchSemantic(root, "test", size=(48, 48))
@@ -152,7 +167,12 @@ def test_clips_of_one_s_own_share_a_batch_if_they_are_made_equal(capsys: pytest.
     ("words", "message"),
     [
         (("--model", "avsbench.tiny"), "expected a model of list_models(), got 'avsbench.tiny'; the nearest"),
-        (("--model", "avsbench.small", "--set", "window2=1"), "--set: window2: AVSBenchBaseline has no such"),
+        (
+            ("--model", "avsbench.small", "--set", "window2=1"),
+            "--set window2=1: window2: AVSBenchBaseline has",
+        ),
+        (("--model", "avsbench.small", "--set", "window=x"), "--set window='x': "),
+        (("--model", "avsbench.small", "--device", "gpu"), "--device: expected one that is there, such as"),
         (("--model", "c3n.small"), "--model: a new C3N knows no classes; examples/c3n.py puts"),
         (("--model", "avsbench_semantic.small"), "--model: expected a model of binary masks, got one of 71"),
         (("--model", "avsbench.small", "--size", "own"), "--size: expected one size for all frames"),

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,8 @@ def test_a_model_becomes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (["vggish", "nowhere.pth", "x.safetensors"], "nowhere.pth: no such file of weights"),
+        (["vgish", "nowhere.pth", "x.safetensors"], "layout: expected one of 'tpavi', "),
+        (["vggish", "text.mp4", "x.safetensors"], "it is damaged, or of another kind (KeyError: 101)"),
         (["vggish", "list.pth", "x.safetensors"], "list.pth: expected a dictionary of tensors, got list"),
         (["tpavi", "vggish.pth", "x.safetensors"], "18 of 18 weights are not of the layout 'tpavi'"),
         (
@@ -67,6 +70,7 @@ def test_mistakes_end_with_a_line_and_status_1(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save([1, 2], "list.pth")
+    Path("text.mp4").write_text("hello")
     torch.save({key: torch.zeros(()) for key in weights("vggish.json")}, "vggish.pth")
     assert main(["convert", *arguments]) == 1
     captured = capsys.readouterr()
@@ -90,6 +94,15 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.Ca
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "ecmvae*"]) == 0
     assert capsys.readouterr().out == "ecmvae.pvt_v2_b5\necmvae.resnet50\necmvae.small\n"
+
+
+def test_nobody_need_read_to_the_end() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "avslib.cli", "models"]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_the_command_is_installed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 1 where a mistake ends it, 130 where Ctrl-C does."""
+    """Run a command; return its exit status: 1 after a mistake, 130 after Ctrl-C, 141 if none reads on."""
     parser = argparse.ArgumentParser(
         prog="avslib", description="Audio-visual segmentation.", allow_abbrev=False
     )
@@ -52,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = cast("Any", complain)
         try:
-            return parsed.run(parsed)
+            status = parsed.run(parsed)
+            sys.stdout.flush()  # here, where it is seen that `| head` reads no more
+            return status
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+            return 141
         except (OSError, ValueError, ImportError) as error:
             print(f"avslib {parsed.command}: {error}", file=sys.stderr)
             return 1

@@ -3,5 +3,8 @@
 import argparse
 from typing import TypeAlias
 
+SETTINGS = ("s4", "ms3", "avss", "folder")
+"""AVSBench's, and clips of one's own."""
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command is added; each sets ``run``, a function of the parsed arguments that returns a status."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from avslib.cli._parser import SETTINGS
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +18,7 @@ if TYPE_CHECKING:
 OWN = "own"
 """In the place of a size: that of the files."""
 
-
-SETTINGS = ("s4", "ms3", "avss", "folder", "vpo-ss", "vpo-ms", "vpo-msmi")
+ALL_SETTINGS = (*SETTINGS, "vpo-ss", "vpo-ms", "vpo-msmi")
 """The names of all readers, written out, since a help text should not wait for them."""
 
 
@@ -44,7 +46,7 @@ def add_dataset(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which clips of a dataset, or all of a folder, are converted."""
-    add_source(parser, settings=SETTINGS)
+    add_source(parser, settings=ALL_SETTINGS)
     parser.add_argument("--split", help="train, val or test; of a folder one of its own, by default all")
     parser.set_defaults(size=None, seconds=None)
 
@@ -73,6 +75,11 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
     """Add the arguments that say how a model is loaded and called."""
     group.add_argument("--model-class", help="the model's class, where its folder does not say")
     group.add_argument("--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)")
+    add_device(group)
+
+
+def add_device(group: argparse._ActionsContainer) -> None:
+    """Add the argument that :func:`choose_device` reads."""
     group.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
 
 
@@ -126,18 +133,39 @@ def open_model(parsed: argparse.Namespace) -> AVSModel:
 
     Raises:
         FileNotFoundError: if it is not there.
+        ValueError: if the device is not.
     """
     from avslib.models.saved import load_model
 
-    return load_model(parsed.model, model_class=parsed.model_class).to(choose_device(parsed))
+    device = choose_device(parsed)
+    return load_model(parsed.model, model_class=parsed.model_class).to(device)
 
 
-def choose_device(parsed: argparse.Namespace) -> torch.device | str:
-    """Return the device that was asked for, else an accelerator if there is one."""
+def choose_device(parsed: argparse.Namespace) -> torch.device:
+    """Return the device that was asked for, else an accelerator if there is one.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
     import torch
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return parsed.device or accelerator or "cpu"
+    there = accelerator or torch.device("cpu")
+    if parsed.device is None:
+        return there
+    try:
+        return torch.empty(0, device=parsed.device).device
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts that there is none
+        raise ValueError(
+            f"--device: expected one that is there, such as {there.type}, got {parsed.device!r}"
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and a file in it for a moment: better an ``OSError`` now than when all is computed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def side(word: str) -> int | str:

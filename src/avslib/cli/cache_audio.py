@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import add_split, choose_device, open_clips
+from avslib.cli._progress import clip_bar
+from avslib.cli._sources import add_device, add_split, choose_device, open_clips
 
 if TYPE_CHECKING:
     from avslib.encoders import AudioEncoder
@@ -33,20 +34,19 @@ def add_cache_audio(commands: Commands) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="B", help="seconds of sound at once (default: 64)"
     )
-    parser.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
+    add_device(parser)
     parser.set_defaults(run=_cache_audio)
 
 
 def _cache_audio(parsed: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from avslib.storage.audio_cache import cache_audio
 
     if parsed.target.suffix != ".safetensors":
         raise ValueError(f"target: expected a .safetensors file, got {parsed.target}")
+    device = choose_device(parsed)
     clips = open_clips(parsed, normalize=False)
-    audio_encoder = _open_audio_encoder(parsed).to(choose_device(parsed))
-    with tqdm(total=len(clips), unit="clip", disable=None) as bar:
+    audio_encoder = _open_audio_encoder(parsed).to(device)
+    with clip_bar(len(clips)) as bar:
         cache_audio(clips, audio_encoder, parsed.target, batch_size=parsed.batch_size, progress=bar.update)
     print(f"{parsed.target}: {len(clips)} clips")
     return 0

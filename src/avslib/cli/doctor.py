@@ -6,7 +6,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from avslib.cli._parser import Commands
+from avslib.cli._parser import SETTINGS, Commands
+from avslib.cli._progress import clip_bar
 
 
 def add_doctor(commands: Commands) -> None:
@@ -22,7 +23,7 @@ def add_doctor(commands: Commands) -> None:
     parser.add_argument(
         "--setting",
         action="append",
-        choices=("s4", "ms3", "avss", "folder"),
+        choices=SETTINGS,
         help="examine this one, may be repeated (default: all that are there)",
     )
     parser.add_argument("--sample", type=int, metavar="N", help="open files of N clips of each split only")
@@ -40,12 +41,10 @@ def add_doctor(commands: Commands) -> None:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from avslib.curation.doctor import examine
     from avslib.curation.doctor_fix import fix
 
-    progress = partial(tqdm, unit="clip", leave=False, disable=None)
+    progress = partial(clip_bar, leave=False)
     look = partial(
         examine,
         parsed.root,

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avslib.cli._parser import Commands
-from avslib.cli._sources import add_clips, add_model_options, open_clips, open_model
+from avslib.cli._parser import SETTINGS, Commands
+from avslib.cli._progress import clip_bar
+from avslib.cli._sources import add_clips, add_model_options, check_writable, open_clips, open_model
 
 if TYPE_CHECKING:
     from avslib.data import ClipReader
@@ -28,7 +29,7 @@ def add_evaluate(commands: Commands) -> None:
         "over clips. A clip that cannot be read ends it with an error.",
         allow_abbrev=False,
     )
-    add_clips(parser, settings=("s4", "ms3", "avss", "folder"))
+    add_clips(parser, settings=SETTINGS)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="folder that save_pretrained wrote, or repository of the hub")
     source.add_argument(
@@ -58,8 +59,6 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from avslib.metrics.report import report
     from avslib.metrics.report_record import Report
     from avslib.metrics.report_tables import difference_markdown, difference_text
@@ -70,10 +69,13 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     model = None if parsed.model is None else open_model(parsed)
     clips = open_clips(parsed, model)
     predictions, heard, source = _predict(parsed, model, clips)
+    for folder in (parsed.out, parsed.save_predictions):
+        if folder is not None:
+            check_writable(folder)
     provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *sys.argv[1:]])}
 
     def progress() -> Iterator[Prediction]:
-        with tqdm(total=len(predictions), unit="clip", leave=False, disable=None) as bar:
+        with clip_bar(len(predictions), leave=False) as bar:
             for prediction in predictions:
                 if parsed.save_predictions is not None:
                     save_prediction(prediction, parsed.save_predictions)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from avslib.cli._parser import Commands
+from avslib.cli._progress import clip_bar
 from avslib.cli._sources import add_split, open_clips, side
 
 
@@ -33,12 +34,10 @@ def add_pack(commands: Commands) -> None:
 
 
 def _pack(parsed: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from avslib.storage import pack
 
     clips = open_clips(parsed, normalize=False)
-    with tqdm(total=len(clips), unit="clip", disable=None) as bar:
+    with clip_bar(len(clips)) as bar:
         pack(
             clips,
             parsed.target,

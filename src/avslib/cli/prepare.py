@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from avslib.cli._parser import Commands
+from avslib.cli._parser import SETTINGS, Commands
+from avslib.cli._progress import clip_bar
 
 
 def add_prepare(commands: Commands) -> None:
@@ -18,7 +19,7 @@ def add_prepare(commands: Commands) -> None:
         "whole are left alone, so after a kill the same command makes the rest.",
         allow_abbrev=False,
     )
-    parser.add_argument("setting", choices=("s4", "ms3", "avss", "folder"), help="what there is")
+    parser.add_argument("setting", choices=SETTINGS, help="what there is")
     parser.add_argument("source", type=Path, help="folder of the unpacked dataset, or of the videos")
     parser.add_argument("out", type=Path, nargs="?", help="folder to write; only after `folder VIDEOS`")
     parser.add_argument(
@@ -55,8 +56,6 @@ def add_prepare(commands: Commands) -> None:
 
 
 def _prepare(parsed: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from avslib.curation.prepare import convert_pickles, prepare
     from avslib.curation.prepare_folder import prepare_folder
     from avslib.curation.video_files import find_videos
@@ -78,7 +77,7 @@ def _prepare(parsed: argparse.Namespace) -> int:
     total = len(find_videos(parsed.source) if is_folder else LISTERS[parsed.setting](parsed.source))
     height, width = parsed.size or (224, 224)
     size = None if parsed.own_size else (height, width)
-    with tqdm(total=total, desc="preparing", unit="clip", disable=None) as bar:
+    with clip_bar(total, desc="preparing") as bar:
         if parsed.from_pickles:
             report = convert_pickles(
                 parsed.setting,

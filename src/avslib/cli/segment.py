@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import add_model, choose_device
+from avslib.cli._progress import clip_bar
+from avslib.cli._sources import add_model, open_model
 
 
 def add_segment(commands: Commands) -> None:
@@ -36,14 +37,10 @@ def add_segment(commands: Commands) -> None:
 
 
 def _segment(parsed: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from avslib.models.saved import load_model
     from avslib.pipeline import VideoSegmenter, segment_video
 
-    model = load_model(parsed.model, model_class=parsed.model_class).to(choose_device(parsed))
     segmenter = VideoSegmenter(
-        model,
+        open_model(parsed),
         size=None if parsed.size is None else (parsed.size, parsed.size),
         rate=parsed.rate,
         window=parsed.window,
@@ -51,7 +48,7 @@ def _segment(parsed: argparse.Namespace) -> int:
         num_samples=parsed.num_samples,
         seed=parsed.seed,
     )
-    with tqdm(unit="mask", disable=None) as bar:
+    with clip_bar(unit="mask") as bar:
         count = segment_video(
             segmenter, parsed.video, parsed.out, overlay=not parsed.no_overlay, progress=bar.update
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import OWN, add_dataset, check_lengths, open_clips
+from avslib.cli._sources import OWN, add_dataset, add_device, check_lengths, choose_device, open_clips
 
 if TYPE_CHECKING:
     from avslib.models import AVSModel
@@ -34,6 +34,7 @@ def add_train(commands: Commands) -> None:
     add_dataset(parser, settings=tuple(EPOCHS))
     parser.add_argument("out", type=Path, help="run folder to write, made where there is none")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    add_device(parser)
 
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -96,7 +97,13 @@ def _train(parsed: argparse.Namespace) -> int:
     from avslib.training.trainer import new_accelerator
 
     started = time.monotonic()
-    accelerator = new_accelerator(accumulate=parsed.accumulate)
+    device = choose_device(parsed)
+    if device.index:
+        raise ValueError(
+            f"--device: expected cpu or {device.type}, of which every process has its own, got "
+            f"{parsed.device!r}"
+        )
+    accelerator = new_accelerator(accumulate=parsed.accumulate, cpu=device.type == "cpu")
     resumes = will_resume(parsed.out, resume=parsed.resume)  # before what takes long
     set_seed(parsed.seed)
     model, is_new = _build_model(parsed)
@@ -167,7 +174,8 @@ def _build_model(parsed: argparse.Namespace) -> tuple[AVSModel, bool]:
     try:
         model = create_model(parsed.model, **dict(parsed.set))
     except TypeError as error:
-        raise ValueError(f"--set: {error}") from error
+        given = ", ".join(f"{name}={value!r}" for name, value in parsed.set)
+        raise ValueError(f"--set {given}: {error}") from error
     if isinstance(model, C3N):
         raise ValueError(
             "--model: a new C3N knows no classes; examples/c3n.py puts its classifiers together, and a model "

@@ -36,10 +36,13 @@ def add_convert(commands: Commands) -> None:
 def _convert(parsed: argparse.Namespace) -> int:
     from safetensors.torch import save
 
+    from avslib._checks import check_one_of
     from avslib._jobs import write_whole
     from avslib.encoders import read_state_dict
+    from avslib.models.layouts import LAYOUTS
     from avslib.models.weights import MODEL_LAYOUTS, build_from_reference, from_reference, left_out
 
+    check_one_of("layout", parsed.layout, LAYOUTS)
     stored = read_state_dict(parsed.source)
     if parsed.layout in MODEL_LAYOUTS:
         extra = {

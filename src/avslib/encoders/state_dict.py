@@ -38,7 +38,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             "else than tensors; save its state_dict alone"
         ) from error
     except Exception as error:  # what the loaders raise for a damaged file depends on where it is damaged
-        raise ValueError(f"{path}: expected a file of weights (.safetensors, .pth): {error}") from error
+        raise ValueError(
+            f"{path}: expected a file of weights (.safetensors, .pth): it is damaged, or of another kind "
+            f"({type(error).__name__}: {error})"
+        ) from error
     if not isinstance(loaded, dict):
         raise ValueError(f"{path}: expected a dictionary of tensors, got {type(loaded).__name__}")
     try:

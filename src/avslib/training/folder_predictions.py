@@ -117,7 +117,7 @@ class FolderPredictions(Dataset[Prediction]):
             raise ValueError(
                 f"{path}: expected the size of the ground truth, {size[0]} x {size[1]}, got "
                 f"{picture.shape[0]} x {picture.shape[1]}; read the ground truth at that size, or "
-                "resize=True"
+                "ask to resize"
             )
         if self.of_classes:
             return read_classes(path, size)  # brings it there as it brings the ground truth
@@ -137,7 +137,7 @@ class FolderPredictions(Dataset[Prediction]):
             raise FileNotFoundError(
                 f"{self.folder}: no prediction for {len(lacking)} of {len(wanted)} frames, such as second "
                 f"{second} of {name!r}; looked for {name}/{second}.png, {name}/{name}_{second}.png, and both "
-                'below the category; missing="empty" takes them for predicted empty'
+                "below the category; missing 'empty' takes them for predicted empty"
             )
 
     def _check_white(self) -> None:
@@ -148,7 +148,7 @@ class FolderPredictions(Dataset[Prediction]):
         if max(islice(filter(None, levels), 32), default=0) == 1:  # empty ones say nothing
             raise ValueError(
                 f"white: the pictures in {self.folder} hold the levels 0 and 1 alone, which would be "
-                f"probabilities of 0 and 1/{self.white}; if 1 means foreground, white=1"
+                f"probabilities of 0 and 1/{self.white}; if 1 means foreground, white is 1"
             )
 
 

@@ -30,11 +30,12 @@ HISTORY = "history.json"
 Objective = Callable[[Any, Clip], dict[str, torch.Tensor]]
 
 
-def new_accelerator(*, accumulate: int = 1) -> Accelerator:
+def new_accelerator(*, accumulate: int = 1, cpu: bool = False) -> Accelerator:
     """Return what a run is trained on: an accelerator if there is one, and all processes that there are.
 
     Args:
         accumulate: batches whose mean gradient makes a step of the optimizer.
+        cpu: whether it is the CPU even where there is an accelerator.
 
     Raises:
         ValueError: if ``accumulate`` is not above 0.
@@ -44,7 +45,7 @@ def new_accelerator(*, accumulate: int = 1) -> Accelerator:
     check_positive("accumulate", accumulate)
     return Accelerator(
         # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
-        cpu=not torch.accelerator.is_available(),
+        cpu=cpu or not torch.accelerator.is_available(),
         step_scheduler_with_optimizer=False,
         gradient_accumulation_steps=accumulate,
     )
