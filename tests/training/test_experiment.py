@@ -216,7 +216,7 @@ def test_a_run_that_is_there_is_not_started_over() -> None:
     run_stub("--out", "there")
     written = {path: path.read_bytes() for path in Path("there").glob("*.*")}
     with pytest.raises(
-        FileExistsError, match="there: holds a run already; resume it, or give another folder"
+        FileExistsError, match="there: holds a run already; --resume goes on with it, or give another folder"
     ):
         run_stub("--out", "there")
     shutil.rmtree("there/checkpoint")
