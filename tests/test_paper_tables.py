@@ -158,7 +158,7 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     run("paper_report.py", tmp_path, "--results", "out", "--docs", "docs")
     page = (tmp_path / "docs" / "paper_tables.md").read_text()
-    assert "contrastive learning helps (IV)" in page
+    assert "contrastive learning helps<br>`full` over `ldm`" in page
     assert "with 1 seed each" in page
     assert "0 undecided, 2 with one seed" in page  # which decides nothing
     assert "| `ldm` | DPMSolverMultistep |" in page
