@@ -251,7 +251,7 @@ def will_resume(folder: Path, *, resume: bool) -> bool:
     if has_checkpoint(folder):
         if resume:
             return True
-        raise FileExistsError(f"{folder}: holds a run already; --resume goes on with it, or give another folder")
+        raise FileExistsError(f"{folder}: holds a run already; --resume goes on with it")
     if any((folder / name).exists() for name in ("model", "metrics.json")):
         raise FileExistsError(f"{folder}: holds a run that has no checkpoint; give another folder")
     return False
