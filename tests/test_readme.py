@@ -8,6 +8,7 @@ import torch
 from avslib.clip import Clip
 from avslib.data import write_avsbench
 from avslib.media import write_video
+from avslib.models import create_model
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -17,6 +18,7 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Its blocks one after the other, where a set called AVSBench lies, on tensors of the shapes it names."""
     write_avsbench(tmp_path / "AVSBench", setting="ms3", clips={"test": 1}, size=224, videos=False)
     write_video(tmp_path / "holiday.mp4", torch.zeros(8, 3, 32, 48, dtype=torch.uint8), fps=8)
+    create_model("diffusion_avs.small").save_pretrained(tmp_path / "run" / "model")
     monkeypatch.chdir(tmp_path)
     frames, log_mel = torch.randn(1, 2, 3, 64, 64), torch.randn(1, 2, 1, 96, 64)
     masks = torch.randint(0, 2, (1, 2, 64, 64))
