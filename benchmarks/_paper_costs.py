@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from statistics import fmean, median
 
 import numpy as np
-from _paper_claims import TABLES_OF_PAPER
+from _paper_claims import WINDOWS
 from _paper_results import MIOU, TRUE, Report, Study
 from _paper_rows import ROWS, TABLES
 from _paper_statistics import interval
@@ -115,38 +116,35 @@ def repeated(study: Study) -> str:
 
 
 def commands(study: Study) -> str:
-    """Write the command of every table, and which of its runs are missing."""
+    """Write the command of a table, and how many of its runs are there."""
     seeds = range(max(SEEDS, 1 + max(seed for found in study.runs.values() for seed in found)))
     lines = []
-    for key, rows in TABLES.items():
-        missing = {row: [seed for seed in seeds if seed not in study.runs.get(row, {})] for row in rows}
-        gone = "; ".join(
-            f"`{row}`" + (f" seed {', '.join(map(str, these))}" if len(these) < len(seeds) else "")
-            for row, these in missing.items()
-            if these
-        )
-        there = len(rows) * len(seeds) - sum(map(len, missing.values()))
-        command = (
-            f"python benchmarks/paper_tables.py {key} --budget {study.budget} --settings {study.setting} "
-            f"--seeds {len(seeds)}"
-        )
-        lines.append([f"`{command}`", f"{there} of {len(rows) * len(seeds)}", gone or "none"])
-    return table(("command", "runs there", "missing"), lines)
+    for key, asked in TABLES.items():
+        line = [f"`{key}`"]
+        for window in WINDOWS:
+            rows = [row + window for row in asked if row + window in ROWS]
+            there = sum(seed in study.runs.get(row, {}) for row, seed in product(rows, seeds))
+            line.append(f"{there} of {len(rows) * len(seeds)}" if rows else "")
+        lines.append(line)
+    command = (
+        f"python benchmarks/paper_tables.py TABLE --budget {study.budget} --settings {study.setting} "
+        f"--seeds {len(seeds)}"
+    )
+    told = f"`{command}` trains what is missing of a table; with `--by-second`, of the own second."
+    header = ("`TABLE`", *(f"runs there, {name}" for name in WINDOWS.values()))
+    return f"{told}\n\n{table(header, lines)}"
 
 
 def without(studies: Sequence[Study]) -> str:
-    """List the settings without a run, and the paper's tables without a command."""
+    """List the settings in which no two rows were run."""
     there = {(study.budget, study.setting) for study in studies}
     lines = [
-        f"- {setting.upper()} with budget `{budget}`: no run. The commands take `--settings {setting}`."
+        f"- {setting.upper()} with budget `{budget}`: not run yet. The commands take `--settings {setting}`."
         for budget in dict.fromkeys(study.budget for study in studies)
         for setting in ("s4", "ms3")
         if (budget, setting) not in there
     ]
-    lines += [
-        f"- {asked.title}: no command yet." for key, asked in TABLES_OF_PAPER.items() if key not in TABLES
-    ]
-    return "\n".join(lines) or "- Nothing."
+    return "\n".join(lines)
 
 
 def _machines(study: Study) -> str:

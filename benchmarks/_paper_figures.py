@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from typing import TYPE_CHECKING
 
 from _paper_claims import CLAIMS, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, WINDOWS
@@ -113,16 +113,19 @@ def draw_information(study: Study) -> Figure | None:
 def _draw_curves(
     study: Study, curves: Curves, label: str
 ) -> tuple[Figure | None, list[tuple[Axes, list[str]]]]:
-    """Draw a panel for every table with two rows or more: their means over seeds, and the seeds thinly."""
-    shown = {key: [row for row in rows if curves(row)] for key, rows in TABLES.items()}
-    shown = {key: rows for key, rows in shown.items() if len(rows) > 1}
+    """Draw a panel for every table and window with two rows or more: their means over seeds, these thinly."""
+    shown = {
+        (key, window): [row + window for row in rows if curves(row + window)]
+        for (key, rows), window in product(TABLES.items(), WINDOWS)
+    }
+    shown = {place: rows for place, rows in shown.items() if len(rows) > 1}
     if not shown:
         return None, []
     columns = min(3, len(shown))
     figure, grid = _axes(-(-len(shown) // columns), columns, width=4, height=3.2)
     every = [axes for line in grid for axes in line]
     panels = list(zip(every, shown.values(), strict=False))
-    for axes, (key, rows) in zip(every, shown.items(), strict=False):
+    for axes, ((key, window), rows) in zip(every, shown.items(), strict=False):
         for row, color, marker in zip(rows, cycle(COLORS), cycle(MARKERS), strict=False):
             seeds = list(curves(row).values())
             mean = [sum(epoch) / len(epoch) for epoch in zip(*seeds, strict=True)]
@@ -132,7 +135,8 @@ def _draw_curves(
             axes.plot(epochs, mean, color=color, marker=marker, markersize=4, linewidth=1.6, label=row)
         axes.set(xlabel="epoch", ylabel=label, xticks=_ticks(len(mean)))
         asked = {**TABLES_OF_PAPER, **TABLES_BEYOND}.get(key)
-        axes.set_title(asked.title.replace("`", "") if asked else key)
+        title = asked.title.replace("`", "") if asked else key
+        axes.set_title(f"{title}\n{WINDOWS[window]}" if window else title)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.legend(fontsize=7, framealpha=0.9)
     for axes in every[len(shown) :]:

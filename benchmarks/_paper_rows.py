@@ -90,8 +90,10 @@ class Row:
     """Whether it is trained with the sound of other clips: what it then scores, it does not hear."""
     silent: bool = False
     """Whether it is trained and tested without sound: nothing then tells who is heard."""
-    begins_as: tuple[str, str] | None = None
-    """Setting and row whose trained weights it begins with."""
+    begins_as: str | None = None
+    """The row whose trained weights it begins with."""
+    begins_in: str | None = None
+    """The setting in which that row was trained; None for its own."""
 
     @property
     def diffuses(self) -> bool:
@@ -120,7 +122,8 @@ ROWS: dict[str, Row] = {
     "ldm_audio": Row("LDM, audio condition", _diffusion(0.0), arguments={"condition": "audio"}),
     "ldm_visual": Row("LDM, visual condition", _diffusion(0.0), arguments={"condition": "visual"}),
     "full": Row("LDM with contrastive loss", _diffusion()),
-    "full_from_s4": Row("the full model, pre-trained on S4", _diffusion(), begins_as=("s4", "full")),
+    "full_from_s4": Row("the full model, pre-trained on S4", _diffusion(), begins_as="full", begins_in="s4"),
+    "full_twice": Row("the full model, trained twice", _diffusion(), begins_as="full"),
     "regressor": Row("the same network without diffusion", SegmentationObjective, kind=Regressor),
     "shuffled": Row("LDM, trained with other clips' sound", _diffusion(0.0), shuffled=True),
     "d8": Row("D = 8", _diffusion(), arguments={"latent_dim": 8}),
@@ -191,15 +194,19 @@ BY_SECOND = "_by_second"
 
 
 def _by_second(row: Row) -> Row:
-    return replace(row, title=f"{row.title}, own second", arguments={**row.arguments, "window": 1})
+    return replace(
+        row,
+        title=f"{row.title}, own second",
+        arguments={**row.arguments, "window": 1},
+        begins_as=row.begins_as and row.begins_as + BY_SECOND,
+    )
 
 
-_SYSTEMS = (
-    *("avsbench", "ecmvae", "e_d", "cvae", "regressor"),
-    *("ldm", "ldm_none", "ldm_audio", "ldm_visual", "full"),
-)
-_DECODED = ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full")
-ROWS |= {name + BY_SECOND: _by_second(ROWS[name]) for name in dict.fromkeys((*_SYSTEMS, *_DECODED))}
+ROWS |= {
+    name + BY_SECOND: _by_second(row)
+    for name, row in ROWS.items()
+    if not row.family.startswith("audio_blind")
+}
 
 IN_SILENCE = "_in_silence"
 """Ends the name of a row that is trained and tested without sound."""
@@ -214,15 +221,12 @@ TABLES: dict[str, Sequence[str]] = {
     "2": ("e_d", "cvae", "ldm", "regressor"),
     "3": ("ldm_none", "ldm_audio", "ldm_visual", "ldm"),
     "4": ("ldm", "full"),
-    "5": ("full", "full_from_s4"),
+    "5": ("full", "full_from_s4", "full_twice"),
     "6": ("d8", "d16", "full", "d32"),
-    "decode_from": _DECODED,
-    "decode_from_by_second": [name + BY_SECOND for name in _DECODED],
+    "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
-    "window": ("e_d", "e_d_by_second", "ldm", "ldm_by_second"),
-    "by_second": [name + BY_SECOND for name in _SYSTEMS],
     "in_silence": [name + IN_SILENCE for name in _SILENT],
     "controls": ("regressor", "shuffled", "full"),
 }

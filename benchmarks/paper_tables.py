@@ -2,6 +2,7 @@
 
   python benchmarks/paper_tables.py 2 3 4 --seeds 3            # what is not there yet of these tables
   python benchmarks/paper_tables.py all --budget gpu           # 224 x 224, PVT v2 b2; hours on a GPU
+  python benchmarks/paper_tables.py 2 3 4 --by-second          # every second hears its own sound alone
   python benchmarks/paper_tables.py 2 --seeds 3 --list         # what would be run, and what is there
   python benchmarks/paper_tables.py full                       # one row
   python benchmarks/paper_tables.py full --seeds 1 --again     # is it the same number a second time?
@@ -29,7 +30,7 @@ from typing import cast
 import torch
 from _measure import describe
 from _paper_results import AGAIN
-from _paper_rows import ROWS, TABLES, Row
+from _paper_rows import BY_SECOND, ROWS, TABLES, Row
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from filelock import FileLock, Timeout
@@ -138,8 +139,10 @@ class Run:
     @property
     def before(self) -> Run | None:
         """Return the run whose weights it begins with."""
-        begins_as = ROWS[self.row].begins_as
-        return None if begins_as is None else Run(self.budget, *begins_as, self.seed)
+        row = ROWS[self.row]
+        if row.begins_as is None:
+            return None
+        return Run(self.budget, row.begins_in or self.setting, row.begins_as, self.seed)
 
     def lock(self, *, blocking: bool = True) -> FileLock:
         """Return what a process holds while it is at it."""
@@ -303,16 +306,20 @@ def take(run: Run, out: Path) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> list[Run]:
-    """Return the runs that were asked for, those of one seed after those of another."""
+    """Return the runs that were asked for, those of one seed after those of another.
+
+    Rows that hear nothing have no run by second.
+    """
     tables = list(TABLES) if "all" in arguments.tables else arguments.tables
     rows = list(dict.fromkeys(row for table in tables for row in TABLES.get(table, [table])))
+    if arguments.by_second:
+        rows = [row + BY_SECOND for row in rows if row + BY_SECOND in ROWS]
     runs = []
     for seed, setting, row in product(range(arguments.seeds), arguments.settings, rows):
+        if ROWS[row].begins_in == setting:  # there it would only be trained twice
+            continue
         run = Run(arguments.budget, setting, row, seed, arguments.again)
-        if run.before is None:
-            runs.append(run)
-        elif run.before.setting != setting:
-            runs += [run.before, run]
+        runs += [run] if run.before is None else [run.before, run]
     return list(dict.fromkeys(runs))
 
 
@@ -326,6 +333,9 @@ def main() -> None:
         choices=(*TABLES, "all", *ROWS),
         metavar="TABLE",
         help=f"{', '.join(TABLES)}, all, or the name of a row",
+    )
+    parser.add_argument(
+        "--by-second", action="store_true", help="the rows with window=1: a second has its own sound alone"
     )
     parser.add_argument("--settings", nargs="+", choices=("s4", "ms3"), default=["ms3"])
     parser.add_argument("--seeds", type=int, default=3)
@@ -341,7 +351,7 @@ def main() -> None:
         out = arguments.out / run.place.parent / f"{run.name}.json"
         if arguments.list:
             print(
-                f"{'there' if out.exists() else 'to do':8}{run.setting:5}{run.name:24}{ROWS[run.row].title}"
+                f"{'there' if out.exists() else 'to do':8}{run.setting:5}{run.name:34}{ROWS[run.row].title}"
             )
         elif not out.exists():
             take(run, out)

@@ -417,9 +417,10 @@ def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path
     assert "synthetic clips" in page
     assert "32 x 32 pixels; 8 clips to train on, 2 to choose the epoch by, 40 to test on" in page
     assert "`regnetx_002`" in page
-    assert "`python benchmarks/paper_tables.py 2 --budget tiny --settings ms3 --seeds 3` | 9 of 12" in page
-    assert "`ldm_none` seed 1, 2" in page
-    assert "S4 with budget `tiny`: no run" in page
+    assert "`python benchmarks/paper_tables.py TABLE --budget tiny --settings ms3 --seeds 3`" in page
+    assert "| `2` | 9 of 12 | 0 of 12 |" in page
+    assert "| `in_silence` | 0 of 9 |  |" in page
+    assert "S4 with budget `tiny`: not run yet" in page
     (collapsed,) = re.findall(r"\n\| ([^\n]*)\*\*collapsed\*\*", page)
     assert "(`full`)" in collapsed
     (diverged,) = re.findall(r"\n\| ([^\n]*)\*\*diverged\*\*", page)
@@ -440,7 +441,8 @@ def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path
 
 
 def test_a_table_without_a_picture_is_not_said_to_be_missing(tmp_path: Path) -> None:
-    write_run(tmp_path, "full", 0, scores(0, 0.5))  # its bound alone makes no picture
+    for row in ("e_d", "full"):  # the bound of one row makes no picture
+        write_run(tmp_path, row, 0, scores(0, 0.5))
     paper_report.write(tmp_path, tmp_path)
     assert "|\n\nNot run yet." not in (tmp_path / "paper_tables.md").read_text()
 
@@ -458,8 +460,17 @@ def test_several_studies_are_told_apart(folder: Path, tmp_path: Path) -> None:
     assert "81.38" in page  # the paper's number of S4
 
 
+def test_a_row_that_others_begin_with_is_no_study(folder: Path, tmp_path: Path) -> None:
+    write_run(folder, "full", 0, scores(0, 0.4), setting="s4")
+    paper_report.write(folder, tmp_path)
+    page = (tmp_path / "paper_tables.md").read_text()
+    assert "**S4, budget `tiny`**" not in page
+    assert "S4 with budget `tiny`: not run yet" in page
+
+
 def test_without_results_there_is_no_page(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="results: expected runs of paper_tables"):
+    write_run(tmp_path, "full", 0, scores(0, 0.4))
+    with pytest.raises(ValueError, match="results: expected runs of two rows of paper_tables"):
         paper_report.write(tmp_path, tmp_path)
 
 

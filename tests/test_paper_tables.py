@@ -64,13 +64,25 @@ def test_what_a_row_begins_with_is_trained_first(tmp_path: Path) -> None:
     listed = run("paper_tables.py", tmp_path, "5", "--settings", "s4", "ms3", "--seeds", "1", "--list")
     assert [line.split()[2:4] for line in listed.splitlines()] == [
         ["s4", "full-seed0"],
+        ["s4", "full_twice-seed0"],
         ["ms3", "full-seed0"],
         ["ms3", "full_from_s4-seed0"],
+        ["ms3", "full_twice-seed0"],
     ]
     alone = run("paper_tables.py", tmp_path, "full_from_s4", "--seeds", "1", "--list")
     assert [line.split()[2:4] for line in alone.splitlines()] == [
         ["s4", "full-seed0"],
         ["ms3", "full_from_s4-seed0"],
+    ]
+
+
+def test_by_second_every_row_is_one_that_hears_and_begins_as_one(tmp_path: Path) -> None:
+    arguments = ("--by-second", "--seeds", "1", "--list")
+    listed = run("paper_tables.py", tmp_path, "audio_blind", "e_d", "full_from_s4", *arguments)
+    assert [line.split()[2:4] for line in listed.splitlines()] == [
+        ["ms3", "e_d_by_second-seed0"],
+        ["s4", "full_by_second-seed0"],
+        ["ms3", "full_from_s4_by_second-seed0"],
     ]
 
 
