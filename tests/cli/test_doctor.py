@@ -22,3 +22,15 @@ def test_doctor_names_damage_and_mends_what_it_can(
     assert "1 made" in capsys.readouterr().out
     assert main(["doctor", str(tmp_path / "Multi-sources")]) == 1
     assert f"give {tmp_path} (ms3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_a_place_for_the_findings_is_looked_at_before_the_files(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("avslib.curation.doctor.examine", lambda *_, **__: pytest.fail("examined"))
+    assert main(["doctor", str(tmp_path), option, str(tmp_path)]) == 1
+    assert f"{option}: expected a file to write, got the folder {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["doctor", str(tmp_path), option, str(tmp_path / "file" / "findings")]) == 1
+    assert "File exists" in capsys.readouterr().err

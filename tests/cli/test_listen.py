@@ -67,6 +67,8 @@ def test_a_place_for_the_numbers_is_made_before_they_are(
     command = ["listen", "ms3", str(tmp_path / "set"), "--model", str(tmp_path / "model"), "--size", "32"]
     assert main([*command, "--json", str(tmp_path / "file" / "numbers.json")]) == 1
     assert "File exists" in capsys.readouterr().err
+    assert main([*command, "--json", str(tmp_path)]) == 1
+    assert "--json: expected a file to write, got the folder" in capsys.readouterr().err
 
 
 def test_a_model_of_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

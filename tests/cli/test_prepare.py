@@ -33,6 +33,17 @@ def test_a_dataset_is_prepared_in_place(tmp_path: Path, capsys: pytest.CaptureFi
     assert [path.suffix for path in tmp_path.rglob("audio_log_mel/*/*")] == [".safetensors"]
 
 
+def test_a_place_for_the_report_is_looked_at_before_the_videos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", torch.zeros(8, 3, 32, 32, dtype=torch.uint8), fps=8)
+    command = ["prepare", "folder", str(tmp_path / "videos"), str(tmp_path / "out")]
+    assert main([*command, "--report", str(tmp_path)]) == 1
+    assert f"--report: expected a file to write, got the folder {tmp_path}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,13 +158,6 @@ def choose_device(parsed: argparse.Namespace) -> torch.device:
         raise ValueError(
             f"--device: expected one that is there, such as {there.type}, got {parsed.device!r}"
         ) from error
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder, and a file in it for a moment: better an ``OSError`` now than when all is computed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
 
 
 def side(word: str) -> int | str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avslib.cli._parser import SETTINGS, Commands
 from avslib.cli._progress import clip_bar
+from avslib.cli._targets import check_files
 
 
 def add_doctor(commands: Commands) -> None:
@@ -44,6 +45,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from avslib.curation.doctor import examine
     from avslib.curation.doctor_fix import fix
 
+    check_files(csv=parsed.csv, json=parsed.json)
     progress = partial(clip_bar, leave=False)
     look = partial(
         examine,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from avslib.cli._parser import SETTINGS, Commands
 from avslib.cli._progress import clip_bar
-from avslib.cli._sources import add_clips, add_model_options, check_writable, open_clips, open_model
+from avslib.cli._sources import add_clips, add_model_options, open_clips, open_model
+from avslib.cli._targets import check_folder
 
 if TYPE_CHECKING:
     from avslib.data import ClipReader
@@ -71,7 +72,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     predictions, heard, source = _predict(parsed, model, clips)
     for folder in (parsed.out, parsed.save_predictions):
         if folder is not None:
-            check_writable(folder)
+            check_folder(folder)
     provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *sys.argv[1:]])}
 
     def progress() -> Iterator[Prediction]:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import add_clips, add_model, check_writable, open_clips, open_model
+from avslib.cli._sources import add_clips, add_model, open_clips, open_model
+from avslib.cli._targets import check_files
 
 
 def add_listen(commands: Commands) -> None:
@@ -30,8 +31,7 @@ def _listen(parsed: argparse.Namespace) -> int:
 
     model = open_model(parsed)
     clips = open_clips(parsed, model)
-    if parsed.json is not None:
-        check_writable(parsed.json.parent)
+    check_files(json=parsed.json)
     table = listen(
         model,
         clips,

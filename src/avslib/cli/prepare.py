@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avslib.cli._parser import SETTINGS, Commands
 from avslib.cli._progress import clip_bar
+from avslib.cli._targets import check_files
 
 
 def add_prepare(commands: Commands) -> None:
@@ -74,6 +75,7 @@ def _prepare(parsed: argparse.Namespace) -> int:
         for option in options:
             if getattr(parsed, option) and not fit:
                 raise ValueError(f"--{option.replace('_', '-')}: expected only {words}")
+    check_files(report=parsed.report)
     total = len(find_videos(parsed.source) if is_folder else LISTERS[parsed.setting](parsed.source))
     height, width = parsed.size or (224, 224)
     size = None if parsed.own_size else (height, width)
