@@ -154,14 +154,16 @@ def open_splits(run: Run) -> dict[str, ClipDataset]:
     """Make the clips, where they are not there yet, and open them; one process at a time."""
     budget = BUDGETS[run.budget]
     root = RUNS / run.budget / "data"
-    write_avsbench(
-        root,
-        setting=run.setting,
-        clips=budget.clips[run.setting],
-        size=budget.size,
-        videos=False,
-        workers=os.cpu_count() or 1,
-    )
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_suffix(".lock")):  # whoever makes clips removes what others have half made
+        write_avsbench(
+            root,
+            setting=run.setting,
+            clips=budget.clips[run.setting],
+            size=budget.size,
+            videos=False,
+            workers=os.cpu_count() or 1,
+        )
     size = (budget.size, budget.size)
     splits: dict[str, ClipDataset] = {
         split: READERS[run.setting](root, split, size=size, normalize=False)

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,23 @@ def test_a_row_in_silence_hears_nothing_in_training_and_test(
         assert (sound.log_mel > -4).any()
         assert (silence.log_mel < -4.6).all()  # log 0.01
         assert torch.equal(sound.masks, silence.masks)
+
+
+def test_clips_are_made_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    making: list[str] = []
+
+    def make(root: Path, *, setting: str, **_: object) -> None:
+        assert not making
+        making.append(setting)
+        time.sleep(0.1)
+        making.remove(setting)
+
+    monkeypatch.setattr(paper_tables, "write_avsbench", make)
+    monkeypatch.setattr(paper_tables, "READERS", dict.fromkeys(("s4", "ms3"), lambda *_, **__: []))
+    runs = [paper_tables.Run("tiny", setting, "e_d", 0) for setting in ("s4", "ms3", "s4")]
+    with ThreadPoolExecutor(3) as pool:
+        assert len(list(pool.map(paper_tables.open_splits, runs))) == 3
 
 
 def test_a_regression_tells_what_is_linear_and_nothing_of_noise() -> None:
