@@ -199,9 +199,16 @@ def test_the_published_c3n_puts_its_classifiers_together(
 
 @slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
-    """Both take part in training and evaluation; the first alone writes."""
+    """Both take part in training and evaluation; the first alone writes; then they are a group no more."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import runpy, torch\n"
+        "if __name__ == '__main__':\n"
+        f"    runpy.run_path({str(EXAMPLES / 'diffusion_avs.py')!r}, run_name='__main__')\n"
+        "    assert not torch.distributed.is_initialized()\n"
+    )
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, str(EXAMPLES / "diffusion_avs.py"), *SMALL]
+    command = [sys.executable, *launcher, str(script), *SMALL]
     result = subprocess.run(
         [*command, "--num-samples", "2", "--batch-size", "2"],
         cwd=tmp_path,

@@ -135,6 +135,7 @@ def _train(parsed: argparse.Namespace) -> int:
         accelerator=accelerator,
         started=started,
     )
+    accelerator.end_training()
     if result is not None:
         print("\n" + format_result(result))
     return 0

@@ -79,7 +79,8 @@ def run(
 ) -> Result | None:
     """Train a model, evaluate it, with what it should need taken away too, and draw what it does.
 
-    It seeds PyTorch's global generators. The run folder is that of :func:`train_and_test`.
+    It seeds PyTorch's global generators, and processes that were launched together are a group no more when
+    it ends. The run folder is that of :func:`train_and_test`.
 
     Args:
         arguments: those of :func:`parse_arguments`.
@@ -136,7 +137,7 @@ def run(
         indices = clip_indices("test", len(data.test))
         rows["audio-blind ceiling"] = lambda *_: {"miou": audio_blind_ceiling(config, indices)}
     clips = "synthetic clips" if arguments.data_root is None else "AVSBench"
-    return train_and_test(
+    result = train_and_test(
         model,
         objective,
         data,
@@ -159,3 +160,5 @@ def run(
         accelerator=accelerator,
         started=started,
     )
+    accelerator.end_training()
+    return result
