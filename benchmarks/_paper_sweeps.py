@@ -31,8 +31,9 @@ def by_sampler(study: Study) -> str:
     """Write mIoU and the error of one sample, by row, scheduler and number of steps."""
     lines = []
     for row, seeds in _that_tell(study, "samplers"):
-        found = list(zip(*(report["samplers"] for report in seeds.values()), strict=True))
-        found = [one for one in found if one[0]["steps"] in STEPS]
+        # a report may be of a time when other numbers of steps were asked too
+        shown = ([one for one in report["samplers"] if one["steps"] in STEPS] for report in seeds.values())
+        found = list(zip(*shown, strict=True))
         for scheduler in dict.fromkeys(one[0]["scheduler"] for one in found):
             these = (one for one in found if one[0]["scheduler"] == scheduler)
             name = scheduler.removesuffix("Scheduler")

@@ -24,7 +24,7 @@ from avslib.losses import InfoNCE
 ROOT = Path(__file__).parents[1]
 with pytest.MonkeyPatch.context() as patch:  # the scripts import each other by bare names
     patch.syspath_prepend(str(ROOT / "benchmarks"))
-    paper_report, claims, controls, costs, results, rows, sections, statistics, takeaways = map(
+    paper_report, claims, controls, costs, results, rows, sections, statistics, sweeps, takeaways = map(
         importlib.import_module,
         (
             "paper_report",
@@ -32,7 +32,7 @@ with pytest.MonkeyPatch.context() as patch:  # the scripts import each other by 
                 f"_paper_{name}"
                 for name in (
                     *("claims", "controls", "costs", "results", "rows"),
-                    *("sections", "statistics", "takeaways"),
+                    *("sections", "statistics", "sweeps", "takeaways"),
                 )
             ),
         ),
@@ -363,6 +363,22 @@ def test_rows_of_claims_and_tables_can_be_run() -> None:
         assert asked.reference in rows.TABLES.get(key, asked.published)
     for key, table in claims.TABLES_OF_PAPER.items():
         assert set(table.published) <= {*rows.TABLES.get(key, table.published)}
+
+
+# Sweeps
+
+
+def test_a_report_may_have_other_numbers_of_steps_too(folder: Path) -> None:
+    for seed, steps in enumerate(((1, 2, 3, 5), (1, 2, 5))):
+        tried = [
+            {"scheduler": "DDIMScheduler", "steps": n, "miou": n / 10, "error over variance": n + seed}
+            for n in steps
+        ]
+        path = folder / "tiny" / "ms3" / results.SWEEPS / f"ldm-seed{seed}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"row": "ldm", "seed": seed, "samplers": tried}))
+    *_, line = sweeps.by_sampler(the_study(folder)).splitlines()
+    assert line == "| `ldm` | DDIM | 10.0, 1.50 | 20.0, 2.50 | 50.0, 5.50 | 2 |"
 
 
 # The bound on mutual information
