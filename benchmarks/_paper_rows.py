@@ -100,11 +100,16 @@ class Row:
         """Whether the model draws its latent by diffusion."""
         return self.family == "diffusion_avs" and self.kind is None
 
+    @property
+    def hears(self) -> bool:
+        """Whether the model is given sound."""
+        return not self.family.startswith("audio_blind")
+
     def build(self, **sizes: Any) -> AVSModel:
         """Build the model; ``sizes`` are those of the budget."""
         arguments = {key: make() if callable(make) else make for key, make in self.arguments.items()}
         variant = sizes.pop("variant")
-        if self.family.startswith("audio_blind"):
+        if not self.hears:
             sizes.pop("audio_encoder", None)
         model = create_model(f"{self.family}.{variant}", **sizes, **arguments)
         if self.kind is None:
@@ -202,11 +207,7 @@ def _by_second(row: Row) -> Row:
     )
 
 
-ROWS |= {
-    name + BY_SECOND: _by_second(row)
-    for name, row in ROWS.items()
-    if not row.family.startswith("audio_blind")
-}
+ROWS |= {name + BY_SECOND: _by_second(row) for name, row in ROWS.items() if row.hears}
 
 IN_SILENCE = "_in_silence"
 """Ends the name of a row that is trained and tested without sound."""
