@@ -118,21 +118,23 @@ def repeated(study: Study) -> str:
 def commands(study: Study) -> str:
     """Write the command of a table, and how many of its runs are there."""
     seeds = range(max(SEEDS, 1 + max(seed for found in study.runs.values() for seed in found)))
-    lines = []
+    lines, untouched = [], []
     for key, asked in TABLES.items():
-        line = [f"`{key}`"]
-        for window in WINDOWS:
-            rows = [row + window for row in asked if row + window in ROWS]
-            there = sum(seed in study.runs.get(row, {}) for row, seed in product(rows, seeds))
-            line.append(f"{there} of {len(rows) * len(seeds)}" if rows else "")
-        lines.append(line)
+        rows = [[row + window for row in asked if row + window in ROWS] for window in WINDOWS]
+        there = [sum(seed in study.runs.get(row, {}) for row, seed in product(of, seeds)) for of in rows]
+        if not any(there):
+            untouched.append(f"`{key}`")
+            continue
+        counts = [f"{n} of {len(of) * len(seeds)}" if of else "" for n, of in zip(there, rows, strict=True)]
+        lines.append([f"`{key}`", *counts])
     command = (
         f"python benchmarks/paper_tables.py TABLE --budget {study.budget} --settings {study.setting} "
         f"--seeds {len(seeds)}"
     )
     told = f"`{command}` trains what is missing of a table; with `--by-second`, of the own second."
     header = ("`TABLE`", *(f"runs there, {name}" for name in WINDOWS.values()))
-    return f"{told}\n\n{table(header, lines)}"
+    missing = f"\n\nNothing is there yet of {', '.join(untouched)}." if untouched else ""
+    return f"{told}\n\n{table(header, lines)}{missing}"
 
 
 def without(studies: Sequence[Study]) -> str:

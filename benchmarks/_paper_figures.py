@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, product
 from typing import TYPE_CHECKING
 
-from _paper_claims import CLAIMS, NAMES, TABLES_BEYOND, TABLES_OF_PAPER, WINDOWS
+from _paper_claims import NAMES, TABLES_BEYOND, TABLES_OF_PAPER, WINDOWS
 from _paper_controls import bounds_by_seed, candidates, ceiling
 from _paper_costs import still_learning
 from _paper_results import MEASURES, MIOU, Study
 from _paper_rows import TABLES
-from _paper_sections import Judged, finding
+from _paper_sections import Judged, claims_of, finding
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,13 +29,14 @@ Curves = Callable[[str], Mapping[int, Sequence[float]]]
 
 def draw_claims(study: Study, judged: Judged) -> Figure | None:
     """Draw the difference of every claim with its interval, in every window, beside the paper's."""
-    if not judged:
+    claims = claims_of(judged)
+    if not claims:
         return None
-    figure, grid = _axes(1, 2, width=5.2, height=1 + 0.5 * len(CLAIMS))
+    figure, grid = _axes(1, 2, width=5.2, height=1 + 0.5 * len(claims))
     early = still_learning(study)
     for axes, measure in zip(grid[0], MEASURES, strict=True):
         axes.axvline(0, color="black", linewidth=0.8)
-        for place, claim in zip(range(len(CLAIMS), 0, -1), CLAIMS, strict=True):
+        for place, claim in zip(range(len(claims), 0, -1), claims, strict=True):
             for window, marker, shift in zip(WINDOWS, "os", (0.15, -0.15), strict=True):
                 found = judged[window][claim][measure] if window in judged else None
                 if found is not None:
@@ -47,10 +48,10 @@ def draw_claims(study: Study, judged: Judged) -> Figure | None:
             paper = claim.published(study.setting, measure.key)
             if paper is not None:
                 axes.plot(paper, place, "D", color="black", markerfacecolor="none", markersize=5)
-        axes.set(xlabel=f"difference in {measure.name}", ylim=(0.4, len(CLAIMS) + 0.6))
+        axes.set(xlabel=f"difference in {measure.name}", ylim=(0.4, len(claims) + 0.6))
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    ticks = [f"{claim.text} ({NAMES[claim.table]})" for claim in CLAIMS]
-    grid[0][0].set_yticks(range(len(CLAIMS), 0, -1), ticks)
+    ticks = [f"{claim.text} ({NAMES[claim.table]})" for claim in claims]
+    grid[0][0].set_yticks(range(len(claims), 0, -1), ticks)
     legend = grid[0][1]
     for (window, name), marker in zip(WINDOWS.items(), "os", strict=True):
         if window in judged:

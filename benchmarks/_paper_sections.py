@@ -17,23 +17,26 @@ TOO_EARLY, NOT_RUN = "too early", "not run"
 """What is said of a claim whose rows were still learning fast, and of one without runs."""
 
 Judged = Mapping[str, Mapping[Claim, Mapping[Measure, Comparison | None]]]
-"""By window, then by claim and measure; a window without runs is left out."""
+"""By window, then by claim and measure; a window without runs is left out, and a claim that no window has."""
 
 
 def judge(study: Study) -> Judged:
     """Compare the two rows of every claim, in every window."""
-    judged = {
+    run = {window: [claim for claim in CLAIMS if study.seeds(*claim.rows(window))] for window in WINDOWS}
+    claims = [claim for claim in CLAIMS if any(claim in found for found in run.values())]
+    return {
         window: {
             claim: {measure: compare(study, *claim.rows(window), measure) for measure in MEASURES}
-            for claim in CLAIMS
+            for claim in claims
         }
-        for window in WINDOWS
+        for window, found in run.items()
+        if found
     }
-    return {
-        window: found
-        for window, found in judged.items()
-        if any(compared for pair in found.values() for compared in pair.values())
-    }
+
+
+def claims_of(judged: Judged) -> list[Claim]:
+    """Return the claims that were run in some window."""
+    return list(next(iter(judged.values()), {}))
 
 
 def finding(claim: Claim, window: str, compared: Comparison | None, early: Collection[str]) -> str:
@@ -56,7 +59,7 @@ def counted(study: Study, judged: Judged) -> str:
         smaller = sum(_below_the_papers(study, claim, found) for claim, found in claims.items())
         counts = ", ".join([f"{agree} agree", f"{disagree} disagree", f"{undecided} undecided", *others])
         texts.append(
-            f"- **{WINDOWS[window].capitalize()}**: {run} of {len(words)} claims were run: {counts}. "
+            f"- **{WINDOWS[window].capitalize()}**: {run} of {len(CLAIMS)} claims were run: {counts}. "
             f"For {smaller} of them the paper's own gain is excluded.{_resolution(claims)}"
         )
     return "\n".join(texts)
@@ -76,7 +79,7 @@ def claims_table(study: Study, judged: Judged) -> str:
     """Write the paper's difference of every claim beside ours; nothing if there is none."""
     early = still_learning(study)
     lines = []
-    for claim in CLAIMS:
+    for claim in claims_of(judged):
         line = [
             NAMES[claim.table],
             f"{claim.text}<br>`{claim.better}` over `{claim.worse}`",
