@@ -58,6 +58,7 @@ CASES = [  # setting, example, its class, further arguments, further rows
             ("s4", "ecmvae", "ECMVAE", ("--num-samples", "2", "--neck", "dilated"), ["one sample"]),
             ("ms3", "audio_blind", "AudioBlind", (), []),
             ("s4", "audio_blind", "AudioBlind", ("--temporal", "--decoder", "fpn"), []),
+            ("ms3", "own_model", "FiLMSegmenter", (), []),
         )
     ),
 ]
@@ -72,6 +73,7 @@ def test_an_example_leaves_a_model_that_gives_its_numbers_again(
     rows: list[str],
     data: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     result = run(tmp_path, example, "--setting", setting, "--data-root", str(data), *SMALL, *arguments)
     assert result.returncode == 0, result.stderr
@@ -84,13 +86,16 @@ def test_an_example_leaves_a_model_that_gives_its_numbers_again(
     if example == "audio_blind":
         assert table["true sound"] == table["silence"] == table["another clip's sound"]
 
-    model = getattr(avslib, kind).from_pretrained(folder / "model")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    home = avslib if hasattr(avslib, kind) else importlib.import_module(example)
+    model = getattr(home, kind).from_pretrained(folder / "model")
     test = {"s4": AVSBenchS4, "ms3": AVSBenchMS3}[setting](data, "test", size=(48, 48))
     num_samples = 2 if "--num-samples" in arguments else 8
     assert evaluate(model, test, num_samples=num_samples) == pytest.approx(table["true sound"], abs=1e-6)
 
     card = (folder / "model" / "README.md").read_text(encoding="utf-8")
     assert f"# {kind}" in card
+    assert f"from {'avslib.models' if home is avslib else example} import {kind}" in card
     assert f"{setting.upper()}, AVSBench: 8 to train, 2 to test, 48 x 48." in card
     assert "`avsbench`, one clip a batch." in card
     for row, scores in table.items():

@@ -54,6 +54,16 @@ def test_a_card_without_numbers_says_so(model: AVSModel) -> None:
     assert "- audio-visual-segmentation" in card
 
 
+def test_a_card_says_where_the_class_is_imported_from(model: AVSModel) -> None:
+    class Mine(AudioBlind):
+        pass
+
+    assert "from avslib.models import AudioBlind\n\nmodel = AudioBlind.from_pre" in str(
+        model.generate_model_card()
+    )
+    assert f"from {__name__} import Mine" in str(Mine("regnetx_002").generate_model_card())
+
+
 def test_missing_weights_are_an_error(model: AVSModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     stored = load_file(tmp_path / "model.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +73,18 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_model_options(group: argparse._ArgumentGroup) -> None:
     """Add the arguments that say how a model is loaded and called."""
-    group.add_argument("--model-class", help="the model's class, where its folder does not say")
+    add_model_class(group)
     group.add_argument("--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)")
     add_device(group)
+
+
+def add_model_class(group: argparse._ActionsContainer) -> None:
+    """Add the argument that :func:`load_saved` reads."""
+    group.add_argument(
+        "--model-class",
+        metavar="CLASS",
+        help="the model's, where its folder does not say; MODULE:CLASS of your own, from here or installed",
+    )
 
 
 def add_device(group: argparse._ActionsContainer) -> None:
@@ -134,10 +144,23 @@ def open_model(parsed: argparse.Namespace) -> AVSModel:
         FileNotFoundError: if it is not there.
         ValueError: if the device is not.
     """
+    device = choose_device(parsed)
+    return load_saved(parsed).to(device)
+
+
+def load_saved(parsed: argparse.Namespace) -> AVSModel:
+    """Load the model; a class of the user's own may lie in the working directory.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ImportError: if there is no module of its class.
+        ValueError: if its class is not known.
+    """
     from avslib.models.saved import load_model
 
-    device = choose_device(parsed)
-    return load_model(parsed.model, model_class=parsed.model_class).to(device)
+    if ":" in (parsed.model_class or ""):
+        sys.path.append(str(Path.cwd()))  # as with `python -m`; an installed script has its own folder there
+    return load_model(parsed.model, model_class=parsed.model_class)
 
 
 def choose_device(parsed: argparse.Namespace) -> torch.device:

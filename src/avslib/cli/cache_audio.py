@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from avslib.cli._parser import Commands
 from avslib.cli._progress import clip_bar
-from avslib.cli._sources import add_device, add_split, choose_device, open_clips
+from avslib.cli._sources import (
+    add_device,
+    add_model_class,
+    add_split,
+    choose_device,
+    load_saved,
+    open_clips,
+)
 
 if TYPE_CHECKING:
     from avslib.encoders import AudioEncoder
@@ -30,7 +37,7 @@ def add_cache_audio(commands: Commands) -> None:
     source.add_argument(
         "--model", help="folder that save_pretrained wrote, or repository of the hub, with its audio encoder"
     )
-    parser.add_argument("--model-class", help="the model's class, where its folder does not say")
+    add_model_class(parser)
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="B", help="seconds of sound at once (default: 64)"
     )
@@ -60,9 +67,7 @@ def _open_audio_encoder(parsed: argparse.Namespace) -> AudioEncoder:
         audio_encoder.load_weights(parsed.weights)
         return audio_encoder
 
-    from avslib.models.saved import load_model
-
-    model = load_model(parsed.model, model_class=parsed.model_class)
+    model = load_saved(parsed)
     if model.audio_encoder is None:
         raise ValueError(f"--model: expected one with an audio encoder, got {type(model).__name__}")
     return model.audio_encoder

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from avslib.cli._parser import Commands
+from avslib.cli._sources import add_model_class, load_saved
 
 
 def add_export(commands: Commands) -> None:
@@ -21,15 +22,14 @@ def add_export(commands: Commands) -> None:
     parser.add_argument("target", type=Path, help="the file to write, .onnx")
     parser.add_argument("--seconds", type=int, default=5, metavar="T", help="length of a clip (default: 5)")
     parser.add_argument("--size", type=int, help="side of a frame in px (default: as in training)")
-    parser.add_argument("--model-class", help="the model's class, where its folder does not say")
+    add_model_class(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(parsed: argparse.Namespace) -> int:
     from avslib.models.export import export_onnx
-    from avslib.models.saved import load_model
 
-    model = load_model(parsed.model, model_class=parsed.model_class)
+    model = load_saved(parsed)
     size = model.frame_size if parsed.size is None else (parsed.size, parsed.size)
     difference = export_onnx(model, parsed.target, seconds=parsed.seconds, size=size)
 

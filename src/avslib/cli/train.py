@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avslib.cli._parser import Commands
-from avslib.cli._sources import OWN, add_dataset, add_device, check_lengths, choose_device, open_clips
+from avslib.cli._sources import (
+    OWN,
+    add_dataset,
+    add_device,
+    add_model_class,
+    check_lengths,
+    choose_device,
+    load_saved,
+    open_clips,
+)
 
 if TYPE_CHECKING:
     from avslib.models import AVSModel
@@ -48,7 +57,7 @@ def add_train(commands: Commands) -> None:
         metavar="NAME=VALUE",
         help="an argument of its constructor, such as latent_dim=16 or window=1; may be repeated",
     )
-    model.add_argument("--model-class", help="of a saved model, where its folder does not say")
+    add_model_class(model)
     model.add_argument("--visual-weights", type=Path, metavar="FILE", help="the backbone's, in timm's naming")
     model.add_argument(
         "--vggish-weights", type=Path, metavar="FILE", help="VGGish's, in torchvggish's naming"
@@ -166,12 +175,11 @@ def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
 def _build_model(parsed: argparse.Namespace) -> tuple[AVSModel, bool]:
     """Return the model, and whether it is a new one, with random weights."""
     from avslib.models import C3N, create_model
-    from avslib.models.saved import load_model
 
     if "/" in parsed.model or Path(parsed.model).is_dir():
         if parsed.set:
             raise ValueError("--set: of a new model alone, got it with a saved one")
-        return load_model(parsed.model, model_class=parsed.model_class).train(), False
+        return load_saved(parsed).train(), False
     try:
         model = create_model(parsed.model, **dict(parsed.set))
     except TypeError as error:

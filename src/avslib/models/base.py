@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -27,9 +28,9 @@ _CARD = """---
 {{ summary }}
 
 ```python
-import avslib
+from {{ module }} import {{ name }}
 
-model = avslib.models.{{ name }}.from_pretrained("path/or/repository").eval()
+model = {{ name }}.from_pretrained("path/or/repository").eval()
 output = model(frames, log_mel)  # (B, T, 3, H, W), ImageNet-normalised; (B, T, 1, 96, 64), VGGish log-mels
 masks = output.masks()  # (B, T, H, W), 0 is background
 ```
@@ -195,6 +196,7 @@ class AVSModel(
         """Return the card; keywords ``data``, ``protocol`` and ``numbers`` fill its sections."""
         return super().generate_model_card(
             name=type(self).__name__,
+            module=_public_module(type(self)),
             summary=(type(self).__doc__ or "").split("\n\n")[0],
             config=json.dumps(self._hub_mixin_config, indent=2, sort_keys=True),
             version=__version__,
@@ -235,6 +237,14 @@ class AVSModel(
 def every_frame(frames: Tensor) -> Tensor:
     """Return which frames are labelled if nobody says: all, ``(B, T)``."""
     return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+
+
+def _public_module(kind: type) -> str:
+    """Return where a class is imported from: of ours, the group; of a script that runs, its name."""
+    if kind.__module__.startswith("avslib."):
+        return "avslib.models"
+    script = getattr(sys.modules[kind.__module__], "__file__", None)
+    return Path(script).stem if kind.__module__ == "__main__" and script else kind.__module__
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,11 +80,11 @@ class Segmentation(NamedTuple):
     samples, those of their mean probability."""
     samples: Tensor | None = None
     """``(S, B, T, K, H, W)``, the logits of each sample, where a stochastic model was asked for several."""
-    terms: LatentTerms | MatchingTerms | VariationalTerms | FactorTerms | None = None
-    """What the model's objective reads beside the logits, if it reads more; see the model."""
+    terms: tuple[Any, ...] | None = None
+    """What the model's objective reads beside the logits, if it reads more: a named tuple, see the model."""
 
     @classmethod
-    def of_samples(cls, samples: Tensor, terms: LatentTerms | VariationalTerms | None = None) -> Segmentation:
+    def of_samples(cls, samples: Tensor, terms: tuple[Any, ...] | None = None) -> Segmentation:
         """Return the prediction that samples ``(S, B, T, K, H, W)`` make; a single one is the prediction."""
         if len(samples) == 1:
             return cls(samples[0], terms=terms)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import pkgutil
 import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from avslib._checks import check_one_of
 from avslib.models.base import AVSModel
 
 
@@ -19,14 +19,17 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
     """Load a saved model of any class, in evaluation mode.
 
     The class is what ``architectures`` in ``config.json`` says, else what the model card's example loads: one
-    of ours, or a subclass of :class:`AVSModel` that was imported before.
+    of ours, or a subclass of :class:`AVSModel` that was imported before. Nothing that the folder says is
+    imported.
 
     Args:
         name: a folder that ``save_pretrained`` wrote, or a repository of the hub, which is downloaded.
-        model_class: the name of its class, for a folder that does not say.
+        model_class: the name of its class, for a folder that does not say; or ``"module:class"``, for a class
+            of your own, which is imported from there.
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or it has no ``config.json``.
+        ImportError: if there is no such module.
         ValueError: if nothing says the class, or it is not known.
     """
     folder = Path(name)
@@ -43,11 +46,33 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
             ) from error
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder / 'config.json'}: not there; save_pretrained writes it")
-    model_class = model_class or _stated_class(folder)
-    classes = _subclasses(AVSModel)
-    check_one_of("model_class", model_class, classes)
+    if model_class is not None and ":" in model_class:
+        kind = _import_class(model_class)
+    else:
+        kind = _known_class(model_class or _stated_class(folder))
     with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints
-        return classes[model_class].from_pretrained(folder).eval()
+        return kind.from_pretrained(folder).eval()
+
+
+def _import_class(named: str) -> type[AVSModel]:
+    """Return the class that ``module:class`` names; importing it runs the module."""
+    try:
+        kind = pkgutil.resolve_name(named)
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"model_class: expected module:class, got {named!r} ({error})") from error
+    if not (isinstance(kind, type) and issubclass(kind, AVSModel)):
+        raise ValueError(f"model_class: expected a subclass of AVSModel, {named!r} is none")
+    return kind
+
+
+def _known_class(name: str) -> type[AVSModel]:
+    classes = _subclasses(AVSModel)
+    if name not in classes:
+        known = ", ".join(map(repr, classes))
+        raise ValueError(
+            f"model_class: expected one of {known}, or 'module:class' for one of your own, got {name!r}"
+        )
+    return classes[name]
 
 
 def _subclasses(base: type[AVSModel]) -> dict[str, type[AVSModel]]:

@@ -59,4 +59,7 @@ def published_objective(model: AVSModel, setting: str | None = None) -> nn.Modul
             return ECMVAEObjective()
         case C3N():
             return C3NObjective()
-    raise ValueError(f"model: no objective of {type(model).__name__} in {setting!r} was published")
+    raise ValueError(
+        f"model: no objective of {type(model).__name__} in {setting!r} was published; train_and_test takes "
+        "any"
+    )
