@@ -180,7 +180,7 @@ CLAIMS = (
     Claim("3", "an audio-visual condition beats a visual one", "ldm", "ldm_visual"),
     Claim("3", "an audio-visual condition beats none", "ldm", "ldm_none"),
     Claim("4", "contrastive learning helps", "full", "ldm"),
-    Claim("5", "pre-training on S4 helps", "full_from_s4", "full"),
+    Claim("5", "pre-training on S4, which is twice the steps, helps", "full_from_s4", "full"),
     Claim("6", "D = 24 beats D = 8", "full", "d8"),
     Claim("6", "D = 24 beats D = 16", "full", "d16"),
     Claim("6", "D = 24 beats D = 32", "full", "d32"),
