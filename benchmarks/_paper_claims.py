@@ -160,6 +160,12 @@ TABLES_BEYOND: dict[str, Table] = {
         "too; in `clip` the seconds attend to each other as well.",
         "ldm",
     ),
+    "fusion": Table(
+        "`fusion`: TPAVI, or FiLM",
+        "FiLM has no attention: what is heard in a second scales and shifts the channels of what is seen in "
+        "it, and it hears its own second alone, as TPAVI does with `window=1`. The paper does not have it.",
+        "e_d",
+    ),
     "in_silence": Table(
         "Where the mask cannot be known",
         "On these clips sight and sound together tell the mask, and a model that generates has nothing to "

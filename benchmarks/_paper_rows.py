@@ -188,6 +188,10 @@ ROWS: dict[str, Row] = {
         _diffusion(),
         arguments={"detach_diffusion": False, "normalize_latent": False},
     ),
+    "e_d_film": Row(
+        "E-D with FiLM", SegmentationObjective, kind=EncoderDecoder, arguments={"fusion": "film"}
+    ),
+    "ldm_film": Row("LDM with FiLM", _diffusion(0.0), arguments={"fusion": "film"}),
     "audio_blind": Row("audio-blind", SegmentationObjective, "audio_blind"),
     "audio_blind_temporal": Row("audio-blind, temporal", SegmentationObjective, "audio_blind_temporal"),
     "avsbench": Row("AVSBench", AVSBenchObjective, "avsbench"),
@@ -228,6 +232,7 @@ TABLES: dict[str, Sequence[str]] = {
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
     "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
+    "fusion": ("e_d", "e_d_film", "ldm", "ldm_film"),
     "in_silence": [name + IN_SILENCE for name in _SILENT],
     "controls": ("regressor", "shuffled", "full"),
 }

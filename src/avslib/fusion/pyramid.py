@@ -108,27 +108,20 @@ class PyramidFusion(nn.ModuleList):
         Raises:
             ValueError: if an argument has another shape or sound is missing.
         """
-        if len(pyramid) != len(self):
-            raise ValueError(f"pyramid: expected {len(self)} levels, got {len(pyramid)}")
-        size = check_shape("pyramid[0]", pyramid[0], "b t c h w", c=self.channels)
-        clip = {"b": size["b"], "t": size["t"]}
-        for i, features in enumerate(pyramid):
-            check_shape(f"pyramid[{i}]", features, "b t c h w", **clip, c=self.channels)
+        clip = check_pyramid(pyramid, len(self), self.channels, valid)
         if "audio" not in self.attention:
             audio = None
         elif audio is not None:
             check_shape("audio", audio, "b t a", **clip, a=self.audio_channels)
         elif any(isinstance(block, TPAVI) for block in self):
             raise ValueError("audio: expected one embedding per second, got None")
-        if valid is not None:
-            check_shape("valid", valid, "b t", **clip)
 
         fused, aligned = [], []
         for block, features in zip(self, pyramid, strict=True):
-            x, sound = _silence(features, valid), None
+            x, sound = silence(features, valid), None
             if isinstance(block, TPAVI):
                 x, sound = self._fuse(block, x, audio)
-                x = _silence(x, valid)
+                x = silence(x, valid)
             fused.append(x)
             aligned.append(sound)
         return Fused(fused, aligned)
@@ -161,5 +154,21 @@ class PyramidFusion(nn.ModuleList):
         return rearrange(mean, "(b k) t c h w -> b (k t) c h w", b=b), sound
 
 
-def _silence(features: Tensor, valid: Tensor | None) -> Tensor:
+def check_pyramid(
+    pyramid: Sequence[Tensor], num_levels: int, channels: int, valid: Tensor | None
+) -> dict[str, int]:
+    """Raise ``ValueError`` if a pyramid or the flags of its frames have another shape; return B and T."""
+    if len(pyramid) != num_levels:
+        raise ValueError(f"pyramid: expected {num_levels} levels, got {len(pyramid)}")
+    size = check_shape("pyramid[0]", pyramid[0], "b t c h w", c=channels)
+    clip = {"b": size["b"], "t": size["t"]}
+    for i, features in enumerate(pyramid):
+        check_shape(f"pyramid[{i}]", features, "b t c h w", **clip, c=channels)
+    if valid is not None:
+        check_shape("valid", valid, "b t", **clip)
+    return clip
+
+
+def silence(features: Tensor, valid: Tensor | None) -> Tensor:
+    """Return features ``(B, T, C, h, w)``, with those of padding 0."""
     return features if valid is None else features.masked_fill(~valid[..., None, None, None], 0)

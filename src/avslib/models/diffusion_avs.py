@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from avslib._checks import check_one_of, check_positive
 from avslib.decoders import FPNHead, LatentInjection
 from avslib.encoders import AudioEncoder, Neck, VisualEncoder
-from avslib.fusion import PyramidFusion
+from avslib.fusion import PyramidFiLM, PyramidFusion
 from avslib.latent import (
     ConditionEncoder,
     FusedConditionEncoder,
@@ -25,6 +25,7 @@ from avslib.latent.condition import CONDITIONS
 from avslib.models.base import AVSModel, every_frame
 from avslib.models.output import LatentTerms, Segmentation
 
+FUSIONS = ("tpavi", "film")
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
 FUSED_CONDITIONS = {"fused": False, "clip": True}
 """Conditions made from the fused pyramid, and whether the seconds attend to each other."""
@@ -72,6 +73,9 @@ class DiffusionAVS(
         window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
             With 1, which is ours, a pixel attends to the sound of its own second alone; what that brings is
             on the same page.
+        fusion: how the pyramid is fused with the sound: ``"tpavi"``, as in the paper, or ``"film"``, which is
+            ours, see :class:`~avslib.fusion.FiLM`: of its own second alone, as with ``window=1``. What that
+            brings is on the same page.
         decode_from: the latent that the head decodes in training; the paper does not say. One of
             ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
             of z0 from such a one), ``"sampled"`` (a whole reverse pass, without gradient); or a mapping from
@@ -86,7 +90,8 @@ class DiffusionAVS(
         num_inference_steps: sampling steps.
 
     Raises:
-        ValueError: if an argument is not one of its words.
+        ValueError: if an argument is not one of its words, or ``fusion="film"`` is given a ``window`` of
+            several seconds.
 
     Mao et al., "Contrastive Conditional Latent Diffusion for Audio-visual Segmentation", section III.
     """
@@ -107,6 +112,7 @@ class DiffusionAVS(
         latent_dim: int = 24,
         condition: str = "audio_visual",
         window: int | None = None,
+        fusion: str = "tpavi",
         decode_from: str | dict[str, float] = MOSTLY_SAMPLED,
         detach_diffusion: bool = True,
         normalize_latent: bool = True,
@@ -115,13 +121,20 @@ class DiffusionAVS(
     ) -> None:
         super().__init__()
         check_one_of("condition", condition, (*CONDITIONS, *FUSED_CONDITIONS))
+        check_one_of("fusion", fusion, FUSIONS)
+        if fusion == "film" and window not in (None, 1):
+            raise ValueError(f"window: expected None or 1 with fusion='film', got {window}")
         self.num_classes = num_classes
         self.decode_from = _latent_weights(decode_from)
         self.detach_diffusion = detach_diffusion
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
         self.neck = Neck(self.visual_encoder.channels, channels)
-        self.fusion = PyramidFusion(channels, audio_channels=audio_channels, window=window)
+        self.fusion: PyramidFusion | PyramidFiLM = (
+            PyramidFiLM(channels, audio_channels=audio_channels)
+            if fusion == "film"
+            else PyramidFusion(channels, audio_channels=audio_channels, window=window)
+        )
         self.ground_truth_encoder = GTEncoder(latent_dim, normalize=normalize_latent)
         self.condition_encoder: ConditionEncoder | FusedConditionEncoder = (
             FusedConditionEncoder(
