@@ -1,10 +1,9 @@
 r"""Build a model of your own, train it on clips that lie on disk; evaluate it and draw what it does.
 
-The model is new: nobody published it. FiLM (Perez et al., "Visual Reasoning with a General Conditioning
-Layer", AAAI 2018) scales and shifts every channel of what is seen by what is heard, second by second, where
-the published systems have an attention. That is one block of twelve lines; encoders, neck, head, training,
-evaluation, saving and loading are the library's, and the script is all there is to the experiment. Put
-another idea in the block's place.
+The model is new: nobody published it. Where the published systems have an attention, it has a gate: what is
+heard in a second weighs the channels of what is seen in it. That is one block of ten lines; encoders, neck,
+head, training, evaluation, saving and loading are the library's, and the script is all there is to the
+experiment. Put another idea in the block's place.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
 objects are seen, the sound alone decides which are ground truth) and trains a small backbone and a small
@@ -16,9 +15,9 @@ paper-pvt or paper-r50 it is trained as DiffusionAVS is in its paper, on the rea
 
 A run folder, runs/own_model-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json,
 curves.png, predictions.png, the checkpoint to resume from (--resume) and the model, which
-FiLMSegmenter.from_pretrained(RUN/model) loads. The commands, called where this script lies, find the class:
+GatedSegmenter.from_pretrained(RUN/model) loads. The commands, called where this script lies, find the class:
 
-  avslib segment holiday.mp4 found --model RUN/model --model-class own_model:FiLMSegmenter
+  avslib segment holiday.mp4 found --model RUN/model --model-class own_model:GatedSegmenter
 """
 
 import argparse
@@ -47,21 +46,20 @@ RECIPES = {
 SMALL = {"backbone": "regnetx_002", "audio_encoder": "mel_cnn", "channels": 64}
 
 
-class FiLM(nn.Module):
-    """Scale and shift the channels of what is seen in a second by what is heard in it."""
+class Gate(nn.Module):
+    """Weigh the channels of what is seen in a second by what is heard in it."""
 
     def __init__(self, channels: int, *, audio_channels: int) -> None:
         super().__init__()
-        self.modulate = nn.Linear(audio_channels, 2 * channels)
+        self.weigh = nn.Linear(audio_channels, channels)
 
     def forward(self, x: Tensor, audio: Tensor) -> Tensor:
         """Return features ``(B, T, C, h, w)``, made of the same and of embeddings ``(B, T, A)``."""
-        scale, shift = self.modulate(audio)[..., None, None].chunk(2, dim=2)
-        return x * (1 + scale) + shift
+        return x * self.weigh(audio).sigmoid()[..., None, None]
 
 
-class FiLMSegmenter(AVSModel):
-    """Backbone, neck, FiLM at every level, the FPN head."""
+class GatedSegmenter(AVSModel):
+    """Backbone, neck, a gate at every level, the FPN head."""
 
     def __init__(
         self,
@@ -77,7 +75,7 @@ class FiLMSegmenter(AVSModel):
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels)
         self.neck = Neck(self.visual_encoder.channels, channels)
-        self.fusion = nn.ModuleList(FiLM(channels, audio_channels=audio_channels) for _ in self.neck)
+        self.fusion = nn.ModuleList(Gate(channels, audio_channels=audio_channels) for _ in self.neck)
         self.head = FPNHead(channels, channels=channels, num_classes=num_classes)
 
     def segment(
@@ -94,8 +92,8 @@ class FiLMSegmenter(AVSModel):
         """Segment frames ``(B, T, 3, H, W)`` with embedded sound ``(B, T, A)``."""
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))
         pyramid = [
-            film(level.unflatten(0, frames.shape[:2]), audio)
-            for film, level in zip(self.fusion, levels, strict=True)
+            gate(level.unflatten(0, frames.shape[:2]), audio)
+            for gate, level in zip(self.fusion, levels, strict=True)
         ]
         return Segmentation(self.head(pyramid, size=(frames.shape[-2], frames.shape[-1])))
 
@@ -110,7 +108,7 @@ def main() -> None:
     result = run(
         arguments,
         recipe,
-        lambda: FiLMSegmenter(**sizes),
+        lambda: GatedSegmenter(**sizes),
         # the cross-entropy alone is content with "nothing" for very long where nothing was learned before
         SegmentationObjective(CrossEntropyDice() if recipe.from_scratch else None),
         name=f"own_model-{arguments.preset}",

@@ -58,7 +58,7 @@ CASES = [  # setting, example, its class, further arguments, further rows
             ("s4", "ecmvae", "ECMVAE", ("--num-samples", "2", "--neck", "dilated"), ["one sample"]),
             ("ms3", "audio_blind", "AudioBlind", (), []),
             ("s4", "audio_blind", "AudioBlind", ("--temporal", "--decoder", "fpn"), []),
-            ("ms3", "own_model", "FiLMSegmenter", (), []),
+            ("ms3", "own_model", "GatedSegmenter", (), []),
         )
     ),
 ]

@@ -29,7 +29,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Any:
 def names(example: Any) -> dict[str, Any]:
     """Return what the script knows, and a clip."""
     torch.manual_seed(0)
-    names = {key: getattr(example, key) for key in ("FiLMSegmenter", "SMALL")}
+    names = {key: getattr(example, key) for key in ("GatedSegmenter", "SMALL")}
     names |= {"torch": torch, "Tensor": Tensor, "Segmentation": Segmentation}
     return names | {"frames": torch.rand(1, 2, 3, 64, 96), "log_mel": torch.randn(1, 2, 1, 96, 64)}
 
@@ -44,7 +44,7 @@ def test_it_loads_itself(
 ) -> None:
     write_avsbench(tmp_path / "AVSBench", setting="ms3", clips={"test": 2}, size=224, videos=False)
     write_video(tmp_path / "holiday.mp4", torch.zeros(16, 3, 32, 48, dtype=torch.uint8), fps=8)
-    example.FiLMSegmenter(**example.SMALL).save_pretrained(tmp_path / "run" / "model")
+    example.GatedSegmenter(**example.SMALL).save_pretrained(tmp_path / "run" / "model")
     monkeypatch.chdir(tmp_path)
     exec(next(blocks()), names)
     assert [found.mask().shape for found in names["moments"]] == 2 * [(32, 48)]
@@ -58,11 +58,11 @@ def test_a_loss_and_a_model_that_draws(names: dict[str, Any]) -> None:
     every = torch.ones(1, 2, dtype=torch.bool)
     clip = Clip(names["frames"], names["log_mel"], masks, every, every, ["a"])
     output = model(*clip[:5])
-    assert [scale.shape for scale in output.terms.scale] == 4 * [(1, 2, 64)]
+    assert [weights.shape for weights in output.terms.weights] == 4 * [(1, 2, 64)]
     terms = names["objective"](output, clip)
     terms["loss"].backward()
     assert terms["loss"] == terms["segmentation"] + 0.01 * terms["price"]
-    assert all(film.modulate.weight.grad.any() for film in model.fusion)
+    assert all(gate.weigh.weight.grad.any() for gate in model.fusion)
 
     exec(drawing, names)
     assert names["output"].samples.shape == (4, 1, 2, 1, 64, 96)
@@ -77,9 +77,9 @@ def test_a_loss_and_a_model_that_draws(names: dict[str, Any]) -> None:
 
 
 def test_the_model_hears_its_own_second_alone(names: dict[str, Any]) -> None:
-    model = names["FiLMSegmenter"](**names["SMALL"]).eval()
-    for film in model.fusion:
-        torch.nn.init.normal_(film.modulate.weight)
+    model = names["GatedSegmenter"](**names["SMALL"]).eval()
+    for gate in model.fusion:
+        torch.nn.init.normal_(gate.weigh.weight)
     other = names["log_mel"].clone()
     other[:, 1] = torch.randn(1, 1, 96, 64)
     with torch.no_grad():
