@@ -162,8 +162,9 @@ TABLES_BEYOND: dict[str, Table] = {
     ),
     "fusion": Table(
         "`fusion`: TPAVI, or FiLM",
-        "FiLM has no attention: what is heard in a second scales and shifts the channels of what is seen in "
-        "it, and it hears its own second alone, as TPAVI does with `window=1`. The paper does not have it.",
+        "With TPAVI a second's sound says one number of each pixel, by which the mean of that second's "
+        "values is added to it. FiLM has no attention: what is heard in a second scales and shifts the "
+        "channels of what is seen in it, alone, as with `window=1`. The paper does not have it.",
         "e_d",
     ),
     "in_silence": Table(

@@ -69,6 +69,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "the paper (default: the whole clip)",
     )
     model.add_argument(
+        "--fusion",
+        choices=("tpavi", "film"),
+        default="tpavi",
+        help="how the sound reaches the pixels (default: tpavi); film, of each second alone, is not in the "
+        "paper",
+    )
+    model.add_argument(
         "--decode-from",
         type=parse_sources,
         default=MOSTLY_SAMPLED,
@@ -101,6 +108,7 @@ def build_model(arguments: argparse.Namespace, recipe: Recipe) -> DiffusionAVS:
         f"diffusion_avs.{recipe.variant}",
         condition=arguments.condition,
         window=arguments.window,
+        fusion=arguments.fusion,
         latent_dim=arguments.latent_dim,
         scheduler=cosine_ddim(
             prediction_type=arguments.prediction_type, timestep_spacing=arguments.timestep_spacing

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import avslib
 from avslib.data import AVSBenchMS3, AVSBenchS4, write_avsbench
-from avslib.fusion import label_similarity
+from avslib.fusion import PyramidFiLM, label_similarity
 from avslib.training import evaluate
 from tests import _golden
 
@@ -103,9 +103,13 @@ def test_an_example_leaves_a_model_that_gives_its_numbers_again(
             assert f"| {name}, {row} | {score:.3f} |" in card
 
 
-@pytest.mark.parametrize("setting", ["ms3", pytest.param("s4", marks=slow)])
-def test_the_demo_makes_its_data_and_can_be_resumed(setting: str, tmp_path: Path) -> None:
-    small = (*SMALL, "--setting", setting, "--num-samples", "2")
+@pytest.mark.parametrize(
+    ("setting", "arguments"), [("ms3", ()), pytest.param("s4", ("--fusion", "film"), marks=slow)]
+)
+def test_the_demo_makes_its_data_and_can_be_resumed(
+    setting: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    small = (*SMALL, "--setting", setting, "--num-samples", "2", *arguments)
     result = run(tmp_path, "diffusion_avs", *small)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "runs" / f"diffusion_avs-demo-{setting}-seed0"
@@ -119,7 +123,8 @@ def test_the_demo_makes_its_data_and_can_be_resumed(setting: str, tmp_path: Path
         assert row in result.stdout
     card = (folder / "model" / "README.md").read_text(encoding="utf-8")
     assert f"{setting.upper()}, synthetic clips: 8 to train, 2 to test, 48 x 48." in card
-    avslib.DiffusionAVS.from_pretrained(folder / "model")
+    model = avslib.DiffusionAVS.from_pretrained(folder / "model")
+    assert isinstance(model.fusion, PyramidFiLM) == ("film" in arguments)
 
     # a second call finds the clips made; with --resume it goes on after the epoch that is done
     again = run(tmp_path, "diffusion_avs", *small, "--epochs", "2", "--resume")
