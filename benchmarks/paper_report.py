@@ -40,6 +40,7 @@ def write(results: Path, docs: Path) -> None:
     studies = [study for study in read(results) if len(study.runs) > 1]  # else it is what others begin with
     if not studies:
         raise ValueError(f"results: expected runs of two rows of paper_tables.py in {results}, found none")
+    told = for_each(studies, takeaways, none="Nobody has read these runs yet.")  # may refuse, so comes first
     for old in (docs / PICTURES).glob("*.svg"):
         old.unlink()
     judged = {study.title: judge(study) for study in studies}
@@ -49,7 +50,7 @@ def write(results: Path, docs: Path) -> None:
 
     page = Template((HERE / "paper_tables.md.template").read_text(encoding="utf-8")).substitute(
         origins="\n".join(map(origin, studies)),
-        takeaways=for_each(studies, takeaways, none="Nobody has read these runs yet."),
+        takeaways=told,
         counted=for_each(studies, lambda study: counted(study, judged[study.title])),
         claims_tables=for_each(studies, lambda study: claims_table(study, judged[study.title])),
         claims_pictures=pictures(

@@ -411,8 +411,8 @@ def test_a_sentence_that_is_no_longer_true_is_not_written(tmp_path: Path) -> Non
         place = tmp_path / path.relative_to(RESULTS)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(path.read_bytes())
-    assert takeaways.takeaways(the_study(tmp_path)).count("\n") == 6
-    for path in tmp_path.rglob("ldm_by_second-seed?.json"):
+    assert takeaways.takeaways(the_study(tmp_path)).count("\n") == 7
+    for path in tmp_path.rglob("regressor_by_second-seed?.json"):
         if path.parent.name == "ms3":
             report = json.loads(path.read_text())
             report["test"]["true sound"]["miou"] = [1.0] * 240
