@@ -29,7 +29,7 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or it has no ``config.json``.
-        ImportError: if there is no such module.
+        ImportError: if its module cannot be imported.
         ValueError: if nothing says the class, or it is not known.
     """
     folder = Path(name)
@@ -58,6 +58,8 @@ def _import_class(named: str) -> type[AVSModel]:
     """Return the class that ``module:class`` names; importing it runs the module."""
     try:
         kind = pkgutil.resolve_name(named)
+    except ImportError as error:
+        raise ImportError(f"model_class: {named!r} cannot be imported ({error})") from error
     except (AttributeError, ValueError) as error:
         raise ValueError(f"model_class: expected module:class, got {named!r} ({error})") from error
     if not (isinstance(kind, type) and issubclass(kind, AVSModel)):
