@@ -236,6 +236,7 @@ def test_windows_are_judged_apart(folder: Path) -> None:
     assert findings(study, "_by_second")["ldm", "e_d"] == "agrees"
     assert findings(study)["ldm", "e_d"] == "undecided"
     assert findings(study, "_by_second")["cvae", "e_d"] == "not run"
+    assert "| not run |" in sections.claims_table(study, sections.judge(study))
     whole, own = sections.counted(study, sections.judge(study)).splitlines()
     assert whole.startswith(
         "- **Whole clip**: 6 of 14 claims were run: 1 agree, 1 disagree, 2 undecided, 2 with one seed. "
@@ -457,6 +458,11 @@ def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path
     before = {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
     paper_report.write(folder, docs)
     assert {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()} == before
+
+
+def test_a_table_that_was_begun_has_no_count_where_there_are_no_rows(folder: Path) -> None:
+    write_run(folder, "e_d_in_silence", 0, scores(0, 0.5))
+    assert "| `in_silence` | 1 of 9 |  |" in costs.commands(the_study(folder))
 
 
 def test_a_table_without_a_picture_is_not_said_to_be_missing(tmp_path: Path) -> None:

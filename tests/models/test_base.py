@@ -61,7 +61,10 @@ def test_a_card_says_where_the_class_is_imported_from(model: AVSModel) -> None:
     assert "from avslib.models import AudioBlind\n\nmodel = AudioBlind.from_pre" in str(
         model.generate_model_card()
     )
-    assert f"from {__name__} import Mine" in str(Mine("regnetx_002").generate_model_card())
+    mine = Mine("regnetx_002")
+    assert f"from {__name__} import Mine" in str(mine.generate_model_card())
+    Mine.__module__ = "loaded_by_hand"  # and not in sys.modules
+    assert "from loaded_by_hand import Mine" in str(mine.generate_model_card())
 
 
 def test_missing_weights_are_an_error(model: AVSModel, tmp_path: Path) -> None:

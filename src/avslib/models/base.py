@@ -243,7 +243,7 @@ def _public_module(kind: type) -> str:
     """Return where a class is imported from: of ours, the group; of a script that runs, its name."""
     if kind.__module__.startswith("avslib."):
         return "avslib.models"
-    script = getattr(sys.modules[kind.__module__], "__file__", None)
+    script = getattr(sys.modules["__main__"], "__file__", None)
     return Path(script).stem if kind.__module__ == "__main__" and script else kind.__module__
 
 
