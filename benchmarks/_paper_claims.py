@@ -64,9 +64,9 @@ def _scores(pair: tuple[float, float]) -> dict[str, float]:
 TABLES_OF_PAPER: dict[str, Table] = {
     "1": Table(
         "Table I: systems",
-        "How good is the whole model beside others? AVSBench also has another neck and another decoder; what "
-        "the latent adds is asked of E-D, in table II. The paper also has four systems of related tasks, "
-        "which are not here; audio-blind decoders and ECMVAE are not in the paper's table.",
+        "How good is the whole model beside others? AVSBench also has another neck and decoder; what the "
+        "latent adds is tested against E-D, in table II. The paper also lists four systems from related "
+        "tasks, which are not here; audio-blind decoders and ECMVAE are not in the paper's table.",
         "avsbench",
         {
             "avsbench": _row("AVSBench", (78.74, 0.879), (54.00, 0.645)),
@@ -75,10 +75,10 @@ TABLES_OF_PAPER: dict[str, Table] = {
     ),
     "2": Table(
         "Table II: the latent diffusion model",
-        "Does a latent that is generated help, and is diffusion the way to generate it? E-D has the "
-        "encoders, fusion, neck and head of the LDM, and no latent. None of these rows has the contrastive "
-        "loss. The row without diffusion is not the paper's: it has the LDM's networks, and takes as latent "
-        "what the noise estimator makes of the condition in one pass.",
+        "Does a generated latent help, and is diffusion the way to generate it? E-D has the encoders, "
+        "fusion, neck and head of the LDM, but no latent. None of these rows has the contrastive loss. The "
+        "row without diffusion is not the paper's: it has the LDM's networks, and its latent is what the "
+        "noise estimator makes of the condition in one pass.",
         "e_d",
         {
             "e_d": _row("E-D", (78.89, 0.881), (54.28, 0.648)),
@@ -88,8 +88,8 @@ TABLES_OF_PAPER: dict[str, Table] = {
     ),
     "3": Table(
         "Table III: the condition",
-        "What should the diffusion be told? None of these rows has the contrastive loss. The sound reaches "
-        "the head by another way too, whatever the condition.",
+        "What should the diffusion be conditioned on? None of these rows has the contrastive loss. Whatever "
+        "the condition, the sound also reaches the head through the fusion.",
         "ldm_none",
         {
             "ldm_none": _row("None", (80.04, 0.889), (56.12, 0.671)),
@@ -100,7 +100,7 @@ TABLES_OF_PAPER: dict[str, Table] = {
     ),
     "4": Table(
         "Table IV: contrastive learning",
-        "Does it help to pull the condition towards the code of its own mask, away from those of others?",
+        "Does it help to pull the condition towards the code of its own mask, and away from those of others?",
         "ldm",
         {
             "ldm": _row("without the contrastive loss", (81.02, 0.894), (57.67, 0.698)),
@@ -109,8 +109,9 @@ TABLES_OF_PAPER: dict[str, Table] = {
     ),
     "5": Table(
         "Table V: pre-training on S4",
-        "Does MS3 gain from weights that were trained on S4? The row that starts from them has had twice the "
-        "steps. The last one, which the paper lacks, has too, all on MS3: what it gains, steps gain.",
+        "Does MS3 gain from weights that were trained on S4? A row that starts from them has had twice the "
+        "steps. The last row, which the paper lacks, has had twice the steps on MS3 alone, and shows what "
+        "the steps gain.",
         "full",
         {
             "full": Published("from scratch", {"ms3": {"miou": 58.18}}),
@@ -119,7 +120,7 @@ TABLES_OF_PAPER: dict[str, Table] = {
     ),
     "6": Table(
         "Table VI: the size of the latent",
-        "How many numbers should a latent have?",
+        "How many dimensions should the latent have?",
         "full",
         {
             "d8": _row("D = 8", (81.04, 0.892), (57.28, 0.689)),
@@ -134,44 +135,44 @@ TABLES_OF_PAPER: dict[str, Table] = {
 TABLES_BEYOND: dict[str, Table] = {
     "decode_from": Table(
         "`decode_from`: which latent the head learns to decode",
-        "The paper does not say whether the head sees, while it is trained, the code of the true mask, that "
-        "code with noise, or what the diffusion makes of it. The reference is the library's default, a "
-        "mixture.",
+        "The paper does not say whether, in training, the head decodes the code of the true mask, that code "
+        "with noise, or what the diffusion makes of it. The reference is the library's default, a mixture.",
         "full",
     ),
     "loss": Table(
         "The contrastive loss, and what gradients reach",
-        "Other frames of a clip as negatives or not, the gradient of the contrastive loss to z0 or not, its "
-        "weight lambda 2 (0.1 in the paper and in the reference), and a z0 that is neither kept from the "
-        "gradient of the diffusion nor normalised.",
+        "Whether other frames of the same clip are negatives; whether the gradient of the contrastive loss "
+        "reaches z0; the weight lambda 2 (0.1 in the paper and in the reference); and a z0 that is neither "
+        "detached from the diffusion loss nor normalised.",
         "full",
     ),
     "sampler": Table(
         "`prediction_type` and `timestep_spacing`: how the latent is sampled",
-        "What the output of the noise estimator is, and which noise levels sampling visits. The loss is that "
-        "of the noise in every row (equation 9). The reference's output is the velocity, which the noise "
-        "follows from, and it starts at the noisiest level (trailing); *leading* never visits that.",
+        "What the noise estimator predicts, and which noise levels sampling visits. In every row the loss "
+        "is on the noise (equation 9). The reference predicts the velocity, from which the noise follows, "
+        "and starts at the noisiest level (trailing); *leading* never visits that level.",
         "ldm",
     ),
     "variants": Table(
         "`condition`: from the fused pyramid, or from the whole clip",
-        "The condition encoder of the paper looks at a frame with five convolutions of its own. In `fused` "
-        "the condition is read from the pyramid that the head sees, which the diffusion loss then trains "
-        "too; in `clip` the seconds attend to each other as well.",
+        "The paper's condition encoder sees a frame through five convolutions of its own. In `fused` the "
+        "condition is read from the pyramid that the head sees, which the diffusion loss then also trains; "
+        "in `clip` the seconds attend to each other as well.",
         "ldm",
     ),
     "fusion": Table(
         "`fusion`: TPAVI, or FiLM",
-        "With TPAVI a second's sound says one number of each pixel, by which the mean of that second's "
-        "values is added to it. FiLM has no attention: what is heard in a second scales and shifts the "
-        "channels of what is seen in it, alone, as with `window=1`. The paper does not have it.",
+        "In TPAVI the sound of a second gives each pixel one number, which scales the mean of that second's "
+        "values before it is added to the pixel. FiLM has no attention: the sound of a second scales and "
+        "shifts the channels of that second's features. Like `window=1` it hears only the own second. The "
+        "paper does not have it.",
         "e_d",
     ),
     "in_silence": Table(
         "Where the mask cannot be known",
-        "On these clips sight and sound together tell the mask, and a model that generates has nothing to "
-        "choose. Trained and tested without sound it has: which of the objects are the ground truth, "
-        "nothing tells. What samples are then worth apart is below, under *Several samples*.",
+        "On these clips frame and sound together determine the mask, and a generative model has nothing to "
+        "choose. Trained and tested without sound it has: nothing tells which of the objects are ground "
+        "truth. How good individual samples then are is shown below, under *Several samples*.",
         "e_d" + IN_SILENCE,
     ),
 }
@@ -187,7 +188,7 @@ CLAIMS = (
     Claim("3", "an audio-visual condition beats a visual one", "ldm", "ldm_visual"),
     Claim("3", "an audio-visual condition beats none", "ldm", "ldm_none"),
     Claim("4", "contrastive learning helps", "full", "ldm"),
-    Claim("5", "pre-training on S4, which is twice the steps, helps", "full_from_s4", "full"),
+    Claim("5", "pre-training on S4, which means twice the steps, helps", "full_from_s4", "full"),
     Claim("6", "D = 24 beats D = 8", "full", "d8"),
     Claim("6", "D = 24 beats D = 16", "full", "d16"),
     Claim("6", "D = 24 beats D = 32", "full", "d32"),

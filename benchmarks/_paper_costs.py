@@ -26,13 +26,13 @@ def origin(study: Study) -> str:
     clips, epochs = budget["clips"][study.setting], budget["epochs"][study.setting]
     seeds = [len(found) for found in study.runs.values()]
     return (
-        f"- **{study.title}**: {budget['size']} x {budget['size']} pixels; {clips['train']:,} clips to train "
-        f"on, {clips['val']:,} to choose the epoch by, {clips['test']:,} to test on; "
+        f"- **{study.title}**: {budget['size']} x {budget['size']} pixels; {clips['train']:,} clips for "
+        f"training, {clips['val']:,} for choosing the epoch, {clips['test']:,} for testing; "
         f"{many(epochs, 'epoch')} in batches of {budget['batch_size']}, learning rate "
         f"{budget['learning_rate']:g}. The backbone is `{_backbone(budget['variant'], budget['backbone'])}`, "
-        f"the sizes are those of the preset `{budget['variant']}`, the audio encoder is `mel_cnn`; both "
-        f"encoders begin with random weights and first learn classes from "
-        f"{many(budget['pretrain_clips'], 'synthetic clip')}: nothing comes from ImageNet or AudioSet. "
+        f"the sizes are those of the preset `{budget['variant']}`, the audio encoder is `mel_cnn`. Both "
+        f"encoders start from random weights and first learn classes from "
+        f"{many(budget['pretrain_clips'], 'synthetic clip')}; nothing comes from ImageNet or AudioSet. "
         f"{many(len(study.runs), 'row')}, with {span(seeds)} {'seed' if max(seeds) == 1 else 'seeds'} each, "
         f"on {_machines(study)}."
     )
@@ -131,9 +131,9 @@ def commands(study: Study) -> str:
         f"python benchmarks/paper_tables.py TABLE --budget {study.budget} --settings {study.setting} "
         f"--seeds {len(seeds)}"
     )
-    told = f"`{command}` trains what is missing of a table; with `--by-second`, of the own second."
-    header = ("`TABLE`", *(f"runs there, {name}" for name in WINDOWS.values()))
-    missing = f"\n\nNothing is there yet of {', '.join(untouched)}." if untouched else ""
+    told = f"`{command}` trains the missing runs of a table; add `--by-second` for the own second."
+    header = ("`TABLE`", *(f"finished runs, {name}" for name in WINDOWS.values()))
+    missing = f"\n\nNot begun: {', '.join(untouched)}." if untouched else ""
     return f"{told}\n\n{table(header, lines)}{missing}"
 
 

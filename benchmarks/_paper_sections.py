@@ -60,7 +60,7 @@ def counted(study: Study, judged: Judged) -> str:
         counts = ", ".join([f"{agree} agree", f"{disagree} disagree", f"{undecided} undecided", *others])
         texts.append(
             f"- **{WINDOWS[window].capitalize()}**: {run} of {len(CLAIMS)} claims were run: {counts}. "
-            f"For {smaller} of them the paper's own gain is excluded.{_resolution(claims)}"
+            f"In {smaller} of them a gain as large as the paper's is ruled out.{_resolution(claims)}"
         )
     return "\n".join(texts)
 
@@ -72,7 +72,9 @@ def _resolution(claims: Mapping[Claim, Mapping[Measure, Comparison | None]]) -> 
         return ""
     sizes = sorted(compared.resolution for compared in found)
     low, middle, high = (MIOU.write(size) for size in (sizes[0], median(sizes), sizes[-1]))
-    return f" The seeds tell a difference of {middle} points of mIoU from none ({low} to {high}, by claim)."
+    return (
+        f" The seeds can detect differences from {middle} points of mIoU (median; {low} to {high} by claim)."
+    )
 
 
 def claims_table(study: Study, judged: Judged) -> str:

@@ -38,10 +38,10 @@ def _window(study: Study) -> str:
     _stand("window", all(gain.finding == "agrees" for gain in gains["all"] + gains["changing"]))
     everywhere, changing, steady = (_means(found) for found in gains.values())
     return (
-        "**Where sounds start and stop, let every second hear its own sound** (`window=1`, which every model "
-        "with sound takes). In the paper every pixel attends to the sounds of all seconds of a clip, and its "
-        f'failure analysis names the "timing discontinuity" that follows. mIoU of E-D and of the LDM: '
-        f"{everywhere}; in clips in which a sound starts or stops {changing}, in others {steady}."
+        "**Where sounds start and stop, let every second hear only its own sound** (`window=1`, for every "
+        "model with sound). In the paper every pixel attends to the sounds of all seconds of a clip, and its "
+        f'failure analysis names the "timing discontinuity" that follows. E-D and the LDM gain '
+        f"{everywhere} mIoU; in clips in which a sound starts or stops {changing}, in the others {steady}."
     )
 
 
@@ -52,9 +52,9 @@ def _fusion(study: Study) -> str:
     _stand("fusion", all(gain.finding == "agrees" for gain in (*gains, steps)))
     seeds = min(len(gain.by_seed) for gain in gains)
     return (
-        '**Let the sound scale and shift the channels** (`DiffusionAVS(fusion="film")`). In the place of '
-        f"TPAVI, both with the own second, FiLM adds {_means(gains)} to the mIoU of E-D and of the LDM in as "
-        f"many steps ({many(seeds, 'seed')}). That is what twice the steps bring with TPAVI: "
+        '**Let the sound scale and shift the channels** (`DiffusionAVS(fusion="film")`). FiLM instead of '
+        f"TPAVI, both with the own second, adds {_means(gains)} to the mIoU of E-D and of the LDM after "
+        f"equally many steps ({many(seeds, 'seed')}). TPAVI gains as much by training twice as long: "
         f"{MIOU.write_signed(steps.mean)}."
     )
 
@@ -65,10 +65,10 @@ def _latent(study: Study) -> str:
         found = [_known(compare(study, "ldm" + window, row + window, MIOU)) for row in ("e_d", "regressor")]
         _stand("latent", all(compared.finding == "undecided" for compared in found))
         worth = _mean(study, "ldm" + window, ONE) - _mean(study, "ldm" + window, NOISE)
-        texts.append(f"{name}: {_means(found)}; a sample over noise in its place {MIOU.write_signed(worth)}")
+        texts.append(f"{name} {_means(found)}, and a sample over noise {MIOU.write_signed(worth)}")
     return (
-        "**No gain from the latent is found**: neither over a decoder without one (the paper has +3.39), nor "
-        f"over the same networks without diffusion. In that order, {'; '.join(texts)}."
+        "**The latent brings no measurable gain**, neither over a decoder without one (the paper has +3.39) "
+        f"nor over the same networks without diffusion. In that order: {'; '.join(texts)}."
     )
 
 
@@ -84,13 +84,14 @@ def _doubt(study: Study) -> str:
     energies = [found[ENERGY] for found in (chosen_more, chosen, mask)]
     _stand("doubt", energies == sorted(energies) and mask[BEST] < one < one_more and costs.high < -0.05)
     return (
-        "**Where the mask cannot be known, a latent is worth something.** Trained and tested without sound, "
-        f"the one mask of E-D is nearly empty: mIoU {MIOU.write(mask[BEST])}. A sample of the LDM chooses: "
-        f"{MIOU.write(one)}, and the best of 32 {MIOU.write(chosen[BEST])}; the energy distance to the truth "
-        f"falls from {mask[ENERGY]:.2f} to {chosen[ENERGY]:.2f}. With a head that decodes z0 alone, and the "
-        f"fused pyramid as condition, these are {MIOU.write(one_more)}, {MIOU.write(chosen_more[BEST])} and "
-        f"{chosen_more[ENERGY]:.2f} ({many(len(seeds), 'seed')}); but where the mask can be known, decoding "
-        f"z0 alone costs {MIOU.write(-costs.mean)} points ({many(len(costs.by_seed), 'seed')})."
+        "**A latent helps where the mask is ambiguous.** Trained and tested without sound, E-D's single mask "
+        f"is nearly empty (mIoU {MIOU.write(mask[BEST])}), while a sample of the LDM picks some objects: "
+        f"{MIOU.write(one)}, and {MIOU.write(chosen[BEST])} for the best of 32; the energy distance to the "
+        f"truth falls from {mask[ENERGY]:.2f} to {chosen[ENERGY]:.2f}. With a head that decodes only z0, and "
+        f"the fused pyramid as condition, these numbers are {MIOU.write(one_more)}, "
+        f"{MIOU.write(chosen_more[BEST])} and {chosen_more[ENERGY]:.2f} ({many(len(seeds), 'seed')}); but "
+        f"where the mask is not ambiguous, decoding only z0 costs {MIOU.write(-costs.mean)} points "
+        f"({many(len(costs.by_seed), 'seed')})."
     )
 
 
@@ -102,10 +103,10 @@ def _samples(study: Study) -> str:
     scores = [fmean(one["miou"] for one in way) for way in ways]
     _stand("samples", abs(more) < 0.005 and max(scores) - min(scores) < 0.005)
     return (
-        "**One sample in one step does, for a mask.** Own second: the mean of 8 samples scores "
-        f"{MIOU.write_signed(more)} over one, and one sample {MIOU.write(min(scores))} to "
-        f"{MIOU.write(max(scores))}, whichever of three schedulers draws it in 1 to 20 steps. More samples "
-        "are for the uncertainty."
+        "**For a mask, one sample in one step is enough.** Own second: the mean of 8 samples scores "
+        f"{MIOU.write_signed(more)} over a single one, which scores {MIOU.write(min(scores))} to "
+        f"{MIOU.write(max(scores))} with any of three schedulers in 1 to 20 steps. Draw more samples to "
+        "estimate the uncertainty."
     )
 
 
@@ -118,8 +119,9 @@ def _contrast(study: Study) -> str:
         _stand("contrast", told[1] > told[0] + 0.05 and found.finding == "undecided")
         texts.append(f"{name} {told[0]:.0%} and {told[1]:.0%}, mIoU {difference(MIOU, found)}")
     return (
-        "**The contrastive loss does to the condition what the paper says, and nothing that is seen in the "
-        f"masks.** Of z0's variance, samples tell without and with it: {'; '.join(texts)}."
+        "**The contrastive loss makes the condition more informative, as the paper says, but the masks no "
+        "better.** The share of z0's variance that samples explain without and with it, and the difference "
+        f"in mIoU: {'; '.join(texts)}."
     )
 
 
@@ -128,9 +130,9 @@ def _sound(study: Study) -> str:
     lost = [_mean(study, row, TRUE) - _mean(study, row, OTHER) for row in rows if _hears(row)]
     _stand("sound", min(lost) > 0.2)
     return (
-        f"**The sound is used by every row that has it**: with the sound of another clip they lose "
-        f"{MIOU.write(min(lost))} to {MIOU.write(max(lost))} points of mIoU, and no predictor that hears "
-        f"nothing can expect more than {MIOU.write(ceiling(study))}."
+        f"**Every row that has sound uses it**: with the sound of another clip they lose "
+        f"{MIOU.write(min(lost))} to {MIOU.write(max(lost))} points of mIoU, and a predictor that does not "
+        f"hear cannot expect more than {MIOU.write(ceiling(study))}."
     )
 
 
@@ -140,10 +142,10 @@ def _early(study: Study) -> str:
     between = _known(compare(study, from_s4, twice, MIOU))
     _stand("early", all(gain.mean > 0.03 for gain in gained) and between.finding == "undecided")
     return (
-        "**These are short trainings, with few seeds.** What is ranked is how far rows come in a few epochs: "
-        f"{unfinished(study)} Starting from weights of S4 (table V), or from those of MS3 itself, either of "
-        f"which is twice the steps, adds {_means(gained)} in {many(len(between.by_seed), 'seed')} of the own "
-        f"second; that S4 adds more than the steps is not found: {difference(MIOU, between)}."
+        "**The trainings are short, and the seeds few.** The rows are ranked by how far they come in a few "
+        f"epochs: {unfinished(study)} Starting from weights trained on S4 (table V) or on MS3 itself, which "
+        f"both mean twice the steps, adds {_means(gained)} ({many(len(between.by_seed), 'seed')}, own "
+        f"second); that S4 adds more than the steps do is not found: {difference(MIOU, between)}."
     )
 
 

@@ -240,11 +240,9 @@ def test_windows_are_judged_apart(folder: Path) -> None:
     whole, own = sections.counted(study, sections.judge(study)).splitlines()
     assert whole.startswith(
         "- **Whole clip**: 6 of 14 claims were run: 1 agree, 1 disagree, 2 undecided, 2 with one seed. "
-        "For 1 of them the paper's own gain is excluded. The seeds tell"
+        "In 1 of them a gain as large as the paper's is ruled out. The seeds can detect"
     )
-    assert own.startswith(
-        "- **Own second**: 1 of 14 claims were run: 1 agree, 0 disagree, 0 undecided. For 0"
-    )
+    assert own.startswith("- **Own second**: 1 of 14 claims were run: 1 agree, 0 disagree, 0 undecided. In 0")
 
 
 def test_a_window_is_worth_what_it_is_where_sounds_start_or_stop(tmp_path: Path) -> None:
@@ -434,12 +432,12 @@ def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path
     assert re.search(r"a CVAE beats E-D<br>.*\*\*agrees\*\*", page)
     assert re.search(r"the LDM beats the CVAE<br>.*\*\*disagrees\*\*", page)
     assert "synthetic clips" in page
-    assert "32 x 32 pixels; 8 clips to train on, 2 to choose the epoch by, 40 to test on" in page
+    assert "32 x 32 pixels; 8 clips for training, 2 for choosing the epoch, 40 for testing" in page
     assert "`regnetx_002`" in page
     assert "`python benchmarks/paper_tables.py TABLE --budget tiny --settings ms3 --seeds 3`" in page
     assert "| `2` | 9 of 12 | 0 of 12 |" in page
     assert "| `controls` | 3 of 9 | 0 of 9 |" in page
-    assert "Nothing is there yet of `in_silence`." in page
+    assert "Not begun: `in_silence`." in page
     assert "S4 with budget `tiny`: not run yet" in page
     (collapsed,) = re.findall(r"\n\| ([^\n]*)\*\*collapsed\*\*", page)
     assert "(`full`)" in collapsed
