@@ -147,10 +147,11 @@ TABLES_BEYOND: dict[str, Table] = {
         "full",
     ),
     "sampler": Table(
-        "`prediction_type` and `timestep_spacing`: how the latent is sampled",
-        "What the noise estimator predicts, and which noise levels sampling visits. In every row the loss "
-        "is on the noise (equation 9). The reference predicts the velocity, from which the noise follows, "
-        "and starts at the noisiest level (trailing); *leading* never visits that level.",
+        "The noise estimator, and how the latent is sampled",
+        "What the noise estimator predicts (`prediction_type`), of what the diffusion loss is, and which "
+        "noise levels sampling visits (`timestep_spacing`). In every row but one the loss is on the noise "
+        "(equation 9). The reference predicts the velocity, from which the noise follows, and starts at the "
+        "noisiest level (trailing); *leading* never visits that level.",
         "ldm",
     ),
     "variants": Table(

@@ -72,8 +72,10 @@ class Regressor(Twin):
         return self.decode(encoded.pyramid, latent, size=size)
 
 
-def _diffusion(weight: float = 0.1, **loss: bool) -> Callable[[], Objective]:
-    return lambda: DiffusionAVSObjective(contrastive_weight=weight, contrastive=InfoNCE(**loss))
+def _diffusion(weight: float = 0.1, *, error: str = "noise", **loss: bool) -> Callable[[], Objective]:
+    return lambda: DiffusionAVSObjective(
+        contrastive_weight=weight, contrastive=InfoNCE(**loss), diffusion=error
+    )
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ ROWS: dict[str, Row] = {
         _diffusion(0.0),
         arguments={"scheduler": lambda: cosine_ddim(timestep_spacing="leading")},
     ),
+    "velocity": Row("LDM, loss of the velocity", _diffusion(0.0, error="velocity")),
     "fused": Row("LDM, condition from the fused pyramid", _diffusion(0.0), arguments={"condition": "fused"}),
     "clip": Row("LDM, condition from the whole clip", _diffusion(0.0), arguments={"condition": "clip"}),
     "clip_regressor": Row(
@@ -230,7 +233,7 @@ TABLES: dict[str, Sequence[str]] = {
     "6": ("d8", "d16", "full", "d32"),
     "decode_from": ("from_truth", "from_noised", "from_one_step", "from_sampled", "from_half", "full"),
     "loss": ("full", "masked", "attached", "weight_0.01", "weight_1", "joint"),
-    "sampler": ("ldm", "leading", "epsilon_leading", "epsilon_trailing"),
+    "sampler": ("ldm", "velocity", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
     "fusion": ("e_d", "e_d_film", "ldm", "ldm_film"),
     "in_silence": [name + IN_SILENCE for name in _SILENT],

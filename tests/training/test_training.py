@@ -8,11 +8,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchSemantic, SilentSound, SyntheticAVS, SyntheticConfig, write_avsbench
-from avslib.losses import binary_cross_entropy, info_nce
+from avslib.latent import cosine_ddim
+from avslib.losses import CrossEntropy, binary_cross_entropy, info_nce
 from avslib.media.frame import IMAGENET_MEAN, IMAGENET_STD
 from avslib.metrics import FScore, SemanticFScore, SemanticIoU, report
 from avslib.models import DiffusionAVS, LatentTerms, Segmentation
@@ -64,12 +66,13 @@ def tiny_model() -> DiffusionAVS:
 def test_the_objective_is_equation_12() -> None:
     generator = torch.Generator().manual_seed(0)
     latent, condition, noise, predicted = torch.randn(4, 6, 24, generator=generator)
+    signal = torch.rand(6, 1, generator=generator)
     logits = torch.randn(2, 3, 1, 8, 8, generator=generator)
     masks = torch.randint(0, 2, (2, 3, 8, 8), generator=generator)
     every = torch.ones(2, 3, dtype=torch.bool)
     clip = Clip(torch.empty(0), torch.empty(0), masks, every, every, ["a", "b"])
     output = Segmentation(
-        logits, terms=LatentTerms(latent, condition, noise, predicted, torch.arange(6) // 3)
+        logits, terms=LatentTerms(latent, condition, noise, predicted, signal, torch.arange(6) // 3)
     )
     terms = DiffusionAVSObjective()(output, clip)
     segmentation = binary_cross_entropy(logits, masks)
@@ -78,6 +81,57 @@ def test_the_objective_is_equation_12() -> None:
     torch.testing.assert_close(terms["loss"], segmentation + 1.0 * diffusion + 0.1 * contrastive)
     assert set(terms) == {"loss", "segmentation", "diffusion", "contrastive"}
     assert "contrastive" not in DiffusionAVSObjective(contrastive_weight=0)(output, clip)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("detach", [True, False])
+def test_the_loss_of_the_velocity_is_its_squared_error(prediction_type: str, detach: bool) -> None:
+    """Whatever the estimator puts out; and it reaches the ground-truth encoder if the noise's does."""
+    torch.manual_seed(0)
+    model = DiffusionAVS(
+        "test_resnet.r160_in1k",
+        audio_encoder="mel_cnn",
+        channels=32,
+        scheduler=cosine_ddim(prediction_type=prediction_type),
+        detach_diffusion=detach,
+    )
+    generator = torch.Generator().manual_seed(0)
+    frames, log_mel = torch.randn(2, 2, 3, 64, 64), torch.randn(2, 2, 1, 96, 64)
+    masks = torch.randint(0, 2, (2, 2, 64, 64), generator=generator)
+    every = torch.ones(2, 2, dtype=torch.bool)
+    output = model(frames, log_mel, masks, generator=generator)
+    objective = DiffusionAVSObjective(diffusion="velocity")
+    found = objective(output, Clip(frames, log_mel, masks, every, every, ["a", "b"]))["diffusion"]
+
+    terms = output.terms
+    assert isinstance(terms, LatentTerms)
+    spread = (1 - terms.signal.square()).sqrt()
+    noisy = terms.signal * terms.latent + spread * terms.noise
+    estimate = (noisy - spread * terms.predicted_noise) / terms.signal
+    velocity = terms.signal * terms.noise - spread * terms.latent
+    predicted = terms.signal * terms.predicted_noise - spread * estimate
+    torch.testing.assert_close(found, (predicted - velocity).square().mean(), rtol=1e-3, atol=1e-4)
+    encoder = [*model.ground_truth_encoder.parameters()]
+    gradients = torch.autograd.grad(found, encoder, allow_unused=True)
+    assert all(gradient is None for gradient in gradients) == detach
+
+
+def test_a_loss_that_is_not_known_is_named() -> None:
+    with pytest.raises(ValueError, match="diffusion: expected one of 'noise', 'velocity', got 'v'"):
+        DiffusionAVSObjective(diffusion="v")
+
+
+def test_latent_diffusion_learns_classes_with_a_loss_for_them() -> None:
+    torch.manual_seed(0)
+    model = DiffusionAVS("test_resnet.r160_in1k", audio_encoder="mel_cnn", channels=32, num_classes=3)
+    frames, log_mel = torch.randn(1, 2, 3, 64, 64), torch.randn(1, 2, 1, 96, 64)
+    masks = torch.randint(0, 3, (1, 2, 64, 64))
+    every = torch.ones(1, 2, dtype=torch.bool)
+    output = model(frames, log_mel, masks)
+    loss = DiffusionAVSObjective(segmentation=CrossEntropy())(
+        output, Clip(frames, log_mel, masks, every, every, "a")
+    )["segmentation"]
+    torch.testing.assert_close(loss, F.cross_entropy(output.logits.transpose(1, 2), masks))
 
 
 def test_the_objective_says_that_it_needs_masks() -> None:

@@ -34,7 +34,7 @@ class Scheduler(Protocol):
 
 
 class Denoising(NamedTuple):
-    """One training step of the diffusion; every field is ``(..., D)`` except the timestep."""
+    """One training step of the diffusion; fields are ``(..., D)`` unless they say otherwise."""
 
     noise: Tensor
     """The noise that was added."""
@@ -46,6 +46,8 @@ class Denoising(NamedTuple):
     """The latent with its noise, z_k."""
     timestep: Tensor
     """Noise level k of each latent, ``(...)`` int64."""
+    signal: Tensor
+    """By which the latent is scaled at that level, ``(..., 1)``."""
 
 
 def cosine_ddim(
@@ -65,7 +67,9 @@ def cosine_ddim(
             With ``"epsilon"``, the noise itself, the estimate of z0 is a small difference of large numbers
             where there is hardly any signal: at level 19 (alpha-bar 6e-6) an error of 0.2 in the noise is
             one of 80 in z0. With ``"v_prediction"`` the noise is spread * z_k + signal * output (Salimans
-            and Ho 2022), and z0 is as exact as the output.
+            and Ho 2022), and z0 is as exact as the output; but as the output is scaled by the signal, the
+            loss of the noise hardly trains it where sampling begins (``diffusion`` of
+            :class:`~avslib.training.DiffusionAVSObjective`).
         timestep_spacing: which levels a shorter sampling run visits. With K = 20 and 10 steps ``"leading"``
             starts at level 18, where a trace of the signal is left (alpha-bar 0.006) that pure noise lacks;
             ``"trailing"`` starts at 19. ``"trailing"`` with ``"epsilon"`` samples latents that are dozens of
@@ -173,7 +177,7 @@ class LatentCondDiffusion(nn.Module):
         predicted, estimate = read_output(
             self.scheduler.config.prediction_type, output, noisy, signal, spread
         )
-        return Denoising(noise, predicted, estimate, noisy, timestep)
+        return Denoising(noise, predicted, estimate, noisy, timestep, signal)
 
     @torch.no_grad()
     def sample(

@@ -224,7 +224,12 @@ class DiffusionAVS(
             latent.detach() if self.detach_diffusion else latent, condition[labelled], generator=generator
         )
         terms = LatentTerms(
-            latent, condition[labelled], step.noise, step.predicted_noise, labelled.nonzero()[:, 0]
+            latent=latent,
+            condition=condition[labelled],
+            noise=step.noise,
+            predicted_noise=step.predicted_noise,
+            signal=step.signal,
+            clip=labelled.nonzero()[:, 0],
         )
         noised = self.diffusion.add_noise(latent, step.noise, step.timestep)
         return terms, {"ground_truth": latent, "noised": noised, "one_step": step.estimate}

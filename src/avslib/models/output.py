@@ -61,6 +61,8 @@ class LatentTerms(NamedTuple):
     """The noise that was added to the latent, ``(n, D)``; what the estimator should say."""
     predicted_noise: Tensor
     """What the noise estimator said, ``(n, D)``."""
+    signal: Tensor
+    """By which the latent was scaled before the noise was added to it, ``(n, 1)``, in ``(0, 1]``."""
     clip: Tensor
     """Which clip of the batch a row comes from, ``(n,)`` int64."""
 

@@ -245,11 +245,21 @@ class DiffusionAVSObjective(nn.Module):
     """The objective of DiffusionAVS: segmentation, diffusion and contrastive loss (equation 12).
 
     Args:
-        diffusion_weight: lambda 1, of L_simple (equation 9).
+        diffusion_weight: lambda 1, of the diffusion loss.
         contrastive_weight: lambda 2, of L_contrastive (equation 10); 0 leaves the term out (Table IV).
         contrastive: the contrastive loss between condition and latent.
+        diffusion: whose squared error the diffusion loss is: ``"noise"``, L_simple of equation 9, in which
+            an estimator that puts out a velocity hardly learns at the levels where sampling begins, where
+            its output is a small part of the noise; or ``"velocity"``, which is ours, and counts all levels
+            alike.
+        segmentation: the loss between logits and masks; None for the binary cross-entropy.
 
-    Mao et al., DiffusionAVS, section III-C, "Objective function".
+    The diffusion loss is a mean over the numbers of a latent, where equation 9 has a sum.
+
+    Raises:
+        ValueError: if ``diffusion`` is neither.
+
+    Mao et al., DiffusionAVS, section III-C, "Objective function"; Salimans and Ho 2022 for the velocity.
     """
 
     def __init__(
@@ -258,12 +268,16 @@ class DiffusionAVSObjective(nn.Module):
         diffusion_weight: float = 1.0,
         contrastive_weight: float = 0.1,
         contrastive: InfoNCE | None = None,
+        diffusion: str = "noise",
+        segmentation: SegmentationLoss | None = None,
     ) -> None:
         super().__init__()
+        check_one_of("diffusion", diffusion, ("noise", "velocity"))
         self.diffusion_weight = diffusion_weight
         self.contrastive_weight = contrastive_weight
         self.contrastive = InfoNCE() if contrastive is None else contrastive
-        self.segmentation = BinaryCrossEntropy()
+        self.diffusion = diffusion
+        self.segmentation = BinaryCrossEntropy() if segmentation is None else segmentation
 
     def forward(self, output: Segmentation, clip: Clip) -> dict[str, Tensor]:
         """Return ``"loss"`` and its terms, ``"segmentation"``, ``"diffusion"`` and ``"contrastive"``.
@@ -274,13 +288,19 @@ class DiffusionAVSObjective(nn.Module):
         latent = _expect(output, LatentTerms)
         terms = {
             "segmentation": self.segmentation(output.logits, clip.masks, clip.labelled),
-            "diffusion": _mean((latent.predicted_noise - latent.noise).square()),
+            "diffusion": self._diffusion_loss(latent),
         }
         loss = terms["segmentation"] + self.diffusion_weight * terms["diffusion"]
         if self.contrastive_weight:
             terms["contrastive"] = self.contrastive(latent.condition, latent.latent, latent.clip)
             loss = loss + self.contrastive_weight * terms["contrastive"]
         return {"loss": loss, **terms}
+
+    def _diffusion_loss(self, latent: LatentTerms) -> Tensor:
+        error = (latent.predicted_noise - latent.noise).square()
+        if self.diffusion == "velocity":  # of which the noise is off by the signal times as much
+            error = error / latent.signal.square()
+        return _mean(error)
 
 
 def _mean(values: Tensor) -> Tensor:
