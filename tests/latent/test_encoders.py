@@ -1,8 +1,11 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from avslib.decoders import LatentInjection
 from avslib.latent import ConditionEncoder, FusedConditionEncoder, GTEncoder, NoiseEstimator
@@ -68,9 +71,42 @@ def test_every_class_that_is_not_background_counts_alike() -> None:
 
 
 def test_normalised_latents_have_unit_variance_in_training() -> None:
-    latents = GTEncoder()(torch.rand(64, 48, 48).gt(torch.rand(64, 1, 1)).long())
+    encoder = GTEncoder()
+    masks = torch.rand(64, 48, 48).gt(torch.rand(64, 1, 1)).long()
+    for _ in range(100):
+        latents = encoder(masks)
     torch.testing.assert_close(latents.std(0, correction=0), torch.ones(24), rtol=0.02, atol=0.02)
-    torch.testing.assert_close(latents.mean(0), torch.zeros(24), rtol=0, atol=1e-4)
+    torch.testing.assert_close(latents.mean(0), torch.zeros(24), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 20])
+def test_a_latent_is_the_same_in_training_and_evaluation(n: int) -> None:
+    """However few frames are labelled, so that the diffusion learns the codes that it will be asked for."""
+    norm = LatentNorm(4)
+    for _ in range(50):
+        norm(3 + 2 * torch.randn(64, 4))
+    latent = 3 + 2 * torch.randn(n, 4)
+    expected = F.batch_norm(latent, norm.running_mean, norm.running_var, eps=norm.eps)
+    torch.testing.assert_close(copy.deepcopy(norm).eval()(latent), expected)
+    torch.testing.assert_close(norm(latent), expected)
+
+
+@given(n=st.integers(3, 20), seed=st.integers(0, 100))
+def test_the_gradient_of_a_latent_is_that_of_batch_norm(n: int, seed: int) -> None:
+    """Scaled by how wide the batch is: moving all codes, or scaling them, changes nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    norm = LatentNorm(4).double()
+    norm(torch.randn(64, 4, generator=generator, dtype=torch.float64))
+    std = (norm.running_var + norm.eps).sqrt()
+    latent = torch.randn(n, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    upstream = torch.randn(n, 4, generator=generator, dtype=torch.float64)
+    (found,) = torch.autograd.grad(norm(latent), latent, upstream)
+    (of_batch_norm,) = torch.autograd.grad(
+        F.batch_norm(latent, None, None, training=True, eps=norm.eps), latent, upstream
+    )
+    spread = (latent.var(0, correction=0) + norm.eps).sqrt()
+    torch.testing.assert_close(found, of_batch_norm * spread / std)
+    torch.testing.assert_close(found.sum(0), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_a_single_latent_is_normalised_by_what_was_seen_before() -> None:

@@ -13,12 +13,18 @@ class LatentNorm(nn.BatchNorm1d):
     """Give every number of a latent mean 0 and variance 1 over the frames seen, ``(n, D)`` to ``(n, D)``.
 
     The diffusion ends in unit noise and its loss can be lowered by a code that shrinks to a point: a code of
-    fixed variance cannot. A batch norm without scale and shift does this, except that a batch of a single
-    frame, which has no variance, is normalised by the running statistics of those before it.
+    fixed variance cannot. A batch norm without scale and shift would do this, but of a few frames, such as
+    the one that is labelled in each clip of S4, it makes codes that say more of the batch than of the mask:
+    of two, always 1 and -1. So the value is that of the running statistics, in training as in evaluation, and
+    the gradient that of the batch norm, with which no code can shrink; of one or two frames, for which that
+    is zero, it is the running statistics' too.
+
+    Ioffe, Batch Renormalization, NeurIPS 2017.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor
     momentum: float
 
     def __init__(self, latent_dim: int) -> None:
@@ -26,14 +32,22 @@ class LatentNorm(nn.BatchNorm1d):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return the normalised latent."""
-        if not self.training or len(latent) > 1:
-            return super().forward(latent)
-        before = self.running_mean.clone(), self.running_var.clone()
-        with torch.no_grad():
-            for frame in latent:
-                self.running_var.lerp_((frame - self.running_mean).square(), self.momentum)
-                self.running_mean.lerp_(frame, self.momentum)
-        return nn.functional.batch_norm(latent, *before, eps=self.eps)
+        mean, std = self.running_mean.clone(), (self.running_var + self.eps).sqrt()
+        if self.training and len(latent):
+            self._follow(latent.detach())
+        if not self.training or len(latent) < 3:
+            return (latent - mean) / std
+        middle, spread = latent.mean(dim=0), (latent.var(dim=0, correction=0) + self.eps).sqrt()
+        return (latent - middle) / spread * (spread / std).detach() + ((middle - mean) / std).detach()
+
+    @torch.no_grad()
+    def _follow(self, latent: Tensor) -> None:
+        """Take a batch into the running statistics: at first their mean, then one that forgets."""
+        self.num_batches_tracked += 1
+        share = (1 / self.num_batches_tracked).clamp(min=self.momentum)
+        deviation = latent - self.running_mean  # not from the batch's own mean: one frame has one too
+        self.running_var.lerp_(deviation.square().mean(dim=0), share.to(latent.dtype))
+        self.running_mean.lerp_(latent.mean(dim=0), share.to(latent.dtype))
 
 
 class GTEncoder(nn.Module):
