@@ -37,6 +37,11 @@ def test_what_is_not_positive_is_refused(value: float) -> None:
         check_positive("steps", value)
 
 
+def test_what_is_no_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match="frames: expected a tensor, got ndarray"):
+        check_shape("frames", torch.zeros(2).numpy(), "n")  # type: ignore[arg-type]
+
+
 def test_a_word_must_be_known() -> None:
     check_one_of("mode", "dot", ("dot",))
     with pytest.raises(ValueError, match="mode: expected one of 'dot', got 'Dot'"):

@@ -22,6 +22,7 @@ def check_shape(name: str, tensor: Tensor, pattern: str, **sizes: int) -> dict[s
         The size of every named axis.
 
     Raises:
+        TypeError: if it is no tensor.
         ValueError: if the number of axes or a known size differs.
 
     Example:
@@ -33,6 +34,8 @@ def check_shape(name: str, tensor: Tensor, pattern: str, **sizes: int) -> dict[s
         ...
         ValueError: audio: expected shape (b, t, a) with b=2, t=5, a=128, got (2, 4, 128)
     """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
     axes = pattern.split()
     shape = tuple(tensor.shape)
     if axes[0] == "...":

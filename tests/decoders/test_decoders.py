@@ -47,6 +47,13 @@ def test_a_sample_axis_on_the_deepest_level_decodes_each_sample_by_itself() -> N
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
+def test_a_pyramid_of_a_single_frame_needs_no_leading_axis() -> None:
+    head = FPNHead(64, channels=64)
+    pyramid = [torch.randn(64, side, side) for side in (16, 8, 4, 2)]
+    expected = head([level[None] for level in pyramid], size=(64, 64))[0]
+    torch.testing.assert_close(head(pyramid, size=(64, 64)), expected)
+
+
 def test_every_level_matters_and_gets_gradient() -> None:
     head = FPNHead(32, channels=32)
     pyramid = [level.requires_grad_() for level in make_pyramid()]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,22 @@ def test_hooks_go_also_when_the_pass_fails(monkeypatch: pytest.MonkeyPatch) -> N
         classifier(frames())
     assert hooks(classifier) == 0
     assert torch.is_grad_enabled()
+
+
+def test_threads_share_a_classifier() -> None:
+    classifier = make("resnet18")
+    expected = classifier(frames())
+    together = threading.Barrier(4)
+
+    def classify(_: int) -> list[Classified]:
+        together.wait(timeout=60)
+        return [classifier(frames()) for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [one for several in pool.map(classify, range(4)) for one in several]
+    for one in found:
+        assert torch.equal(one.scores, expected.scores)
+        assert len(one.taps) == len(one.levels) == 4
 
 
 @each_backbone

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,27 @@ def test_what_is_no_cache_is_refused(tmp_path: Path) -> None:
     save_file({"similarity": torch.zeros(3, 5)}, cache)
     with pytest.raises(ValueError, match=r"similarity\.safetensors: expected the similarities of these"):
         label_similarity(VISUAL, AUDIO, Letters(), cache=cache)
+
+
+def test_an_encoder_may_return_an_array() -> None:
+    expected = label_similarity(VISUAL, AUDIO, Letters())
+    assert torch.equal(label_similarity(VISUAL, AUDIO, lambda texts: Letters()(texts).numpy()), expected)
+
+
+def test_several_may_write_one_cache(tmp_path: Path) -> None:
+    """As the processes of a distributed run do, which all find no cache when they begin."""
+    cache = tmp_path / "similarity.safetensors"
+    together = threading.Barrier(4)
+
+    def encode(texts: list[str]) -> Tensor:
+        if texts == AUDIO:
+            together.wait(timeout=60)
+        return Letters()(texts)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: label_similarity(VISUAL, AUDIO, encode, cache=cache), range(4)))
+    assert all(torch.equal(one, found[0]) for one in found)
+    assert [path.name for path in tmp_path.iterdir()] == [cache.name]
 
 
 def test_an_encoder_that_fails_leaves_no_cache(tmp_path: Path) -> None:

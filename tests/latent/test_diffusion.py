@@ -220,9 +220,16 @@ def test_a_scheduler_without_noise_levels_is_refused() -> None:
         LatentCondDiffusion(NoiseEstimator(), scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
 
 
-def test_noise_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"noise: expected shape .* with d=24, got \(2, 8\)"):
-        LatentCondDiffusion(NoiseEstimator()).sample(torch.zeros(2, 24), noise=torch.zeros(2, 8))
+@pytest.mark.parametrize("shape", [(2, 5, 8), (5, 2, 24), (3, 2, 5, 24)])
+def test_noise_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    """Of other frames too, whose noise would be that of others without a word."""
+    with pytest.raises(ValueError, match=rf"noise: expected shape \(2, 5, 24\), got \({shape[0]}, "):
+        LatentCondDiffusion(NoiseEstimator()).sample(torch.zeros(2, 5, 24), noise=torch.zeros(shape))
+
+
+def test_a_condition_of_other_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"condition: expected one for each latent, \(2, 5\), got \(5, 2\)"):
+        NoiseEstimator()(torch.zeros(2, 5, 24), torch.tensor(3), torch.zeros(5, 2, 24))
 
 
 def test_an_unknown_prediction_is_refused() -> None:

@@ -141,6 +141,15 @@ def test_codes_do_not_depend_on_the_batch_in_evaluation() -> None:
     torch.testing.assert_close(together, apart)
 
 
+def test_a_picture_too_small_for_the_batch_norms_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"picture: expected 64 px at least, or several pictures, .* got \(1,"
+    ):
+        GTEncoder()(torch.ones(1, 32, 63))
+    assert GTEncoder()(torch.ones(1, 32, 64)).isfinite().all()
+    assert GTEncoder()(torch.ones(2, 32, 32)).isfinite().all()
+
+
 def test_a_mask_of_one_axis_is_refused() -> None:
     with pytest.raises(ValueError, match=r"masks: expected shape \(\.\.\., h, w\), got \(5,\)"):
         GTEncoder()(torch.zeros(5))

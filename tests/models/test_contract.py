@@ -339,6 +339,12 @@ def test_wrong_shapes_are_named(model: AVSModel) -> None:
     clip = make_clip(model)
     with pytest.raises(ValueError, match=r"frames: expected shape \(b, t, 3, h, w\)"):
         model(clip.frames[:, :, :2], clip.log_mel)
+    with pytest.raises(ValueError, match=r"frames: expected one clip of one second at least, got \(2, 0, 3"):
+        model(clip.frames[:, :0], clip.log_mel[:, :0])
+    with pytest.raises(ValueError, match=r"frames: expected uint8 or floating-point .*, got torch\.int32"):
+        model(clip.frames.int(), clip.log_mel)
+    with pytest.raises(TypeError, match="frames: expected a tensor, got ndarray"):
+        model(clip.frames.numpy(), clip.log_mel)
     with pytest.raises(ValueError, match="at least 32 px, got 16 x 61"):
         model(clip.frames[..., :16, :], clip.log_mel)
     with pytest.raises(ValueError, match=r"masks: expected shape .* h=45, w=61"):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import diffusers
@@ -110,6 +111,32 @@ def test_every_source_of_the_latent_trains(source: str | dict[str, float]) -> No
     encoder = model.ground_truth_encoder.encoder.convolutions[0][0].weight.grad
     reaches_the_code = source not in ("sampled", "one_step")
     assert (encoder is not None and bool(encoder.abs().sum() > 0)) is reaches_the_code
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_trains_in_other_types_than_float32(dtype: torch.dtype) -> None:
+    frames, log_mel, masks = make_clip()
+    output = make_model().to(dtype).train()(frames, log_mel, masks)
+    output.logits.square().mean().backward()
+    assert output.logits.dtype == dtype
+    assert output.logits.isfinite().all()
+
+
+def test_the_source_of_the_latent_can_be_changed() -> None:
+    model = make_model()
+    model.decode_from = "noised"
+    assert model.decode_from == {"noised": 1.0}
+    with pytest.raises(ValueError, match="decode_from: expected one of 'ground_truth', 'noised'"):
+        model.decode_from = {"truth": 1.0}
+
+
+def test_padding_is_zero_whatever_is_in_it(model: DiffusionAVS) -> None:
+    frames, log_mel, _ = make_clip()
+    valid = torch.tensor([[True, True, True], [True, False, False]])
+    output = model(frames.masked_fill(~valid[..., None, None, None], math.nan), log_mel, valid=valid)
+    assert output.logits.isfinite().all()
+    assert output.logits[~valid].eq(0).all()
+    assert output.logits[valid].ne(0).any()
 
 
 def test_the_sources_decode_what_they_say() -> None:
@@ -262,6 +289,12 @@ def test_wrong_arguments_are_named(model: DiffusionAVS) -> None:
         model(frames[..., :16, :], log_mel)
     with pytest.raises(ValueError, match="decode_from: expected one of 'ground_truth', 'noised'"):
         make_model(decode_from="truth")
+    with pytest.raises(ValueError, match="decode_from: expected one latent at least, got none"):
+        make_model(decode_from={})
+    with pytest.raises(ValueError, match=r"num_inference_steps: expected at most the 20 levels .*, got 50"):
+        make_model(num_inference_steps=50)
+    with pytest.raises(ValueError, match="channels: expected a multiple of num_groups=32, got 48"):
+        make_model(channels=48)
     with pytest.raises(ValueError, match=r"condition: expected one of 'none', .*'fused', 'clip', got 'av'"):
         make_model(condition="av")
     with pytest.raises(ValueError, match="audio_encoder: expected one of 'vggish', 'mel_cnn'"):

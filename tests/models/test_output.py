@@ -43,6 +43,12 @@ def test_a_single_sample_is_the_prediction() -> None:
     assert torch.equal(Segmentation.of_samples(logits).logits, logits[0])
 
 
+def test_the_mean_of_samples_is_as_precise_as_they_are() -> None:
+    assert Segmentation.of_samples(torch.zeros(2, 1, 1, 1, 4, 4, dtype=torch.float64)).logits.dtype == (
+        torch.float64
+    )
+
+
 def test_probabilities_are_not_of_half_precision() -> None:
     assert (
         Segmentation(torch.zeros(1, 1, 1, 4, 4, dtype=torch.bfloat16)).probabilities().dtype == torch.float32

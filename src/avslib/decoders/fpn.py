@@ -24,7 +24,10 @@ class FPNHead(nn.Module):
         channels: width inside the head.
         num_classes: K, channels of the logits.
         num_levels: levels of the pyramid, finest first.
-        num_groups: groups of the group norms.
+        num_groups: groups of the group norms; ``channels`` is a multiple of it.
+
+    Raises:
+        ValueError: if ``num_classes`` is not above 0, or ``num_groups`` does not divide ``channels``.
 
     Kirillov et al., Panoptic Feature Pyramid Networks (CVPR 2019), section 3; the decoder of DiffusionAVS,
     section III-C.
@@ -48,6 +51,8 @@ class FPNHead(nn.Module):
     ) -> None:
         super().__init__()
         check_positive("num_classes", num_classes)
+        if channels % num_groups:
+            raise ValueError(f"channels: expected a multiple of num_groups={num_groups}, got {channels}")
         self.in_channels = in_channels
         self.levels = nn.ModuleList(
             nn.Sequential(
@@ -78,8 +83,8 @@ class FPNHead(nn.Module):
         total = self._classify(pyramid[0], 0, sizes)
         for i in range(1, len(pyramid)):
             total = total + self._classify(pyramid[i], i, sizes)
-        logits = _enlarge(total.flatten(0, -4), size)
-        return logits.unflatten(0, total.shape[:-3])
+        logits = _enlarge(total.reshape(-1, *total.shape[-3:]), size)
+        return logits.reshape(*total.shape[:-3], *logits.shape[1:])
 
     def _classify(self, x: Tensor, level: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Return what a level adds to the logits, at the size of the finest one.
@@ -88,7 +93,7 @@ class FPNHead(nn.Module):
         linear and treat channels and pixels apart, so a level is classified first, where it is smaller.
         """
         leading = x.shape[:-3]
-        x = x.flatten(0, -4)
+        x = x.reshape(-1, *x.shape[-3:])
         steps = list(self.levels[level].children())
         for i, step in enumerate(steps):
             x = step(x)
@@ -98,7 +103,7 @@ class FPNHead(nn.Module):
             logits = self.classify(x)
         else:  # the bias counts once
             logits = _enlarge(nn.functional.conv2d(x, self.classify.weight), sizes[0])
-        return logits.unflatten(0, leading)
+        return logits.reshape(*leading, *logits.shape[1:])
 
 
 def _step(in_channels: int, out_channels: int, num_groups: int) -> nn.Sequential:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from avslib.encoders.backbone import check_backbone, check_frames, find_levels, load_backbone
+
+_tapping = Lock()
+"""Held while a backbone has hooks, which the passes of other threads would run too."""
 
 
 class Classified(NamedTuple):
@@ -118,7 +122,12 @@ class VisualClassifier(nn.Module):
             keep_level(stage, inputs, level)
             return tap(level)
 
-        with torch.inference_mode(False), torch.set_grad_enabled(trained), ExitStack() as hooks:
+        with (
+            _tapping,
+            torch.inference_mode(False),
+            torch.set_grad_enabled(trained),
+            ExitStack() as hooks,
+        ):
             for stage in map(self.backbone.get_submodule, self._stages):
                 if _ends_in_norm(stage):
                     hooks.callback(stage.get_submodule("norm").register_forward_pre_hook(tap_tokens).remove)

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from avslib._checks import check_positive, check_shape
+from avslib._jobs import write_whole
 
 _NAME, _DIGEST = "similarity", "labels_sha256"
 
@@ -20,7 +22,7 @@ _NAME, _DIGEST = "similarity", "labels_sha256"
 def label_similarity(
     visual_labels: Sequence[str],
     audio_labels: Sequence[str],
-    encode: Callable[[list[str]], Tensor],
+    encode: Callable[[list[str]], Any],
     *,
     cache: str | Path | None = None,
     batch_size: int = 64,
@@ -33,8 +35,8 @@ def label_similarity(
     Args:
         visual_labels: I names.
         audio_labels: J names.
-        encode: texts to embeddings ``(n, D)``, such as ``SentenceTransformer(...).encode`` with
-            ``convert_to_tensor=True``.
+        encode: texts to embeddings ``(n, D)``, a tensor or an array, such as
+            ``SentenceTransformer(...).encode``.
         cache: a ``.safetensors`` file. If it is there, it is read and nothing is encoded; otherwise it is
             written. It knows its labels but not its encoder: for another one use another file.
         batch_size: how many texts are encoded at once.
@@ -66,7 +68,7 @@ def label_similarity(
         batches = []
         for start in range(0, len(labels), batch_size):
             texts = list(labels[start : start + batch_size])
-            embedding = encode(texts)
+            embedding = torch.as_tensor(encode(texts))
             check_shape("encode(texts)", embedding, "n d", n=len(texts))
             batches.append(F.normalize(embedding.float(), dim=1))
         return torch.cat(batches)
@@ -96,7 +98,5 @@ def _read(path: Path, digest: str, shape: tuple[int, int]) -> Tensor:
 def _write(path: Path, digest: str, similarity: Tensor) -> None:
     from safetensors.torch import save  # save_file writes for the owner alone
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(save({_NAME: similarity}, metadata={_DIGEST: digest}))
-    fresh.replace(path)
+    with write_whole(path) as unfinished:
+        unfinished.write_bytes(save({_NAME: similarity}, metadata={_DIGEST: digest}))

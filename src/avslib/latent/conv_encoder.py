@@ -73,5 +73,15 @@ class ConvEncoder(nn.Module):
         )
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Return the code of each picture, ``(N, C, H, W)`` to ``(N, F)``."""
+        """Return the code of each picture, ``(N, C, H, W)`` to ``(N, F)``.
+
+        Raises:
+            ValueError: if it is trained on a single picture of which a single pixel is left.
+        """
+        cells = 2 ** (len(self.convolutions) + 1)
+        if self.training and len(picture) == 1 and max(picture.shape[-2:]) < cells:
+            raise ValueError(
+                f"picture: expected {cells} px at least, or several pictures, for the batch norms to be "
+                f"trained on, got {tuple(picture.shape)}"
+            )
         return self.linear(self.pool(self.convolutions(picture)).flatten(1))

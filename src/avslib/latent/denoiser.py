@@ -100,8 +100,13 @@ class NoiseEstimator(nn.Module):
             condition: ``(..., C)``.
 
         Raises:
-            ValueError: if the latent or the condition has another length.
+            ValueError: if the latent or the condition has another length, or they are not of the same frames.
         """
+        if condition.shape[:-1] != latent.shape[:-1]:
+            raise ValueError(
+                f"condition: expected one for each latent, {tuple(latent.shape[:-1])}, "
+                f"got {tuple(condition.shape[:-1])}"
+            )
         return self.denoise(latent, self.condition_terms(condition) + self.timestep_terms(timestep))
 
     def condition_terms(self, condition: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from avslib._checks import check_one_of, check_positive, check_shape
+from avslib._checks import check_one_of, check_positive
 from avslib.latent.denoiser import NoiseEstimator
 from avslib.latent.linear_steps import PREDICTION_TYPES, linear_steps, read_output, step_down
 
@@ -106,7 +106,8 @@ class LatentCondDiffusion(nn.Module):
         num_inference_steps: how many steps a sampling run takes.
 
     Raises:
-        ValueError: if the scheduler has no ``alphas_cumprod`` or a prediction type not known here.
+        ValueError: if the scheduler has no ``alphas_cumprod``, a prediction type not known here, or fewer
+            levels than ``num_inference_steps``.
 
     Mao et al., DiffusionAVS, section III-A, equations 2 to 9.
 
@@ -134,10 +135,15 @@ class LatentCondDiffusion(nn.Module):
         self.num_inference_steps = num_inference_steps
         self.register_buffer("alphas_cumprod", torch.empty(0), persistent=False)
         self.scheduler = cosine_ddim() if scheduler is None else scheduler
+        if num_inference_steps > len(self.alphas_cumprod):
+            raise ValueError(
+                f"num_inference_steps: expected at most the {len(self.alphas_cumprod)} levels of the "
+                f"scheduler, got {num_inference_steps}"
+            )
 
     @property
     def scheduler(self) -> Scheduler:
-        """The scheduler, in training and in sampling; assign another to replace it."""
+        """The scheduler, in training and in sampling; assign another to replace it, and do not change it."""
         return self._scheduler
 
     @scheduler.setter
@@ -190,10 +196,15 @@ class LatentCondDiffusion(nn.Module):
             noise: unit noise to start from, ``(..., D)``; None to draw it.
             generator: source of the noise, and of what a stochastic scheduler adds on the way. With the same
                 seed on the same device the result is the same.
+
+        Raises:
+            ValueError: if ``noise`` has another shape.
         """
         if noise is None:
             noise = _randn(condition.new_empty(*condition.shape[:-1], self.latent_dim), generator)
-        check_shape("noise", noise, "... d", d=self.latent_dim)
+        expected = (*condition.shape[:-1], self.latent_dim)
+        if noise.shape != expected:
+            raise ValueError(f"noise: expected shape {expected}, got {tuple(noise.shape)}")
         steps = linear_steps(self.scheduler, self.num_inference_steps)
         if steps is None:
             return self._sample_by_scheduler(condition, noise, generator)

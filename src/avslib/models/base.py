@@ -129,11 +129,16 @@ class AVSModel(
             generator: source of all noise; the same seed on the same device gives the same masks.
 
         Raises:
+            TypeError: if an argument is no tensor.
             ValueError: if a tensor has another shape or type, several samples are asked of a deterministic
                 model, or an audio encoder that is being trained is given embeddings; the message names it.
         """
         size = check_shape("frames", frames, "b t 3 h w")
         b, t = size["b"], size["t"]
+        if not b or not t:
+            raise ValueError(f"frames: expected one clip of one second at least, got {tuple(frames.shape)}")
+        if frames.dtype != torch.uint8 and not frames.is_floating_point():
+            raise ValueError(f"frames: expected uint8 or floating-point numbers, got {frames.dtype}")
         check_positive("num_samples", num_samples)
         if num_samples > 1 and not self.stochastic:
             raise ValueError(

@@ -125,7 +125,7 @@ class DiffusionAVS(
         if fusion == "film" and window not in (None, 1):
             raise ValueError(f"window: expected None or 1 with fusion='film', got {window}")
         self.num_classes = num_classes
-        self.decode_from = _latent_weights(decode_from)
+        self.decode_from = decode_from
         self.detach_diffusion = detach_diffusion
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
@@ -154,6 +154,15 @@ class DiffusionAVS(
         )
         self.inject = LatentInjection(channels, latent_dim=latent_dim)
         self.head = FPNHead(channels, channels=channels, num_classes=num_classes)
+
+    @property
+    def decode_from(self) -> dict[str, float]:
+        """The latents that the head decodes in training, and how often; assign as to the constructor."""
+        return self._decode_from
+
+    @decode_from.setter
+    def decode_from(self, decode_from: str | Mapping[str, float]) -> None:
+        self._decode_from = _latent_weights(decode_from)
 
     def segment(
         self,
@@ -257,14 +266,15 @@ class DiffusionAVS(
             latent = self.diffusion.sample(condition, generator=generator)
         for i, source in enumerate(LATENT_SOURCES):
             if source in candidates and source in self.decode_from:
-                latent = latent.masked_scatter(
-                    (drawn == i)[..., None], candidates[source][drawn[labelled] == i]
-                )
+                chosen = candidates[source][drawn[labelled] == i]
+                latent = latent.masked_scatter((drawn == i)[..., None], chosen.to(latent.dtype))
         return latent
 
 
 def _latent_weights(decode_from: str | Mapping[str, float]) -> dict[str, float]:
     weights = {decode_from: 1.0} if isinstance(decode_from, str) else dict(decode_from)
+    if not weights:
+        raise ValueError("decode_from: expected one latent at least, got none")
     for source, weight in weights.items():
         check_one_of("decode_from", source, LATENT_SOURCES)
         check_positive(f"decode_from[{source!r}]", weight)

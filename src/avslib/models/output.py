@@ -114,9 +114,9 @@ class Segmentation(NamedTuple):
 
     def without_padding(self, valid: Tensor) -> Segmentation:
         """Return the same with logits 0 where ``valid``, ``(B, T)`` bool, is False, as published for AVSS."""
-        keep = valid[..., None, None, None]
-        samples = None if self.samples is None else self.samples * keep
-        return self._replace(logits=self.logits * keep, samples=samples)
+        padding = ~valid[..., None, None, None]
+        samples = None if self.samples is None else self.samples.masked_fill(padding, 0)
+        return self._replace(logits=self.logits.masked_fill(padding, 0), samples=samples)
 
 
 def to_probabilities(logits: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def logits_of_mean(samples: Tensor) -> Tensor:
 
     Shapes: ``(S, ..., K, H, W)`` -> ``(..., K, H, W)``.
     """
-    samples = samples.float()
+    samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
     if samples.shape[-3] > 1:
         return samples.log_softmax(dim=-3).logsumexp(dim=0) - math.log(len(samples))
     log_on = torch.logsumexp(torch.nn.functional.logsigmoid(samples), dim=0)
