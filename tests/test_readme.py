@@ -32,9 +32,21 @@ def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "audio": torch.randn(1, 2, 128),
         "condition": torch.randn(1, 2, 24),
     }
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = code(README)
     assert len(blocks) == 5
     for block in blocks:
         exec(block, names)
     assert names["latent"].shape == (1, 2, 24)
     assert names["output"].uncertainty().shape == (1, 2, 1, 64, 64)
+
+
+def test_the_code_on_the_home_page_runs() -> None:
+    names: dict[str, Any] = {}
+    (block,) = code(README.parent / "docs" / "index.md")
+    exec(block, names)
+    assert names["output"].masks().shape == (1, 5, 224, 224)
+    assert names["output"].uncertainty().shape == (1, 5, 1, 224, 224)
+
+
+def code(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
