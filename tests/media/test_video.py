@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avslib.media.video import iter_frames, probe_video, read_audio, read_frames, read_sound
 from avslib.media.video_writer import write_video
+from tests._films import numbered, numbers_of
 
 
 def numbered_frames(count: int, h: int = 64, w: int = 80) -> Tensor:
@@ -55,6 +56,24 @@ def test_frames_are_the_last_at_or_before_each_time(film: Path) -> None:
 @pytest.mark.parametrize("second", [0.5, 1.125, 2.0, 3.25, 4.5])
 def test_frames_read_alone_are_those_read_together(film: Path, second: float) -> None:
     assert torch.equal(read_frames(film, [second])[0], read_frames(film, [0.0, second])[1])
+
+
+@pytest.mark.parametrize("options", [{"g": "25", "bf": "2"}, {"g": "90", "bf": "3", "sc_threshold": "0"}])
+@pytest.mark.parametrize("suffix", ["ts", "mts", "mpg", "mkv", "mp4"])
+def test_frames_read_alone_are_right_in_any_container(
+    tmp_path: Path, suffix: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / f"film.{suffix}"
+    with av.open(str(path), "w", format="mpegts" if suffix == "mts" else None) as container:
+        codec = "mpeg1video" if suffix == "mpg" else "libx264"
+        stream = container.add_stream(codec, rate=25, options={} if suffix == "mpg" else options)
+        stream.width, stream.height, stream.pix_fmt = 160, 16, "yuv420p"
+        for frame in numbered(90):
+            pixels = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    alone = [read_frames(path, [number / 25 + 0.005]) for number in range(0, 90, 4)]
+    assert numbers_of(torch.cat(alone)) == list(range(0, 90, 4))
 
 
 def test_colours_and_the_upper_side_survive(film: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ _CLOCK_TOLERANCE = 1e-3
 """s; Matroska rounds presentation times to milliseconds."""
 _GAP = 0.1
 """s; sound that comes later than this has a gap before it, and sooner a clock that is not exact."""
+_PARTLY_TIMED = "mpeg"
+"""MPEG's program stream, where some frames have no time: the first ones after a seek are one frame off."""
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -107,20 +110,17 @@ def iter_frames(path: str | Path, seconds: Sequence[float]) -> Iterator[Tensor]:
         raise ValueError(f"seconds: expected times in order, got {list(seconds)}")
     due = 0
     shown = None
-    with opened(path) as container:
-        stream = _pictures(path, container)
-        for time, frame in _frames_from(container, seconds[0]):
-            ended = bisect.bisect_left(seconds, time - _CLOCK_TOLERANCE, lo=due)
-            if ended > due:
-                yield from [_upright(shown or frame)] * (ended - due)
-                due = ended
-            shown = frame
-            if due == len(seconds):
-                return
-        if shown is None:
-            raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
-        check_whole(path, stream, time + float(shown.duration * shown.time_base))
-        yield from [_upright(shown)] * (len(seconds) - due)
+    for time, frame in _frames_from(path, seconds[0]):
+        ended = bisect.bisect_left(seconds, time - _CLOCK_TOLERANCE, lo=due)
+        if ended > due:
+            yield from [_upright(shown or frame)] * (ended - due)
+            due = ended
+        shown = frame
+        if due == len(seconds):
+            return
+    if shown is None:
+        raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
+    yield from [_upright(shown)] * (len(seconds) - due)
 
 
 def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[Tensor, int]:
@@ -210,24 +210,31 @@ def _sound_from(path: str | Path, container: Any) -> Iterator[Samples]:
             samples += len(block)
 
 
-def _frames_from(container: Any, second: float) -> Iterator[tuple[float, Any]]:
-    """Yield ``(time, frame)`` from one at or before ``second`` on."""
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    start = start_of(container)
-
-    def decode() -> Iterator[tuple[float, Any]]:
-        for frame in container.decode(stream):
-            if frame.time is not None:
-                yield frame.time - start, frame
-
-    if second > 1:  # some indices count decoding times, a few frames ahead: aim a second earlier
-        container.seek(int((second - 1 + start) * 1_000_000))
-        frames = decode()
+def _frames_from(path: str | Path, second: float) -> Iterator[tuple[float, Any]]:
+    """Yield ``(time, frame)`` from one at or before ``second`` on, or from the first one if all come later."""
+    with opened(path) as container:
+        if second <= 1 or container.format.name == _PARTLY_TIMED:
+            yield from _decode(path, container)
+            return
+        # some indices count decoding times, a few frames ahead: aim a second earlier
+        container.seek(int((second - 1 + start_of(container)) * 1_000_000))
+        frames = _decode(path, container)
         first = next(frames, None)
         if first is not None and first[0] <= second:
-            yield first
-            yield from frames
+            yield from chain([first], frames)
             return
-        container.seek(int(start * 1_000_000))
-    yield from decode()
+    with opened(path) as container:  # anew: where a seek to the beginning leads depends on the format
+        yield from _decode(path, container)
+
+
+def _decode(path: str | Path, container: Any) -> Iterator[tuple[float, Any]]:
+    """Yield ``(time, frame)`` to the end, which is not to come too early."""
+    stream, start = _pictures(path, container), start_of(container)
+    stream.thread_type = "AUTO"
+    end = None
+    for frame in container.decode(stream):
+        if frame.time is not None:
+            yield frame.time - start, frame
+            end = frame.time - start + float(frame.duration * frame.time_base)
+    if end is not None:
+        check_whole(path, stream, end)
