@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from avslib.media.video import iter_frames, probe_video, read_audio, read_frames, read_sound
 from avslib.media.video_writer import write_video
-from tests._films import numbered, numbers_of
+from tests._films import film as make_film
+from tests._films import numbered, numbers_of, tone
 
 
 def numbered_frames(count: int, h: int = 64, w: int = 80) -> Tensor:
@@ -67,9 +69,9 @@ def test_frames_read_alone_are_right_in_any_container(
     with av.open(str(path), "w", format="mpegts" if suffix == "mts" else None) as container:
         codec = "mpeg1video" if suffix == "mpg" else "libx264"
         stream = container.add_stream(codec, rate=25, options={} if suffix == "mpg" else options)
-        stream.width, stream.height, stream.pix_fmt = 160, 16, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 160, 64, "yuv420p", 2_000_000
         for frame in numbered(90):
-            pixels = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+            pixels = np.ascontiguousarray(frame.repeat(1, 4, 1).permute(1, 2, 0).numpy())
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     alone = [read_frames(path, [number / 25 + 0.005]) for number in range(0, 90, 4)]
@@ -266,13 +268,77 @@ def test_files_that_are_no_video_are_named(film: Path, tmp_path: Path) -> None:
         read_frames(tmp_path / "none.mp4", [0])
 
 
+@pytest.fixture(scope="module")
+def remuxed(film: Path) -> Callable[[str], Path]:
+    """The film in any container, with the same packets."""
+
+    def remux(suffix: str) -> Path:
+        path = film.with_name(f"remuxed.{suffix}")
+        with av.open(str(film)) as source, av.open(str(path), "w") as target:
+            streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream.index]
+                    target.mux(packet)
+        return path
+
+    return remux
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "flv"])
 @pytest.mark.parametrize("kept", [0.3, 0.4, 0.5])
-def test_a_film_that_was_cut_off_is_refused(film: Path, tmp_path: Path, kept: float) -> None:
-    content = film.read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(content[: int(kept * len(content))])
+def test_a_film_that_was_cut_off_is_refused(
+    remuxed: Callable[[str], Path], tmp_path: Path, suffix: str, kept: float
+) -> None:
+    whole, cut = remuxed(suffix), tmp_path / f"cut.{suffix}"
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(kept * len(content))])
     for read in (lambda path: read_frames(path, [4.9]), read_audio, probe_video):
-        with pytest.raises(ValueError, match=r"cut\.mp4: (ends after \d\.\d s of|cannot be read)"):
-            read(tmp_path / "cut.mp4")
+        read(whole)
+        with pytest.raises(ValueError, match=rf"cut\.{suffix}: (ends after \d\.\d s of|cannot be read)"):
+            read(cut)
+
+
+def test_pictures_and_sound_of_other_lengths_are_no_cut(tmp_path: Path) -> None:
+    times = range(0, 8000, 500)
+    short, long = (
+        make_film(tmp_path / f"{seconds}.mkv", times, sound=tone(seconds, 16_000)) for seconds in (2, 20)
+    )
+    for path, seconds in ((short, 2), (long, 20)):
+        waveform, rate = read_audio(path)
+        assert len(waveform) == seconds * rate
+        assert probe_video(path).end == pytest.approx(8, abs=0.01)
+        assert numbers_of(read_frames(path, [60])) == [15]
+
+
+def test_sound_of_which_only_the_bit_rate_is_known_is_whole(tmp_path: Path) -> None:
+    waveform = torch.zeros(10 * 16_000)
+    waveform[2 * 16_000 :] = 0.3 * torch.randn(8 * 16_000, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "quiet_first.aac"  # so FFmpeg takes it for twice as long
+    with av.open(str(path), "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        for start in range(0, len(waveform), 1024):
+            samples = waveform[None, start : start + 1024].numpy()
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert container.duration / av.time_base > 15
+    assert len(read_audio(path)[0]) == pytest.approx(10 * 16_000, abs=2048)
+
+
+def test_a_bare_stream_is_told_that_it_needs_a_container(film: Path) -> None:
+    bare = film.with_name("bare.h264")
+    with av.open(str(film)) as source, av.open(str(bare), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    for read in (lambda path: read_frames(path, [0]), probe_video):
+        with pytest.raises(ValueError, match=r"bare\.h264: .* no picture that says when .* OUTPUT\.mp4"):
+            read(bare)
 
 
 def test_a_missing_stream_is_named(tmp_path: Path) -> None:

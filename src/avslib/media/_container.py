@@ -15,12 +15,49 @@ _FORMATS = (
 """That hold pictures and sound themselves; a playlist, which FFmpeg knows too, would open other files."""
 
 
-def check_whole(path: str | Path, stream: Any, end: float) -> None:
-    """Refuse a stream that ends a second or more before it says; some formats do not say."""
-    if stream.duration is not None and end < (duration := float(stream.duration * stream.time_base)) - 1:
+_STREAM_LENGTHS = ("aiff", "asf", "avi", "flac", "ivf", "mov", "mxf", "rm", "w64", "wav")
+"""Formats that store a length for each stream, by the first of FFmpeg's names for them."""
+_FILE_LENGTHS = ("flv", "matroska")
+"""That store one for the whole file. In all others FFmpeg looks for the end or guesses from the bit rate."""
+
+
+def check_whole(path: str | Path, container: Any, stream: Any, end: float) -> None:
+    """Refuse a stream that ends a second or more before its length, where the format stores one.
+
+    Args:
+        path: the file.
+        container: as it was opened; where it stores no length for each stream, the file is read once more if
+            the stream is shorter than the longest should be.
+        stream: one of its streams, read to the end.
+        end: when that ended, s from the beginning of the file.
+    """
+    kind = container.format.name.partition(",")[0]
+    if kind in _STREAM_LENGTHS and stream.duration is not None:
+        whole = float(stream.duration * stream.time_base)
+    elif kind in _FILE_LENGTHS and stream.duration is None:  # else it is a guess
+        whole = (container.duration or 0) / 1_000_000
+        end += start_of(container)  # most that write such files count from 0, not from the first frame
+        if end < whole - 1:
+            end = _last_end(path)
+    else:
+        return
+    if end < whole - 1:
         raise ValueError(
-            f"{path}: ends after {end:.1f} s of {stream.type}, though it should have {duration:.1f} s; "
+            f"{path}: ends after {end:.1f} s of {stream.type}, though it should have {whole:.1f} s; "
             "fetch it again"
+        )
+
+
+def _last_end(path: str | Path) -> float:
+    """Return when the last of all streams ends, s."""
+    with opened(path) as container:
+        return max(
+            (
+                float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                for packet in container.demux()
+                if packet.pts is not None
+            ),
+            default=0.0,
         )
 
 

@@ -40,6 +40,9 @@ class VideoInfo(NamedTuple):
 def probe_video(path: str | Path) -> VideoInfo:
     """Read when each frame of a video is shown; nothing is decoded.
 
+    Whether a file was cut off is known where its format stores how long it is: so not of MPEG's program and
+    transport streams.
+
     Raises:
         ImportError: if PyAV is missing.
         FileNotFoundError: if there is no such file.
@@ -58,11 +61,11 @@ def probe_video(path: str | Path) -> VideoInfo:
                 time, duration = (value * packet.time_base for value in (packet.pts, packet.duration or 0))
                 shown.append((float(time) - start, float(duration)))
         if not shown:
-            raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
+            raise _untimed(path)
         fps = float(stream.average_rate or 0)
         last, duration = max(shown)
         end = last + (duration or (1 / fps if fps else 0.0))
-        check_whole(path, stream, end)
+        check_whole(path, container, stream, end)
     return VideoInfo(tuple(sorted(time for time, _ in shown)), end, fps, has_sound)
 
 
@@ -119,7 +122,7 @@ def iter_frames(path: str | Path, seconds: Sequence[float]) -> Iterator[Tensor]:
         if due == len(seconds):
             return
     if shown is None:
-        raise ValueError(f"{path}: expected a video, found a stream of pictures without any")
+        raise _untimed(path)
     yield from [_upright(shown)] * (len(seconds) - due)
 
 
@@ -154,7 +157,7 @@ def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[Tenso
         else:
             if not blocks:
                 raise ValueError(f"{path}: expected a video with sound, found a stream of sound without any")
-            check_whole(path, stream, samples / rate)
+            check_whole(path, container, stream, samples / rate)
         return torch.from_numpy(np.concatenate(blocks))[:most], rate
 
 
@@ -188,6 +191,13 @@ def _pictures(path: str | Path, container: Any) -> Any:
     return container.streams.video[0]
 
 
+def _untimed(path: str | Path) -> ValueError:
+    return ValueError(
+        f"{path}: expected a video, found no picture that says when it is shown; if it is a bare stream, as "
+        ".h264 and .hevc are, convert it with `ffmpeg -i INPUT OUTPUT.mp4`"
+    )
+
+
 def _upright(frame: Any) -> Tensor:
     turned = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
     return torch.from_numpy(turned.copy()).permute(2, 0, 1)
@@ -211,7 +221,7 @@ def _sound_from(path: str | Path, container: Any) -> Iterator[Samples]:
 
 
 def _frames_from(path: str | Path, second: float) -> Iterator[tuple[float, Any]]:
-    """Yield ``(time, frame)`` from one at or before ``second`` on, or from the first one if all come later."""
+    """Yield ``(time, frame)`` from one at or before ``second`` on, or from the first one of all."""
     with opened(path) as container:
         if second <= 1 or container.format.name == _PARTLY_TIMED:
             yield from _decode(path, container)
@@ -237,4 +247,4 @@ def _decode(path: str | Path, container: Any) -> Iterator[tuple[float, Any]]:
             yield frame.time - start, frame
             end = frame.time - start + float(frame.duration * frame.time_base)
     if end is not None:
-        check_whole(path, stream, end)
+        check_whole(path, container, stream, end)
