@@ -253,6 +253,37 @@ def test_clips_of_other_folders_and_columns_of_ones_own_stay(videos: Path, out: 
     ]
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov"])
+def test_a_video_of_another_folder_does_not_take_the_place_of_its_namesake(
+    videos: Path, out: Path, tmp_path: Path, name: str
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    film(videos / "a.mkv", at_10_hz(30))
+    film(other / name, at_10_hz(10))
+    film(other / "b.mkv", at_10_hz(10))
+    prepare_folder(videos, out, size=None)
+    before = files_of(out / "clips" / "a")
+    report = prepare_folder(other, out, size=None)
+    assert report[:2] == (1, 0)
+    assert f"a: holds a clip of another video, 'a.mkv' in {videos.resolve()}; rename" in report.failures["a"]
+    assert files_of(out / "clips" / "a") == before
+    assert [row[0] for row in rows(out)[1:]] == ["a", "b"]
+    assert prepare_folder(videos, out, size=None).kept == 1
+    assert prepare_folder(tmp_path, tmp_path / "both", size=None).made == 3
+    assert prepare_folder(other, out, size=None, overwrite=True).made == 2
+    assert [row[:3] for row in rows(out)[1:]] == [["a", "test", "1"], ["b", "test", "1"]]
+
+
+def test_a_folder_that_was_moved_keeps_its_clips(videos: Path, out: Path, tmp_path: Path) -> None:
+    film(videos / "a.mkv", at_10_hz(30))
+    prepare_folder(videos, out, size=None)
+    moved = videos.rename(tmp_path / "moved")
+    assert prepare_folder(moved, out, size=None) == Report(made=0, kept=1, failures={})
+    film(moved / "a.mkv", at_10_hz(10))
+    assert prepare_folder(moved, out, size=None).made == 1
+
+
 def test_a_video_that_comes_later_renames_no_clip(videos: Path, out: Path) -> None:
     film(videos / "cat.mkv", at_10_hz(10))
     prepare_folder(videos, out)
@@ -313,6 +344,7 @@ def test_a_clip_made_by_hand_is_not_replaced_unasked(videos: Path, out: Path) ->
     assert record.pop("bytes") == (videos / "a.mkv").stat().st_size
     assert record == {
         "video": "a.mkv",
+        "folder": str(videos.resolve()),
         "frame_rule": "end",
         "size": [224, 224],
         "max_seconds": None,

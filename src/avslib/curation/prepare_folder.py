@@ -48,8 +48,9 @@ def prepare_folder(
     Every file is written whole or not at all, and the table comes last; so after a kill a second call makes
     the rest, and the result is the same to the byte. A clip is made anew if its video has another length in
     bytes than before or an argument has changed; masks drawn for it stay, and where the video is another one,
-    the clip is only made if you ask to overwrite it. Clips of other videos stay in the table, clips of these
-    in the split that they have, and so do columns that you added.
+    the clip is only made if you ask to overwrite it, and so where a video of another folder that was searched
+    has given its name to another clip. Clips of other videos stay in the table, clips of these in the split
+    that they have, and so do columns that you added.
 
     Args:
         videos: folder to search, with the folders in it; hidden files are passed over. The folder that holds
@@ -95,7 +96,8 @@ def prepare_folder(
             )
     remove_unfinished(out)
     settings = {"frame_rule": frame_rule, "size": size and list(size), "max_seconds": max_seconds}
-    job = partial(_prepare_video, out=out, settings=settings, overwrite=overwrite)
+    root = str(Path(videos).resolve())
+    job = partial(_prepare_video, root=root, out=out, settings=settings, overwrite=overwrite)
     outcomes = []
     staying: Counter[str] = Counter()
     for video, made, error in run_jobs(job, found, workers=workers, progress=progress):
@@ -131,14 +133,23 @@ def _read_table(out: Path) -> dict[str, dict[str, str]]:
     return {row["id"]: {name: cell for name, cell in row.items() if name} for row in rows}
 
 
-def _prepare_video(video: VideoFile, *, out: Path, settings: dict[str, Any], overwrite: bool) -> _Made:
+def _prepare_video(
+    video: VideoFile, *, root: str, out: Path, settings: dict[str, Any], overwrite: bool
+) -> _Made:
     """Make a clip, after a note of what it is made from and how."""
     folder = _folder_of(video, out)
     wanted = {**_origin(video), **settings}
     record = _read_record(folder)
-    seconds = record.pop("seconds", 0)
+    seconds, old_root = record.pop("seconds", 0), record.pop("folder", None)
     anew = overwrite or record != wanted
-    if record and not (overwrite or _is_made_from(video, record)) and (folder / "masks").is_dir():
+    is_another = bool(record) and not (overwrite or _is_made_from(video, record))
+    if is_another and old_root not in (None, root):
+        raise ValueError(
+            f"{folder}: holds a clip of another video, {record.get('video')!r} in {old_root}; rename one "
+            "of them, or prepare the folder that holds both into a new one, where each gets its own name; to "
+            "replace the clip, overwrite"
+        )
+    if is_another and (folder / "masks").is_dir():
         raise ValueError(
             f"{folder}: has masks that were drawn for another video, {record.get('video')!r} of "
             f"{record.get('bytes')} bytes; move the folder away, or, if they fit this one too, overwrite"
@@ -153,8 +164,10 @@ def _prepare_video(video: VideoFile, *, out: Path, settings: dict[str, Any], ove
         shutil.rmtree(made[0], ignore_errors=True)
         for path in made[1:]:
             path.unlink(missing_ok=True)
+    if anew or old_root != root:  # which may have been moved
         with write_whole(folder / RECORD) as path:  # from now on what is there belongs to this video
-            path.write_text(json.dumps({**wanted, "seconds": seconds}, indent=2) + "\n", encoding="utf-8")
+            note = {**wanted, "folder": root, "seconds": seconds}
+            path.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     anew |= prepare_clip(
         files,
         size=settings["size"],
