@@ -139,6 +139,34 @@ def test_no_more_processes_are_started_than_there_are_jobs() -> None:
     assert alive == [1]
 
 
+class Counted:
+    """A function that knows how often it was sent somewhere."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def __getstate__(self) -> dict[str, int]:
+        self.sent += 1
+        return self.__dict__
+
+    def __call__(self, job: int) -> int:
+        return 10 * job
+
+
+@pytest.mark.slow
+def test_a_function_is_not_sent_with_every_job() -> None:
+    function = Counted()
+    assert [result for _, result, _ in run_jobs(function, range(9), workers=2)] == [*range(0, 90, 10)]
+    assert function.sent == 1
+
+
+def test_a_function_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"workers: expected 1 for what cannot be sent to a process \(.*lambda"
+    ):
+        list(run_jobs(lambda job: job, [1, 2], workers=2))
+
+
 @pytest.mark.slow
 def test_several_processes_work_at_once_and_are_gone_after() -> None:
     jobs = [f"__import__('time').sleep({2 if i < 2 else 0}) or __import__('os').getpid()" for i in range(6)]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -117,7 +118,7 @@ def run_jobs(
         progress: called with 1 after every job, as tqdm's ``update`` likes it.
 
     Raises:
-        ValueError: if there is no worker.
+        ValueError: if there is no worker, or ``function`` cannot be sent to several.
         RuntimeError: if a process ends before its first job.
 
     Example:
@@ -142,6 +143,19 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Outcome[Job, Result
         return Outcome(job, None, f"{type(error).__name__}: {error}")
 
 
+_pickled = b""
+"""In a process of `_run_apart`, what its jobs are for."""
+
+
+def _attempt_sent(job: Job) -> Outcome[Job, Any]:
+    return _attempt(lambda job: _sent_function()(job), job)
+
+
+@functools.cache
+def _sent_function() -> Callable[[Any], Any]:
+    return pickle.loads(_pickled)
+
+
 def _run_here(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Outcome[Job, Result]]:
     for job in jobs:
         threads = torch.get_num_threads()
@@ -158,11 +172,16 @@ def _run_apart(
 ) -> Iterator[Outcome[Job, Result]]:
     from pebble import ProcessExpired, ProcessPool
 
+    try:
+        pickled = pickle.dumps(function)  # sent once to each process, since it may hold a dataset
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(f"workers: expected 1 for what cannot be sent to a process ({error})") from error
     jobs = list(jobs)
     count = min(workers, max(1, len(jobs)))
-    pool = ProcessPool(count, initializer=_begin, context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPool(count, initializer=_begin, initargs=(pickled,), context=context)
     try:
-        outcomes = pool.map(partial(_attempt, function), jobs).result()
+        outcomes = pool.map(_attempt_sent, jobs).result()
         for job in jobs:
             try:
                 yield next(outcomes)
@@ -188,8 +207,10 @@ def _end(exit_code: int) -> str:
     return f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"
 
 
-def _begin() -> None:
+def _begin(pickled: bytes) -> None:
     """Prepare a process for its jobs."""
+    global _pickled
+    _pickled = pickled
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
