@@ -415,6 +415,9 @@ def test_log_mels_are_held_against_the_sound(ms3: Path) -> None:
     detach(b.log_mel).write_bytes(first)
     assert examine(ms3).findings == ()
     assert said(examine(ms3, deep=True)) == [("other-sound", a.log_mel), ("other-sound", b.log_mel)]
+    converted = a.log_mel.with_suffix(".safetensors")
+    save_file({"log_mel": load_tensor_pickle(a.log_mel)}, converted)  # which readers take then
+    assert said(examine(ms3, deep=True)) == [("other-sound", converted), ("other-sound", b.log_mel)]
 
 
 def test_a_hostile_pickle_is_named_though_another_file_takes_its_place(ms3: Path) -> None:

@@ -249,7 +249,7 @@ def _check_same_sound(clip: ClipFiles, expected: Expectation, log_mel: Tensor, s
     if distance <= ALIKE:
         return []
     text = f"differs from that of {clip.wav.name} by {distance:.2f} in the mean"
-    return [Problem("other-sound", clip.log_mel, text)]
+    return [Problem("other-sound", log_mel_path(clip), text)]
 
 
 def _fingerprint(paths: tuple[Path, ...]) -> str:
