@@ -180,11 +180,12 @@ def test_only_what_lacks_or_is_damaged_is_made(raw: Path) -> None:
     write_frame(files.frames[4], torch.zeros(3, *SIZE))  # whole, so it stays
     drawn = files.frames[4].read_bytes()
     files.wav.write_bytes(files.wav.read_bytes()[:1000])
-    converted = files.log_mel.with_suffix(".safetensors")
+    converted, other = (clip.log_mel.with_suffix(".safetensors") for clip in LISTERS["ms3"](raw)[:2])
     save_file({"log_mel": torch.zeros(4, 1, 96, 64)}, converted)
+    save_file({"log_mel": torch.full((5, 1, 96, 64), torch.nan)}, other)
     (raw / "Multi-sources" / ".unfinished-1234.png").touch()
     times = {path: path.stat().st_mtime_ns for path in LISTERS["ms3"](raw)[1].frames}
-    assert prepare("ms3", raw, size=SIZE) == Report(made=1, kept=1, failures={})
+    assert prepare("ms3", raw, size=SIZE) == Report(made=2, kept=0, failures={})
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert files.frames[4].read_bytes() == drawn
     assert prepare("ms3", raw, size=SIZE, overwrite=True).made == 2

@@ -163,6 +163,18 @@ def test_a_log_mel_of_another_shape_is_named(root: Path) -> None:
         dataset[0]
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_log_mel_that_is_not_finite_is_named(root: Path, value: float) -> None:
+    dataset = AVSBenchMS3(root, "test")
+    log_mel = dataset[0].log_mel
+    log_mel[2, 0, 3, 4] = value
+    dataset.clips[0].log_mel.write_bytes(pickle.dumps(log_mel))
+    with pytest.raises(
+        ValueError, match=r"\.pkl: expected finite values, got some that are infinite or no num"
+    ):
+        dataset[0]
+
+
 def test_pictures_of_another_size_are_resized(root: Path) -> None:
     dataset = AVSBenchMS3(root, "test", size=SIZE)
     for path in dataset.clips[0].frames:

@@ -45,12 +45,19 @@ def load_examples(path: Path, seconds: int) -> Tensor:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or has another shape; the message names it.
+        ValueError: if it is damaged, has another shape, or holds values that are not finite; the message
+            names it.
     """
     examples = load_log_mel(path)
     if examples.shape != (seconds, 1, 96, 64):
         raise ValueError(f"{path}: expected a log-mel ({seconds}, 1, 96, 64), got {tuple(examples.shape)}")
-    return examples.float()
+    examples = examples.float()
+    if not examples.isfinite().all():
+        raise ValueError(
+            f"{path}: expected finite values, got some that are infinite or no number; "
+            "`avslib prepare` makes it anew"
+        )
+    return examples
 
 
 def save_log_mel(files: ClipFiles, log_mel: Tensor) -> None:
