@@ -167,6 +167,17 @@ def test_without_a_video_only_the_log_mel_can_be_made(root: Path) -> None:
     }
 
 
+def test_a_frame_needs_no_sound(root: Path) -> None:
+    clip = list_ms3(root)[0]
+    write_wav(clip.wav, torch.full((8_000,), 0.1), 16_000)  # too short for a log-mel
+    clip.frames[2].unlink()
+    before = contents(root)
+    report = fix(examine(root))
+    assert (report.made, report.failures) == (1, {})
+    assert contents(root).keys() - before.keys() == {clip.frames[2].relative_to(root)}
+    assert kinds(examine(root)) == {"short-sound"}
+
+
 def test_a_damaged_video_leaves_what_there_is(root: Path) -> None:
     clip = list_ms3(root)[0]
     garbage(clip.video)

@@ -99,7 +99,12 @@ def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
             log_mel=Path(folder, "log_mel.safetensors"),
         )
         prepare_clip(
-            made, size=size, frame_rule="avsbench", padding=expected.padding, hop_steps=expected.hop_steps
+            made,
+            size=size,
+            frame_rule="avsbench",
+            padding=expected.padding,
+            hop_steps=expected.hop_steps,
+            with_log_mel=lacks_log_mel,
         )
         if lacks_log_mel:
             aside[converted] = made.log_mel

@@ -142,6 +142,7 @@ def prepare_clip(
     hop_steps: int = 96,
     fill_sound: bool = False,
     overwrite: bool = False,
+    with_log_mel: bool = True,
 ) -> bool:
     """Make the frames, the WAV file and the log-mel of a clip, as far as they are not there and whole.
 
@@ -153,6 +154,7 @@ def prepare_clip(
         hop_steps: distance of two log-mel examples, steps of 10 ms.
         fill_sound: whether the sound gets the length of the pictures.
         overwrite: make frames and WAV file anew if there is a video, and the log-mel.
+        with_log_mel: False leaves the log-mel alone.
 
     Returns:
         Whether anything was made.
@@ -186,7 +188,7 @@ def prepare_clip(
             waveform = F.pad(waveform, (0, seconds * SAMPLE_RATE - len(waveform)))
         with write_whole(files.wav) as path:
             write_wav(path, waveform, SAMPLE_RATE)
-    lacks_log_mel = overwrite or not _has_log_mel(files)
+    lacks_log_mel = with_log_mel and (overwrite or not _has_log_mel(files))
     if lacks_log_mel:
         waveform, rate = read_wav(files.wav)
         waveform = resample(waveform, rate, SAMPLE_RATE)
