@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from avslib.data import (
@@ -145,16 +147,56 @@ def test_another_size_is_refused_unless_asked_for(root: Path, tmp_path: Path) ->
     assert FolderPredictions(tmp_path, clips, resize=True)[0].logits.shape == (1, 5, 1, 32, 40)
 
 
-def test_pictures_of_zeros_and_ones(root: Path, tmp_path: Path) -> None:
+def in_palette(mask: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.new("P", mask.shape[::-1])
+    picture.putpalette([0, 0, 0, 255, 255, 255])
+    picture.putdata(mask.flatten().tolist())
+    return picture
+
+
+ALONE, ABOVE = "hold the levels 0 and 1 alone, .*; if 1 means foreground, ", "up to white=1, got 255"
+MASKS: dict[str, tuple[Callable[[NDArray[np.uint8]], Image.Image], dict[int, str]]] = {
+    # how a mask of 0 and 1 may be stored, and what is said of which white
+    "grey": (Image.fromarray, {255: ALONE + "white is 1"}),
+    "grey, 255": (lambda mask: Image.fromarray(mask * 255), {1: ABOVE}),
+    "RGB": (lambda mask: Image.fromarray(mask).convert("RGB"), {255: ALONE + "white is 1"}),
+    "RGBA": (lambda mask: Image.fromarray(mask).convert("RGBA"), {255: ALONE + "white is 1"}),
+    "grey with alpha": (lambda mask: Image.fromarray(mask).convert("LA"), {255: ALONE + "white is 1"}),
+    "palette": (in_palette, {1: ABOVE}),
+    "one bit": (lambda mask: Image.fromarray(mask * 255).convert("1"), {}),
+    "16 bits": (
+        lambda mask: Image.fromarray(mask.astype(np.uint16)),
+        dict.fromkeys((1, 255), ALONE + "store them with 8 bits, and white is 1"),
+    ),
+    "16 bits, 65535": (lambda mask: Image.fromarray(mask * np.uint16(65535)), {}),
+}
+
+
+@pytest.mark.parametrize("white", [1, 255])
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_are_read_as_they_are_or_not_at_all(root: Path, tmp_path: Path, kind: str, white: int) -> None:
+    store, refused = MASKS[kind]
     clips = ms3(root)
     for i, files in enumerate(clips.clips):
         (tmp_path / files.id).mkdir()
         for second, mask in enumerate(clips[i].masks):
-            Image.fromarray(mask.to(torch.uint8).numpy()).save(tmp_path / files.id / f"{second}.png")
-    with pytest.raises(ValueError, match=r"white: the pictures in .* hold the levels 0 and 1 alone"):
-        FolderPredictions(tmp_path, clips)
-    found = report(FolderPredictions(tmp_path, clips, white=1), replicates=1)
+            store(mask.to(torch.uint8).numpy()).save(tmp_path / files.id / f"{second}.png")
+    if white in refused:
+        with pytest.raises(ValueError, match=refused[white]):
+            FolderPredictions(tmp_path, clips, white=white)
+        return
+    found = report(FolderPredictions(tmp_path, clips, white=white), replicates=1)
     assert {round(score.value, 5) for score in found.scores if score.measure.score == "J"} == {1.0}
+
+
+@pytest.mark.parametrize("white", [0, -1, 256, 0.5])
+def test_white_is_a_level_of_8_bits(root: Path, tmp_path: Path, white: int) -> None:
+    for read in (
+        lambda: FolderPredictions(tmp_path, ms3(root), white=white),
+        lambda: read_probability("a", white=white),
+    ):
+        with pytest.raises(ValueError, match=f"white: expected a grey level from 1 to 255, got {white}"):
+            read()
 
 
 def test_empty_pictures_do_not_hide_those_of_zeros_and_ones(root: Path, tmp_path: Path) -> None:

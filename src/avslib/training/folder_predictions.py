@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -21,6 +22,8 @@ from avslib.media._image import MAX_PIXELS, open_picture
 from avslib.media.palette import NUM_CLASSES, read_classes
 from avslib.metrics.report import Prediction
 from avslib.training.prediction import num_classes
+
+_WHITE_OF_16_BITS = 65535
 
 
 class FolderPredictions(Dataset[Prediction]):
@@ -49,13 +52,14 @@ class FolderPredictions(Dataset[Prediction]):
         resize: whether predictions of another size than the ground truth are brought to it, bilinearly. It
             changes the scores, so nothing is resized unless asked for. Classes are the nearest pixel's.
         white: the grey level of probability 1; 1 for masks written as 0 and 1. Of 16-bit pictures it is
-            65535.
+            65535, and of those of one bit 1.
         num_workers: loader processes.
 
     Raises:
         FileNotFoundError: if predictions are missing; the message says how many and where one was looked for.
-        ValueError: if an argument is another word, or all of the first pictures that are not empty hold
-            but 0 and 1, which says that ``white`` should be 1.
+        ValueError: if an argument is another word, ``white`` is not from 1 to 255, or all of the first
+            pictures that are not empty hold but 0 and 1 where white is more, which says that ``white`` should
+            be 1.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class FolderPredictions(Dataset[Prediction]):
         num_workers: int = 0,
     ) -> None:
         check_one_of("missing", missing, ("raise", "empty"))
+        _check_white(white)
         self.folder = Path(folder)
         self.clips = clips
         self.missing = missing
@@ -79,7 +84,7 @@ class FolderPredictions(Dataset[Prediction]):
         self.pictures = _find_pictures(self.folder, clips.clips)
         self._check_missing()
         if not self.of_classes:
-            self._check_white()
+            self._check_levels()
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -140,15 +145,17 @@ class FolderPredictions(Dataset[Prediction]):
                 "below the category; missing 'empty' takes them for predicted empty"
             )
 
-    def _check_white(self) -> None:
-        if self.white == 1:
-            return
+    def _check_levels(self) -> None:
         paths = (path for found in self.pictures for path in found.values())
-        levels = (np.asarray(open_picture(path, max_pixels=MAX_PIXELS)).max() for path in paths)
-        if max(islice(filter(None, levels), 32), default=0) == 1:  # empty ones say nothing
+        read = (_read_levels(path, white=self.white, max_pixels=MAX_PIXELS) for path in paths)
+        highest = ((levels.max(), white) for levels, white in read if levels.any())  # empty ones say nothing
+        seen = list(islice(highest, 32))
+        if seen and all(level == 1 < white for level, white in seen):
+            white = seen[0][1]
+            remedy = "white is 1" if white == self.white else "store them with 8 bits, and white is 1"
             raise ValueError(
                 f"white: the pictures in {self.folder} hold the levels 0 and 1 alone, which would be "
-                f"probabilities of 0 and 1/{self.white}; if 1 means foreground, white is 1"
+                f"probabilities of 0 and 1/{white}; if 1 means foreground, {remedy}"
             )
 
 
@@ -156,7 +163,8 @@ def read_probability(path: str | Path, *, white: int = 255, max_pixels: int = MA
     """Read a grey picture as probabilities.
 
     Args:
-        path: a PNG, JPEG or BMP file of 1, 8 or 16 bits, grey, or with a palette or RGB that is all grey.
+        path: a PNG, JPEG or BMP file of 1, 8 or 16 bits, grey, or with a palette or RGB that is all grey;
+            what is transparent is read as if it were not.
         white: the grey level of probability 1, of a picture of 8 bits.
         max_pixels: most pixels that are decoded.
 
@@ -165,23 +173,35 @@ def read_probability(path: str | Path, *, white: int = 255, max_pixels: int = MA
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, holds colours, or a level above ``white``.
+        ValueError: if it is damaged, holds colours, or a level above ``white``, which is 1 to 255.
     """
+    levels, white = _read_levels(path, white=white, max_pixels=max_pixels)
+    return torch.from_numpy(levels.astype(np.float32)) / white
+
+
+def _read_levels(path: str | Path, *, white: int, max_pixels: int) -> tuple[NDArray[np.generic], int]:
+    """Return the grey levels of a picture and the level of probability 1, which 1 and 16 bits have set."""
+    _check_white(white)
     image = open_picture(path, max_pixels=max_pixels)
     if image.mode.startswith("I"):
-        return torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
+        return np.asarray(image), _WHITE_OF_16_BITS
     if image.mode == "1":
-        return torch.from_numpy(np.array(image)).float()
+        return np.asarray(image), 1
     if image.mode == "L":
-        levels = np.array(image)
+        levels = np.asarray(image)
     else:
         channels = np.asarray(image.convert("RGB"))
-        levels = channels[..., 0].copy()
+        levels = channels[..., 0]
         if (channels != levels[..., None]).any():
             raise ValueError(f"{path}: expected grey levels, got colours")
     if levels.max(initial=0) > white:
         raise ValueError(f"{path}: expected grey levels up to white={white}, got {levels.max()}")
-    return torch.from_numpy(levels).float() / white
+    return levels, white
+
+
+def _check_white(white: int) -> None:
+    if not (1 <= white <= 255 and white % 1 == 0):
+        raise ValueError(f"white: expected a grey level from 1 to 255, got {white}")
 
 
 def read_predicted_classes(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
