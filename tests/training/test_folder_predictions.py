@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn import functional as F
 
 from avslib.data import (
     AVSBenchMS3,
@@ -145,6 +146,33 @@ def test_another_size_is_refused_unless_asked_for(root: Path, tmp_path: Path) ->
     ):
         FolderPredictions(tmp_path, clips)[0]
     assert FolderPredictions(tmp_path, clips, resize=True)[0].logits.shape == (1, 5, 1, 32, 40)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_a_prediction_is_brought_to_a_size_as_the_ground_truth_is(
+    root: Path, avss: AVSBenchSemantic, tmp_path: Path, fit: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for files in ms3(root).clips:
+        (tmp_path / files.id).mkdir()
+        for second in range(5):
+            levels = torch.randint(256, SIZE, generator=generator).to(torch.uint8).numpy()
+            Image.fromarray(levels).save(tmp_path / files.id / f"{second}.png")
+    larger = AVSBenchMS3(root, "test", size=(60, 90), fit=fit)
+    found = FolderPredictions(tmp_path, larger, resize=True)[0].logits[0, 0, 0].sigmoid()
+    picture = read_probability(tmp_path / larger.clips[0].id / "0.png")[None, None]
+    size = (60, 90) if fit == "stretch" else (90, 90)
+    expected = F.interpolate(picture, size, mode="bilinear", align_corners=False)[0, 0]
+    expected = expected if fit == "stretch" else expected[15:75]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # float32 went through logits
+
+    for i, files in enumerate(avss.clips):
+        (tmp_path / "classes" / files.id).mkdir(parents=True)
+        for second, mask in enumerate(avss[i].masks):
+            write_classes(tmp_path / "classes" / files.id / f"{second}.png", mask)
+    wide = AVSBenchSemantic(avss.root, "test", size=(16, 24), fit=fit)
+    prediction = FolderPredictions(tmp_path / "classes", wide, resize=True)[0]
+    assert torch.equal(prediction.logits, prediction.masks)
 
 
 def in_palette(mask: NDArray[np.uint8]) -> Image.Image:

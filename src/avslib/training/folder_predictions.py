@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from avslib._checks import check_one_of
 from avslib.data import ClipReader
 from avslib.data.layout import ClipFiles
 from avslib.data.reader import _fit_length
-from avslib.media._image import MAX_PIXELS, open_picture
+from avslib.media._image import MAX_PIXELS, fit_picture, open_picture
 from avslib.media.palette import NUM_CLASSES, read_classes
 from avslib.metrics.report import Prediction
 from avslib.training.prediction import num_classes
@@ -49,8 +49,9 @@ class FolderPredictions(Dataset[Prediction]):
         folder: of the predictions.
         clips: the dataset that holds the ground truth. Frames that are not ``labelled`` need no prediction.
         missing: ``"raise"``, or ``"empty"``: a frame without a prediction counts as predicted empty.
-        resize: whether predictions of another size than the ground truth are brought to it, bilinearly. It
-            changes the scores, so nothing is resized unless asked for. Classes are the nearest pixel's.
+        resize: whether predictions of another size than the ground truth are brought to it, by the ``fit`` of
+            ``clips`` and bilinearly. It changes the scores, so nothing is resized unless asked for. Classes
+            are the nearest pixel's.
         white: the grey level of probability 1; 1 for masks written as 0 and 1. Of 16-bit pictures it is
             65535, and of those of one bit 1.
         num_workers: loader processes.
@@ -125,9 +126,16 @@ class FolderPredictions(Dataset[Prediction]):
                 "ask to resize"
             )
         if self.of_classes:
-            return read_classes(path, size)  # brings it there as it brings the ground truth
-        stretched = F.interpolate(picture[None, None], size, mode="bilinear", align_corners=False)
-        return stretched[0, 0].clamp(0, 1)
+            return read_classes(path, size, fit=self.clips.fit)
+        image = fit_picture(
+            Image.fromarray(picture.numpy()),
+            size,
+            fit=self.clips.fit,
+            resampling=Image.Resampling.BILINEAR,
+            path=path,
+            max_pixels=MAX_PIXELS,
+        )
+        return torch.from_numpy(np.array(image)).clamp(0, 1)
 
     def _check_missing(self) -> None:
         wanted = [
