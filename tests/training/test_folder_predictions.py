@@ -115,6 +115,21 @@ def test_only_labelled_frames_are_wanted(root: Path, tmp_path: Path) -> None:
     assert torch.equal(prediction.masks[0], clips[0].masks)
 
 
+@pytest.mark.parametrize("seconds", [3, 7])
+def test_no_more_seconds_are_wanted_than_the_reader_gives(root: Path, tmp_path: Path, seconds: int) -> None:
+    clips = AVSBenchMS3(root, "test", size=SIZE, seconds=seconds)
+    for clip in (clips[i] for i in range(3)):
+        logits = clip.masks[None, :, None] * 18.0 - 9
+        counted = (clip.valid & clip.labelled)[None]
+        save_prediction(Prediction(logits, clip.masks[None], counted, [clip.id], [""]), tmp_path)
+    prediction = FolderPredictions(tmp_path, clips)[0]
+    assert prediction.valid.tolist() == [[second < 5 for second in range(seconds)]]
+    assert torch.equal((prediction.logits[:, :, 0] > 0).long(), prediction.masks)
+    (tmp_path / clips.clips[1].id / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"no prediction for 1 of {3 * min(seconds, 5)} frames"):
+        FolderPredictions(tmp_path, clips)
+
+
 def test_missing_predictions_are_said_or_empty(root: Path, tmp_path: Path) -> None:
     clips = ms3(root)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder of predictions"):

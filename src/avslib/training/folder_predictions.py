@@ -141,7 +141,7 @@ class FolderPredictions(Dataset[Prediction]):
         wanted = [
             (clip, second, found.get(second))
             for clip, found in zip(self.clips.clips, self.pictures, strict=True)
-            for second, mask in enumerate(clip.masks)
+            for second, mask in enumerate(clip.masks[: self.clips.seconds])
             if mask is not None
         ]
         lacking = [(clip.id, second) for clip, second, path in wanted if path is None]
