@@ -130,6 +130,23 @@ def test_no_more_seconds_are_wanted_than_the_reader_gives(root: Path, tmp_path: 
         FolderPredictions(tmp_path, clips)
 
 
+@pytest.mark.parametrize("second", ["{id}_3.png", "00003.png"])
+def test_two_pictures_of_one_second_are_refused(root: Path, tmp_path: Path, second: str) -> None:
+    for prediction in noisy(root):
+        save_prediction(prediction, tmp_path)
+    name = ms3(root).clips[1].id
+    Image.new("L", SIZE).save(tmp_path / name / (second := second.format(id=name)))
+    first, second = sorted([second, "3.png"])
+    message = f"{name}/{second}: expected one picture of number 3, got {first} too"
+    with pytest.raises(ValueError, match=message):
+        FolderPredictions(tmp_path, ms3(root))
+
+
+def test_clips_that_are_no_files_are_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="clips: expected a reader of files on disk, got SilentSound"):
+        FolderPredictions(tmp_path, SilentSound(ms3(root)))
+
+
 def test_missing_predictions_are_said_or_empty(root: Path, tmp_path: Path) -> None:
     clips = ms3(root)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder of predictions"):

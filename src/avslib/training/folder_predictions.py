@@ -58,9 +58,9 @@ class FolderPredictions(Dataset[Prediction]):
 
     Raises:
         FileNotFoundError: if predictions are missing; the message says how many and where one was looked for.
-        ValueError: if an argument is another word, ``white`` is not from 1 to 255, or all of the first
-            pictures that are not empty hold but 0 and 1 where white is more, which says that ``white`` should
-            be 1.
+        ValueError: if ``clips`` is no reader, an argument is another word, ``white`` is not from 1 to 255, a
+            second of a clip has two pictures, or all of the first pictures that are not empty hold but 0 and
+            1 where white is more, which says that ``white`` should be 1.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class FolderPredictions(Dataset[Prediction]):
         white: int = 255,
         num_workers: int = 0,
     ) -> None:
+        if not isinstance(clips, ClipReader):
+            raise ValueError(f"clips: expected a reader of files on disk, got {type(clips).__name__}")
         check_one_of("missing", missing, ("raise", "empty"))
         _check_white(white)
         self.folder = Path(folder)
@@ -245,9 +247,16 @@ def _find_pictures(folder: Path, clips: Sequence[ClipFiles]) -> list[dict[int, P
         places = (folder / clip.id, folder / clip.category / clip.id)
         place = next((place for place in places if place.is_dir()), None)
         pattern = re.compile(rf"(?:{re.escape(clip.id)}_)?(\d{{1,6}})\.png")
-        names = [] if place is None else sorted(place.iterdir())
-        matches = ((pattern.fullmatch(path.name), path) for path in names)
-        found.append({int(match[1]): path for match, path in matches if match})
+        pictures: dict[int, Path] = {}
+        for path in [] if place is None else sorted(place.iterdir()):
+            if match := pattern.fullmatch(path.name):
+                other = pictures.setdefault(int(match[1]), path)
+                if other != path:
+                    raise ValueError(
+                        f"{path}: expected one picture of number {int(match[1])}, got {other.name} too; "
+                        "take away the one that is not meant"
+                    )
+        found.append(pictures)
     start = 0 if any(0 in pictures for pictures in found) else 1
     return [{number - start: path for number, path in pictures.items()} for pictures in found]
 
