@@ -94,6 +94,15 @@ def test_many_frames_are_frames() -> None:
     assert torch.equal(boundary_f(logits, masks), alone)
 
 
+def test_a_part_of_a_larger_tensor_is_as_good_as_a_copy() -> None:
+    logits, masks = torch.randn(2, 10, 1, 6, 6)[:, :5], torch.randint(0, 2, (5, 2, 6, 6)).transpose(0, 1)
+    expected = boundary_f(logits.contiguous(), masks.contiguous())
+    assert torch.equal(boundary_f(logits, masks), expected)
+    metric = BoundaryF()
+    metric.update(logits, masks)
+    assert metric.compute().item() == pytest.approx(expected.mean().item())
+
+
 def test_nothing_is_something_to_agree_on() -> None:
     nothing, masks = torch.full((1, 1, 1, 5, 5), -3.0), torch.zeros(1, 1, 5, 5)
     assert boundary_f(nothing, masks) == 1

@@ -145,8 +145,8 @@ def _boundary_f(logits: Tensor, masks: Tensor, tolerance: float) -> Tensor:
     scores = [
         _match(contour(part.sigmoid() > 0.5), contour(truth.bool()), disk)
         for part, truth in zip(
-            logits.detach().float().view(b * t, h, w).split(32),
-            masks.view(b * t, h, w).split(32),
+            logits.detach().float().flatten(0, 2).split(32),
+            masks.flatten(0, 1).split(32),
             strict=True,
         )
     ]
