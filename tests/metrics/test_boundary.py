@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from avslib.metrics import BoundaryF, JAndF, MaskIoU, boundary_f
+from avslib.metrics.boundary import _by_disk, _by_distance
 
 
 def contour_pixels(mask: Tensor) -> set[tuple[int, int]]:
@@ -59,6 +60,20 @@ def test_it_is_the_definition(h: int, w: int, tolerance: float, density: float, 
         for t in range(2):
             expected = literal(logits[b, t, 0] > 0, masks[b, t] == 1, radius)
             assert found[b, t].item() == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    h=st.integers(1, 20),
+    w=st.integers(1, 20),
+    radius=st.integers(1, 8),
+    density=st.sampled_from([0.0, 0.02, 0.1, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_by_distance_the_same_is_near_as_by_a_disk(
+    h: int, w: int, radius: int, density: float, seed: int
+) -> None:
+    contours = torch.rand(3, h, w, generator=torch.Generator().manual_seed(seed)) < density
+    assert torch.equal(_by_distance(contours, radius), _by_disk(contours, radius))
 
 
 def disks(shift: int) -> Tensor:
