@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from avslib.metrics.calibration import CalibrationError, calibration_error
+from avslib.metrics.statistics import CHUNK
 from tests.metrics.test_protocols import clips
 
 KINDS = ("foreground", "prediction")
@@ -78,6 +79,27 @@ def test_bins_say_what_is_in_them() -> None:
     assert pixels.tolist() == [1, 2, 0, 1]
     assert confidence.tolist() == pytest.approx([0, 0.3, float("nan"), 1], nan_ok=True)
     assert accuracy.tolist() == pytest.approx([0, 0.5, float("nan"), 1], nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_logit_that_is_no_number_is_background(kind: str) -> None:
+    nan, masks = torch.full((1, 1, 1, 2, 2), torch.nan), torch.tensor([0, 0, 0, 1]).view(1, 1, 2, 2)
+    assert calibration_error(nan, masks, kind=kind).item() == pytest.approx(0.25)
+    metric = CalibrationError(kind=kind)
+    valid = torch.tensor([[True, False]])
+    metric.update(torch.cat([torch.full_like(nan, -99.0), nan], dim=1), masks.expand(1, 2, 2, 2), valid)
+    assert metric.compute().item() == pytest.approx(0.25)
+
+
+def test_frames_are_counted_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, masks, valid = clips(7)
+    found = []
+    for pixels in (1, 60, 10**6):
+        monkeypatch.setitem(CHUNK, "cpu", pixels)
+        metric = CalibrationError()
+        metric.update(logits, masks, valid)
+        found.append(metric.compute())
+    torch.testing.assert_close(torch.stack(found), found[0].expand(3))
 
 
 def test_both_kinds_go_into_a_collection_and_a_set_without_pixels_has_none() -> None:

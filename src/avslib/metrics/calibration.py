@@ -11,6 +11,7 @@ from avslib._checks import check_one_of
 from avslib.metrics._batches import check_binary, check_frames, not_binary
 from avslib.metrics._plots import new_axes
 from avslib.metrics._sums import SumMetric
+from avslib.metrics.statistics import frame_chunks
 
 KINDS = ("foreground", "prediction")
 
@@ -46,7 +47,7 @@ def calibration_error(logits: Tensor, masks: Tensor, *, bins: int = 15, kind: st
     check_frames(logits, masks)
     check_binary(not_binary(masks))
     _check_arguments(bins, kind)
-    return _error(_bin_sums(logits, masks, torch.ones_like(masks, dtype=torch.bool), bins, kind))
+    return _error(_bin_sums(logits, masks, torch.ones(masks.shape[:2], device=masks.device), bins, kind))
 
 
 class CalibrationError(SumMetric):
@@ -104,8 +105,7 @@ class CalibrationError(SumMetric):
                 accelerator ``compute`` says the latter.
         """
         check_frames(logits, masks, valid)
-        counted = self._counted(masks, valid)[..., None, None].expand_as(masks)
-        self.sums += _bin_sums(logits, masks, counted, self.bins, self.kind)
+        self.sums += _bin_sums(logits, masks, self._counted(masks, valid), self.bins, self.kind)
 
     def compute(self) -> Tensor:
         """Return the error, a float64 scalar in ``[0, 1]``; NaN without a pixel.
@@ -157,18 +157,24 @@ def _check_arguments(bins: int, kind: str) -> None:
 
 
 def _bin_sums(logits: Tensor, masks: Tensor, counted: Tensor, bins: int, kind: str) -> Tensor:
-    """Return pixels, the sum of their p and how many were so in each bin, ``(3, bins)``, float64."""
-    probability = logits.detach().squeeze(2).float().sigmoid()
-    right = masks != 0
-    if kind == "prediction":
-        predicted = probability > 0.5
-        probability = torch.where(predicted, probability, 1 - probability)
-        right = predicted == right
-    place = (probability * bins).long().clamp(max=bins - 1)
-    values = torch.stack([torch.ones_like(probability), probability, right.float()]).double()
-    values = torch.where(counted, values, 0.0).flatten(1)
-    sums = values.new_zeros(3, bins)
-    return sums.scatter_add_(1, place.flatten().expand(3, -1), values)
+    """Return pixels, the sum of their p and how many were so in each bin, ``(3, bins)``, float64.
+
+    Frames count where ``counted`` is True, ``(B, T)``.
+    """
+    sums = torch.zeros(3, bins, dtype=torch.float64, device=masks.device)
+    frames = frame_chunks(masks.flatten(0, 1), logits.detach().flatten(0, 2), counted.flatten())
+    for truth, part, kept in frames:
+        probability = part.float().sigmoid().nan_to_num(nan=0.0)  # NaN is no foreground, as in every score
+        right = truth != 0
+        if kind == "prediction":
+            predicted = probability > 0.5
+            probability = torch.where(predicted, probability, 1 - probability)
+            right = predicted == right
+        place = (probability * bins).long().clamp(max=bins - 1)
+        values = torch.stack([torch.ones_like(probability), probability, right.float()]).double()
+        values = values * kept[:, None, None]
+        sums.scatter_add_(1, place.flatten().expand(3, -1), values.flatten(1))
+    return sums
 
 
 def _error(sums: Tensor) -> Tensor:

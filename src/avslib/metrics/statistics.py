@@ -79,10 +79,10 @@ def frame_statistics(
     channels = 1 if reading == "logit" or logits.dim() < 3 or logits.shape[2] != 2 else 2
     size = check_shape("logits", logits, f"b t {channels} h w")
     check_shape("masks", masks, "b t h w", **size)
-    b, t, h, w = masks.shape
+    b, t, _, _ = masks.shape
     parts = [
         _count(*READINGS[reading](part.float(), threshold), truth.bool(), curves)
-        for part, truth in _chunks(logits.detach().flatten(0, 1), masks.flatten(0, 1), h * w)
+        for truth, part in frame_chunks(masks.flatten(0, 1), logits.detach().flatten(0, 1))
     ]
     return FrameStatistics(*(torch.cat(field).unflatten(0, (b, t)) for field in zip(*parts, strict=True)))
 
@@ -106,10 +106,11 @@ def threshold_counts(scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return selected.unflatten(0, (b, t)), hit.unflatten(0, (b, t))
 
 
-def _chunks(logits: Tensor, masks: Tensor, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
+def frame_chunks(masks: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Split masks ``(n, H, W)``, and what else is told of these frames, into a few frames at a time."""
     chunk = CHUNK["cpu" if masks.device.type == "cpu" else "accelerator"]
-    frames = max(1, chunk // max(1, pixels))
-    return zip(logits.split(frames), masks.split(frames), strict=True)
+    frames = max(1, chunk // max(1, masks[:1].numel()))
+    return zip(*(tensor.split(frames) for tensor in (masks, *others)), strict=True)
 
 
 def _count(predicted: Tensor, scores: Tensor, truth: Tensor, curves: bool) -> FrameStatistics:
