@@ -94,6 +94,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="v_prediction",
         help="what the noise estimator's output stands for (default: v_prediction)",
     )
+    model.add_argument(
+        "--diffusion-loss",
+        choices=("noise", "velocity"),
+        default="noise",
+        help="whose squared error the diffusion loss is (default: noise); velocity is not in the paper",
+    )
     model.add_argument("--latent-dim", type=int, default=24, help="D (default: 24)")
     model.add_argument(
         "--contrastive-weight", type=float, default=0.1, help="lambda 2; 0 leaves the loss out"
@@ -130,7 +136,9 @@ def main() -> None:
         arguments,
         recipe,
         lambda: build_model(arguments, recipe),
-        DiffusionAVSObjective(contrastive_weight=arguments.contrastive_weight),
+        DiffusionAVSObjective(
+            contrastive_weight=arguments.contrastive_weight, diffusion=arguments.diffusion_loss
+        ),
         name=f"diffusion_avs-{arguments.preset}",
         num_samples=arguments.num_samples,
         rows={
