@@ -157,6 +157,8 @@ def test_a_stochastic_model_is_seeded_and_unsure(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = create_model("cvae.small").train()
 
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
     def masks(**options: int) -> Tensor:
         found = list(VideoSegmenter(model, size=(32, 64), **options)(path))
         for one in found:
@@ -167,9 +169,10 @@ def test_a_stochastic_model_is_seeded_and_unsure(tmp_path: Path) -> None:
 
     assert torch.equal(masks(seed=3), masks(seed=3))
     assert not torch.equal(masks(seed=3), masks(seed=4))
-    assert not model.training
+    assert model.training
     (one,) = islice(VideoSegmenter(model, size=(32, 64), num_samples=1)(path), 1)
     assert one.uncertainty is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_classes_are_those_of_the_highest_score(tmp_path: Path) -> None:

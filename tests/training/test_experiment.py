@@ -231,7 +231,7 @@ def test_a_run_that_is_there_is_not_started_over() -> None:
         (("--learning-rate", "0.5"), Pixelwise, "its run with learning_rate 0.001, got learning_rate 0.5"),
         (("--seed", "7", "--batch-size", "2"), Pixelwise, "batch_size 4, seed 0, got batch_size 2, seed 7"),
         ((), WithEncoder, "its run with model 'Pixelwise', got model 'WithEncoder'"),
-        (("--clips", "2"), Pixelwise, "clips 4, folder 'synthetic-ms3-48px-4', got clips 2, folder"),
+        (("--clips", "2"), Pixelwise, "its run with clips 4, ids_sha256 .*, got clips 2, ids_sha256"),
     ],
 )
 def test_another_run_is_not_resumed(words: tuple[str, ...], model: type[Pixelwise], message: str) -> None:
@@ -241,6 +241,19 @@ def test_another_run_is_not_resumed(words: tuple[str, ...], model: type[Pixelwis
     with pytest.raises(ValueError, match=f"first: expected to resume .*{message}"):
         run_stub("--out", "first", "--resume", "--epochs", "2", *words, model=model)
     assert Path("first/config.json").read_text() == before
+
+
+def test_a_run_goes_on_with_its_data_elsewhere_and_more_samples() -> None:
+    run_stub("--out", "moved")
+    shutil.copytree("runs/data/synthetic-ms3-48px-4", "elsewhere")
+    run_stub("--out", "moved", "--resume", "--data-root", "elsewhere")
+    splits = open_data("ms3", size=48, clips=4)
+    options: dict[str, Any] = {"epochs": 1, "data_name": "clips"}
+    with pytest.raises(ValueError, match="num_samples: expected a number above 0, got 0"):
+        train_and_test(Pixelwise(), segmentation_only, splits, Path("few"), num_samples=0, **options)
+    assert not Path("few").exists()
+    train_and_test(Pixelwise(), segmentation_only, splits, Path("few"), **options)
+    train_and_test(Pixelwise(), segmentation_only, splits, Path("few"), num_samples=2, resume=True, **options)
 
 
 def test_another_configuration_is_not_resumed_either() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,7 @@ def test_data_and_run_are_told(root: Path) -> None:
         "split": "test",
         "size": SIZE,
         "fit": "stretch",
+        "ids_sha256": hashlib.sha256(json.dumps([clip.id for clip in ms3(root).clips]).encode()).hexdigest(),
     }
     assert describe_data(NoiseSound(ms3(root))) == {**told, "sound": "NoiseSound"}
     assert describe_run(["avslib", "evaluate", "a b"])["command"] == "avslib evaluate 'a b'"

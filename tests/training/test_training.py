@@ -1,7 +1,11 @@
+import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -197,8 +201,32 @@ def test_gradients_add_up_over_batches(size: int, clips: SyntheticAVS, tmp_path:
     assert parts == pytest.approx(whole, abs=1e-6)
     assert [record["lr"] for record in history] == [record["lr"] for record in expected]
     assert history[0]["loss"] == pytest.approx(expected[0]["loss"])  # the mean over batches
-    _, history = run(size, 3, "left over")  # an epoch ends with a step whatever is left
+    left_over, history = run(size, 3, "left over")  # an epoch ends with a step by the mean of what is left
+    assert left_over == pytest.approx(whole, abs=1e-6)
     assert [record["lr"] for record in history] == [record["lr"] for record in expected]
+
+
+def test_a_run_after_another_is_resumed_as_itself(clips: SyntheticAVS, tmp_path: Path) -> None:
+    """Though both had one accelerator, which keeps what it was given."""
+    accelerator = Accelerator(cpu=True)
+
+    def run(folder: str, start: int, **options: Any) -> float:
+        model = Constant(float(start))
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        fit(
+            model,
+            lambda output, clip: {"loss": output.logits.mean()},  # a step takes 1 off
+            DataLoader(Subset(clips, [0])),
+            optimizer,
+            run_dir=tmp_path / folder,
+            progress=False,
+            **options,
+        )
+        return model.logit.item()
+
+    assert run("first", 100, epochs=1, accelerator=accelerator) == 99
+    assert run("second", 5, epochs=1, accelerator=accelerator) == 4
+    assert run("second", 5, epochs=2, accelerator=Accelerator(cpu=True), resume=True) == 3
 
 
 def test_a_loader_without_a_batch_is_no_training(clips: SyntheticAVS, tmp_path: Path) -> None:
@@ -580,3 +608,59 @@ def test_pictures_are_written(clips: SyntheticAVS, tmp_path: Path) -> None:
     plot_predictions(tiny_model(), Subset(clips, [0]), tmp_path / "one.png", indices=(0,), num_samples=2)
     for name in ("curves.png", "predictions.png", "one.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+VALIDATE_IN_TWO = """
+import json, torch
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+from avslib.data import SyntheticAVS, SyntheticConfig
+from avslib.models import create_model
+from avslib.training import DiffusionAVSObjective, evaluate, fit
+from avslib.training.trainer import new_accelerator
+
+class Sum(Metric):
+    def __init__(self):
+        super().__init__()
+        self.add_state("sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits, masks, counted):
+        self.sum += logits.double().sum()
+
+    def compute(self):
+        return self.sum
+
+def score(model):
+    return evaluate(model, clips, metrics={"sum": Sum()})["sum"]
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    clips = SyntheticAVS(SyntheticConfig(setting="ms3", size=32), 4)
+    model = create_model("diffusion_avs.small", decode_from="sampled")
+    history = fit(
+        model,
+        DiffusionAVSObjective(contrastive_weight=0),
+        DataLoader(clips, 1),
+        torch.optim.SGD(model.parameters(), 0.1),
+        epochs=1,
+        run_dir="run",
+        validate=score,
+        accelerator=new_accelerator(cpu=True),
+        progress=False,
+    )
+    saved = score(model)
+    json.dump([history[0]["validation"], saved], open("scores.json", "w"))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_validate_the_weights_that_are_kept(tmp_path: Path) -> None:
+    """Whose batch norms have seen other clips; and they train also if the head decodes samples alone."""
+    (tmp_path / "train.py").write_text(VALIDATE_IN_TWO)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run(
+        [sys.executable, *launcher], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    validated, saved = json.loads((tmp_path / "scores.json").read_text())
+    assert validated == pytest.approx(saved, rel=1e-6)

@@ -3,7 +3,8 @@
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -237,6 +238,18 @@ class AVSModel(
             raise ValueError(f"frame_size: expected height and width in config.json, px, got {size!r}")
         model.frame_size = (size[0], size[1])
         return model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode; after it every part has the mode again that it had before."""
+    modes = {part: part.training for part in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def every_frame(frames: Tensor) -> Tensor:

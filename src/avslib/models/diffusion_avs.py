@@ -265,7 +265,7 @@ class DiffusionAVS(
         if (drawn == sampled).any():
             latent = self.diffusion.sample(condition, generator=generator)
         for i, source in enumerate(LATENT_SOURCES):
-            if source in candidates and source in self.decode_from:
+            if source in candidates:  # drawn or not: every process of a group has the same graph
                 chosen = candidates[source][drawn[labelled] == i]
                 latent = latent.masked_scatter((drawn == i)[..., None], chosen.to(latent.dtype))
         return latent

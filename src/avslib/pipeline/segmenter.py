@@ -21,6 +21,7 @@ from avslib.media.frame import resize_frame
 from avslib.media.mel import log_mel_examples
 from avslib.media.video import VideoInfo, iter_frames, probe_video, read_sound
 from avslib.models import AVSModel
+from avslib.models.base import evaluating
 from avslib.pipeline.windows import cut_windows
 
 STEPS_A_SECOND = 100
@@ -58,7 +59,7 @@ class VideoSegmenter:
     look is again a clip of one frame a second.
 
     Args:
-        model: any of ours, on the device that is to be used; it is put into evaluation mode.
+        model: any of ours, on the device that is to be used; it is called in evaluation mode.
         size: ``(H, W)`` of the frames that the model sees, px, 32 at least, or the side of a square; None for
             the model's own, ``model.frame_size``.
         rate: masks a second, a divisor of 100.
@@ -108,7 +109,7 @@ class VideoSegmenter:
         if seed < 0:
             raise ValueError(f"seed: expected 0 or more, got {seed}")
         cut_windows(1, window, overlap)
-        self.model = model.eval()
+        self.model = model
         self.size = size
         self.rate = rate
         self.window = window
@@ -183,7 +184,8 @@ class VideoSegmenter:
                 generator = torch.Generator(device).manual_seed(mixed)
                 noise = {"num_samples": self.num_samples, "generator": generator}
             clip = (tensor[None, look :: self.rate].to(device) for tensor in (frames, examples))
-            output = self.model(*clip, **noise)
+            with evaluating(self.model):
+                output = self.model(*clip, **noise)
             values = output.probabilities()
             if output.samples is not None:
                 values = torch.cat([values, output.uncertainty()], dim=2)

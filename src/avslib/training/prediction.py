@@ -20,6 +20,7 @@ from avslib.media.palette import write_classes
 from avslib.metrics.class_measures import predicted_classes
 from avslib.metrics.report import Prediction
 from avslib.models import AVSModel
+from avslib.models.base import evaluating
 
 
 class Predictions(Protocol):
@@ -101,12 +102,8 @@ class ModelPredictions:
         # a CPU generator reads no more than 32 bits of its seed
         mixed = int(np.random.SeedSequence((self.seed, places[0])).generate_state(1)[0])
         generator = torch.Generator(device).manual_seed(mixed)
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             logits = self._logits(clip, generator)
-        finally:
-            self.model.train(was_training)
         tensors = (logits, clip.masks, clip.valid & clip.labelled, ~clip.valid)
         logits, masks, counted, padding = (tensor.to(self.device) for tensor in tensors)
         categories = [self._categories[place] for place in places]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 import platform
 import shlex
 from collections.abc import Sequence
@@ -31,7 +33,7 @@ _SOUNDS: dict[type[OtherSound], str] = {SilentSound: "silence", SwappedSound: "a
 
 
 def describe_data(clips: ClipDataset) -> dict[str, Any]:
-    """Return what a dataset is: reader, name of its folder, split, size, sound, and how many clips."""
+    """Return what a dataset is: reader, name of its folder, split, size, sound, how many clips and which."""
     sound = "true"
     while isinstance(clips, OtherSound):
         sound = _SOUNDS.get(type(clips), type(clips).__name__)
@@ -43,6 +45,7 @@ def describe_data(clips: ClipDataset) -> dict[str, Any]:
             "split": clips.split,
             "size": clips.size,
             "fit": clips.fit,
+            "ids_sha256": hashlib.sha256(json.dumps([clip.id for clip in clips.clips]).encode()).hexdigest(),
         }
     return told
 

@@ -32,8 +32,8 @@ Scores: TypeAlias = dict[str, float]
 _Model = TypeVar("_Model", bound=AVSModel)
 
 _MAY_CHANGE = {
-    *("avslib", "torch", "epochs", "workers", "device"),
-    *("resume", "resumed", "out", "root", "data_root"),  # what the data are is told apart from where
+    *("avslib", "torch", "epochs", "num_samples", "workers", "device"),
+    *("resume", "resumed", "out", "root", "data_root", "folder"),  # the clips' ids tell them apart
     *("visual_weights", "vggish_weights", "init_from"),  # a run that is resumed has its own
 }
 """What ``config.json`` tells of a run and a resumed one need not repeat."""
@@ -86,7 +86,7 @@ def train_and_test(
     The run folder gets ``config.json``, ``metrics.json``, ``curves.png``, ``predictions.png``, what
     :func:`~avslib.training.fit` writes, and the folder ``model`` for ``from_pretrained``. A run that is
     resumed adds its ``config.json`` to that of the first, under ``"resumed"``. They may differ in the number
-    of epochs, and in where things are, else nothing is written.
+    of epochs, in that of samples, and in where things are, else nothing is written.
 
     Args:
         model: any of ours.
@@ -119,7 +119,13 @@ def train_and_test(
     """
     from accelerate.utils import set_seed
 
-    for name, number in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
+    numbers_above_0 = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "num_samples": num_samples,
+    }
+    for name, number in numbers_above_0.items():
         check_positive(name, number)
     resumes = will_resume(folder, resume=resume)
     started = time.monotonic() if started is None else started

@@ -105,7 +105,7 @@ def fit(
         ValueError: if the loader has no batch.
         FileNotFoundError: if a file of the checkpoint to resume from is missing.
     """
-    from accelerate.utils import send_to_device
+    from accelerate.utils import broadcast, send_to_device
     from tqdm import tqdm
 
     if accelerator is None:
@@ -114,6 +114,7 @@ def fit(
     checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
     fresh = run_dir / "checkpoint.new"
     history: list[dict[str, float]] = []
+    accelerator.free_memory()  # a checkpoint holds all that was prepared, also for a run before this one
     prepared, optimizer, lr_scheduler = accelerator.prepare(model, optimizer, lr_scheduler)
     shards = loader.dataset if isinstance(loader.dataset, ShardedClips) else None
     if shards is None:  # shards are dealt out already, and Accelerate would deal out a share once more
@@ -129,6 +130,7 @@ def fit(
 
     done = len(history)
     accumulate = accelerator.gradient_accumulation_steps
+    left_over = len(loader) % accumulate
     bar = tqdm(
         total=epochs * len(loader),
         initial=done * len(loader),
@@ -145,10 +147,12 @@ def fit(
                 clip = send_to_device(clip, accelerator.device)
             # not accelerator.accumulate, which cannot see where an epoch of shards ends
             is_step = number % accumulate == 0 or number == len(loader)
+            # Accelerate divides by the batches of a step that is whole
+            share = accumulate / left_over if number > len(loader) - left_over else 1.0
             with nullcontext() if is_step else accelerator.no_sync(prepared):
                 output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled, clip.valid)
                 terms = objective(output, clip)
-                accelerator.backward(terms["loss"])
+                accelerator.backward(share * terms["loss"])
             if is_step:
                 if max_grad_norm is not None:
                     accelerator.clip_grad_norm_(prepared.parameters(), max_grad_norm)
@@ -164,6 +168,8 @@ def fit(
         record = dict(zip(sums, means.tolist(), strict=True))
         record |= {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         if validate is not None:
+            if accelerator.num_processes > 1:  # those of the first are kept
+                broadcast([*model.buffers()])
             record["validation"] = validate(accelerator.unwrap_model(prepared))
         history.append(record)
         is_best = validate is None or best_epoch(history) is record
