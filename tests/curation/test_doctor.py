@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import save_file
 
 from avslib.curation import doctor
@@ -25,6 +27,7 @@ from avslib.data.layout import LISTERS, ClipFiles
 from avslib.media import (
     load_tensor_pickle,
     read_frame,
+    read_mask,
     save_tensor_pickle,
     write_frame,
     write_mask,
@@ -418,6 +421,21 @@ def test_log_mels_are_held_against_the_sound(ms3: Path) -> None:
     converted = a.log_mel.with_suffix(".safetensors")
     save_file({"log_mel": load_tensor_pickle(a.log_mel)}, converted)  # which readers take then
     assert said(examine(ms3, deep=True)) == [("other-sound", converted), ("other-sound", b.log_mel)]
+
+
+def test_a_mask_is_judged_by_what_readers_see(healthy: dict[str, Path], tmp_path: Path) -> None:
+    root = copy_of(healthy["s4"], tmp_path / "s4")
+    of_16_bits, transparent, graded = clips_of(root, "s4")[:3]
+    for path in filter(None, of_16_bits.masks):
+        Image.fromarray(read_mask(path).numpy().astype(np.uint16)).save(detach(path))  # 0 and 1
+    for path in filter(None, transparent.masks):
+        Image.fromarray(np.array([[[255, 255, 255, 0]] * SIZE] * SIZE, np.uint8)).save(detach(path))
+    first = graded.masks[0]
+    assert first is not None
+    steps = np.linspace(0, 255, SIZE * SIZE).reshape(SIZE, SIZE).astype(np.uint16)  # in the lower 8 bits
+    Image.fromarray(steps).save(detach(first))
+    expected = [("empty-mask", transparent.masks[0]), ("mask-not-binary", first)]
+    assert said(examine(root)) == expected
 
 
 def test_a_hostile_pickle_is_named_though_another_file_takes_its_place(ms3: Path) -> None:

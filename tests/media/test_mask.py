@@ -55,6 +55,14 @@ def test_the_brighter_half_of_a_smoothed_edge_is_foreground(tmp_path: Path) -> N
     assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
+@pytest.mark.parametrize("scale", [1, 257])
+def test_16_bits_are_read_as_8_are(tmp_path: Path, scale: int) -> None:
+    levels = np.array([[0, 1, 127, 128, 200, 255]])
+    Image.fromarray((levels * scale).astype(np.uint16)).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 0, 0, 1, 1, 1]]
+    assert read_mask(tmp_path / "a.png", (2, 6)).tolist() == [[0, 0, 0, 1, 1, 1]] * 2
+
+
 @pytest.mark.parametrize("level", [1, 255])
 def test_what_is_transparent_is_background(tmp_path: Path, level: int) -> None:
     mask = checkered()

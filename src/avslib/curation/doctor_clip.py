@@ -17,6 +17,7 @@ from avslib.data.reader import SAMPLE_RATE
 from avslib.data.stored_log_mel import load_log_mel, log_mel_path
 from avslib.media.audio import read_wav, resample
 from avslib.media.frame import read_frame
+from avslib.media.mask import read_brightness
 from avslib.media.mel import fit_examples, log_mel_examples
 from avslib.media.palette import read_classes
 
@@ -152,7 +153,7 @@ def _check_masks(
 
 
 def _read_binary(path: Path) -> tuple[Tensor, list[Problem]]:
-    brightness = read_frame(path).amax(dim=0)
+    brightness = read_brightness(path)
     dark, light = int(brightness.min()), int(brightness.max())
     between = int(((brightness != dark) & (brightness != light)).sum())
     if not between and (dark == light or 2 * dark < light):

@@ -61,14 +61,14 @@ def open_picture(path: str | Path, *, mode: str | None = None, max_pixels: int) 
     file = io.BytesIO(path.read_bytes())  # a file would reserve what a header tells Pillow to read
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata and animations, not of pixels
-        with _damage_named(path):
+        with damage_named(path):
             image = _open(file)
         if math.prod(image.size) > max_pixels:
             raise ValueError(
                 f"{path}: expected a picture of at most {max_pixels} pixels, got {image.width} x "
                 f"{image.height}; max_pixels= raises the limit"
             )
-        with _damage_named(path):
+        with damage_named(path):
             if mode == "RGB" and image.mode.startswith("I"):  # grey of 16 bits, which Pillow clips at 255
                 return image.point(lambda level: level / 256).convert(mode)
             return image.copy() if mode is None else image.convert(mode)
@@ -124,7 +124,8 @@ def _open(file: BinaryIO) -> ImageFile:
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: str | Path) -> Iterator[None]:
+    """Turn any error into one that names the file."""
     try:
         yield
     except Exception as error:  # a damaged file surfaces as one of many types

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 from torch import Tensor
 
 from avslib._checks import check_shape
-from avslib.media._image import MAX_PIXELS, fit_picture, open_picture
+from avslib.media._image import MAX_PIXELS, damage_named, fit_picture, open_picture
 
 
 def read_mask(
@@ -31,7 +31,7 @@ def read_mask(
     becomes 1/255.
 
     Args:
-        path: a PNG, JPEG or BMP file of one bit, grey levels, palette or RGB.
+        path: a PNG, JPEG or BMP file of one bit, grey levels of 8 or 16 bits, palette or RGB.
         size: ``(H, W)`` to resize to, px, by nearest neighbour; None for its own size.
         fit: ``"stretch"`` or ``"crop"``; where the mask's file is as large as the frame's, it lines up with
             what :func:`~avslib.media.read_frame` reads with the same ``size`` and ``fit``.
@@ -44,14 +44,35 @@ def read_mask(
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
     """
-    red, green, blue, opacity = open_picture(path, mode="RGBA", max_pixels=max_pixels).split()
-    brightness = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    brightness = ImageChops.multiply(brightness, opacity)
-    darkest = max(1, np.asarray(brightness).max() / 2)
-    mask = brightness.point([int(value >= darkest) for value in range(256)])
+    brightness = read_brightness(path, max_pixels=max_pixels)
+    is_foreground = brightness >= max(1, brightness.max().item() / 2)
+    mask = Image.fromarray(is_foreground.to(torch.uint8).numpy())
     resampling = Image.Resampling.NEAREST
     mask = fit_picture(mask, size, fit=fit, resampling=resampling, path=path, max_pixels=max_pixels)
     return torch.from_numpy(np.asarray(mask).astype(np.int64))
+
+
+def read_brightness(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read how bright the brightest channel of every pixel is; what is transparent is black.
+
+    Args:
+        path: a picture.
+        max_pixels: most pixels that are decoded.
+
+    Returns:
+        ``(H, W)``, integers; up to 255, of grey levels of 16 bits up to 65535.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
+    """
+    image = open_picture(path, max_pixels=max_pixels)
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip at 255
+        return torch.from_numpy(np.asarray(image).astype(np.int32))
+    with damage_named(path):
+        red, green, blue, opacity = image.convert("RGBA").split()
+    brightness = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    return torch.from_numpy(np.array(ImageChops.multiply(brightness, opacity)))
 
 
 def read_numbers(
