@@ -140,6 +140,16 @@ def test_gradients_reach_every_sample_that_is_heard() -> None:
     assert waveform.grad[15_600:].eq(0).all()
 
 
+def test_gradients_flow_after_an_inference_that_came_first() -> None:
+    mel._cached_mel_matrix.cache_clear()
+    with torch.inference_mode():
+        log_mel_examples(torch.zeros(15_600))
+    waveform = torch.randn(15_600, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    log_mel_examples(waveform).sum().backward()
+    assert waveform.grad is not None
+    assert waveform.grad.any()
+
+
 def test_silence_has_a_finite_gradient() -> None:
     waveform = torch.zeros(15_600, requires_grad=True)
     log_mel_examples(waveform).sum().backward()

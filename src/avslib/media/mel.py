@@ -60,7 +60,8 @@ def mel_matrix(
 
 _STEPS = 3072
 """Steps of a waveform that are computed at a time: an hour's spectrum at once takes 4.7 GB."""
-_cached_mel_matrix = functools.lru_cache(maxsize=8)(mel_matrix)
+# What is made in inference mode may never take part in a gradient, whoever asks for it later.
+_cached_mel_matrix = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(mel_matrix))
 
 
 def log_mel_examples(
