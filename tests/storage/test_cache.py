@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, AVSBenchS4, ClipDataset, MixedClips, SilentSound, write_avsbench
@@ -150,7 +150,30 @@ def test_a_subset_is_known_by_which_clips_of_what_it_has(tmp_path: Path) -> None
         CachedClips(Subset(other, [0, 1, 2, 5]), tmp_path / "reader")
 
 
-@pytest.mark.parametrize("around", [lambda clips: Subset(clips, range(3)), SilentSound])
+def test_a_concatenation_is_known_by_its_parts(tmp_path: Path) -> None:
+    write_avsbench(tmp_path, setting="ms3", clips={"train": 3, "test": 3}, size=32, videos=False)
+    train, test = (
+        AVSBenchMS3(tmp_path, split, size=(32, 32), normalize=False) for split in ("train", "test")
+    )
+    parts = [train, test, train]
+    for _ in range(2):
+        cached = CachedClips(ConcatDataset(parts), tmp_path / "cache", normalize=False)
+    for clip, expected in zip(cached, ConcatDataset(parts), strict=True):
+        assert_same(clip, expected)
+    with pytest.raises(ValueError, match=r"says that it was made with parts=\[.*'split': 'test'"):
+        CachedClips(ConcatDataset([train, train, train]), tmp_path / "cache")
+    with pytest.raises(ValueError, match="clips: expected the same clip each time"):
+        CachedClips(ConcatDataset([train, Noisy(3), train]), tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda clips: Subset(clips, range(3)),
+        lambda clips: ConcatDataset([TinyClips(2), clips, TinyClips(2)]),
+        SilentSound,
+    ],
+)
 def test_what_would_be_stored_for_ever_is_refused_behind_another_dataset(
     around: Callable[[ClipDataset], ClipDataset], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from avslib._checks import check_shape
 from avslib._jobs import write_whole
@@ -39,6 +39,8 @@ def check_fixed(clips: ClipDataset) -> None:
     for name in ("clips", "dataset"):  # as ours and torch's call what they are made from
         if (inner := getattr(clips, name, None)) is not None:
             check_fixed(inner)
+    for part in getattr(clips, "datasets", ()):  # of torch's ConcatDataset
+        check_fixed(part)
 
 
 def check_decoded(clip: Clip) -> None:
@@ -76,7 +78,8 @@ def describe_clips(clips: ClipDataset) -> dict[str, object]:
     """Say what a dataset holds, to be compared with what was stored, in words that JSON knows.
 
     Where the dataset lies is no part of it. Of a ``torch.utils.data.Subset`` it is told which clips of what
-    it is. The first and the last clip are read, and stand for what a dataset does not say about itself.
+    it is, and of a ``ConcatDataset`` what each part holds. The first and the last clip are read, and stand
+    for what a dataset does not say about itself.
 
     Raises:
         ValueError: if these are not as readers decode them, or differ when they are read again.
@@ -94,6 +97,9 @@ def describe_clips(clips: ClipDataset) -> dict[str, object]:
             "seconds": whole.seconds,
             "ids": _digest(json.dumps([whole.clips[index].id for index in indices]).encode()),
         }
+    if isinstance(whole, ConcatDataset):
+        parts = cast("list[ClipDataset]", whole.datasets)
+        described["parts"] = [describe_clips(part) for part in parts if len(part)]
     first, again = _digest_ends(clips), _digest_ends(clips)
     if first != again:
         raise ValueError(
