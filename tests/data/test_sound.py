@@ -1,4 +1,6 @@
 import math
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,11 @@ from hypothesis import strategies as st
 
 from avslib.clip import Clip
 from avslib.data.avsbench import AVSBenchMS3, AVSBenchS4
+from avslib.data.reader import ClipReader
 from avslib.data.sound import NoiseSound, ShiftedSound, SilentSound, SwappedSound, categories_of
 from avslib.data.synthetic import write_avsbench
 from avslib.media.mel import log_mel_examples
+from tests.data._sounding import READERS
 
 
 class Numbered:
@@ -147,6 +151,19 @@ def test_noise_is_that_of_the_seed_and_the_clip_at_the_level_asked_for() -> None
     assert noise[1].log_mel.mean().item() == pytest.approx(expected.mean().item(), abs=0.02)
     with pytest.raises(ValueError, match="rms: expected a number above 0, got 0"):
         NoiseSound(clips, rms=0)
+
+
+@pytest.mark.parametrize("build", READERS)
+def test_noise_goes_through_the_front_end_of_a_reader(
+    build: Callable[[Path], ClipReader], tmp_path: Path
+) -> None:
+    clips = build(tmp_path)
+    noise = NoiseSound(clips, rms=0.05)[0]
+    seconds = int(noise.valid.sum())
+    generator = torch.Generator().manual_seed(zlib.crc32(f"0 {noise.id}".encode()))
+    waveform = 0.05 * torch.randn(len(noise.frames) * 16_000, generator=generator)
+    expected = clips.examples(waveform, len(noise.frames))
+    torch.testing.assert_close(noise.log_mel[:seconds], expected[:seconds], rtol=0, atol=0)
 
 
 @given(names=st.lists(st.sampled_from("abcd"), min_size=2, max_size=12))

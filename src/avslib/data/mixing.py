@@ -13,9 +13,8 @@ from torch.utils.data import Dataset
 from avslib._checks import check_positive
 from avslib.clip import Clip
 from avslib.data.reader import ClipReader
-from avslib.data.sound import ClipDataset
+from avslib.data.sound import ClipDataset, examples_of
 from avslib.data.sound_transforms import RandomGain
-from avslib.media.mel import fit_examples, log_mel_examples
 
 _EXAMPLE = 15_360
 """Samples from one log-mel example to the next."""
@@ -142,20 +141,6 @@ def check_waveforms(clips: ClipsWithWaveforms, hop_steps: int) -> None:
     if isinstance(clips, ClipReader) and clips.sound != "wav":
         raise ValueError(f"clips: expected a reader with sound='wav', got sound={clips.sound!r}")
     check_positive("example_hop_steps", hop_steps)
-
-
-def examples_of(clips: ClipsWithWaveforms, waveform: Tensor, seconds: int, *, hop_steps: int) -> Tensor:
-    """Compute the log-mel ``(T, 1, 96, 64)`` of a changed sound as the clips have theirs: a reader knows how.
-
-    Args:
-        clips: where the sound is from.
-        waveform: ``(S,)`` at 16 kHz.
-        seconds: T.
-        hop_steps: distance of two examples, unless a reader knows it.
-    """
-    if isinstance(clips, ClipReader):
-        return clips.examples(waveform, seconds)
-    return fit_examples(log_mel_examples(waveform, example_hop_steps=hop_steps), seconds)
 
 
 def paste_sounding(first: Clip, second: Clip) -> Clip:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from avslib.clip import Clip
-from avslib.data.mixing import ClipsWithWaveforms, check_waveforms, examples_of
-from avslib.data.sound import OtherSound, other_clips
+from avslib.data.mixing import ClipsWithWaveforms, check_waveforms
+from avslib.data.sound import OtherSound, examples_of, other_clips
 
 
 class OffScreenSound(OtherSound):

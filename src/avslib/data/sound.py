@@ -85,7 +85,8 @@ class NoiseSound(OtherSound):
     from the seed and the clip's ``id``, so it is the same in any order and in any process.
 
     Args:
-        clips: a map-style dataset of clips with log-mels.
+        clips: a map-style dataset of clips with log-mels; a reader's ``sound_transform`` and the distance of
+            its examples hold for the noise too.
         rms: root mean square of the waveform, whose full scale is 1.
         seed: another seed, another noise.
 
@@ -105,7 +106,7 @@ class NoiseSound(OtherSound):
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {clip.id}".encode()))
         seconds = len(clip.frames)
         waveform = self.rms * torch.randn(seconds * SAMPLE_RATE, generator=generator)
-        return fit_examples(log_mel_examples(waveform), seconds)
+        return examples_of(self.clips, waveform, seconds)
 
 
 class SwappedSound(OtherSound):
@@ -222,6 +223,20 @@ def categories_of(clips: ClipDataset) -> list[str]:
             "give categories yourself, or take category='any'"
         )
     return names
+
+
+def examples_of(clips: ClipDataset, waveform: Tensor, seconds: int, *, hop_steps: int = 96) -> Tensor:
+    """Compute the log-mel ``(T, 1, 96, 64)`` of a changed sound as the clips have theirs: a reader knows how.
+
+    Args:
+        clips: where the sound is from.
+        waveform: ``(S,)`` at 16 kHz.
+        seconds: T.
+        hop_steps: distance of two examples, unless a reader knows it.
+    """
+    if isinstance(clips, ClipReader):
+        return clips.examples(waveform, seconds)
+    return fit_examples(log_mel_examples(waveform, example_hop_steps=hop_steps), seconds)
 
 
 def _members(names: Sequence[str]) -> dict[str, list[int]]:
