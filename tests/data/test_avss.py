@@ -10,7 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from avslib.data import AVSBenchMS3, AVSBenchS4, AVSBenchSemantic
+from avslib.curation import prepare
+from avslib.data import AVSBenchMS3, AVSBenchS4, AVSBenchSemantic, write_avsbench
+from avslib.data.layout import LISTERS
 from avslib.media import log_mel_examples, normalize_frames, read_wav, write_wav
 from avslib.media.palette import class_palette
 
@@ -129,6 +131,19 @@ def test_the_object_settings_are_read_out_of_it_with_every_class_as_foreground(
     expected = torch.stack([drawn(row, second) for second in range(5)]) > 0
     assert torch.equal(clip.masks, expected.long())  # the darkest colour, (32, 0, 0), too
     assert clip.frames.shape[0] == 5
+
+
+@pytest.mark.parametrize(("reader", "setting"), [(AVSBenchS4, "s4"), (AVSBenchMS3, "ms3")])
+def test_a_short_sound_of_the_object_settings_is_followed_by_zeros_as_prepared(
+    reader: type[AVSBenchS4] | type[AVSBenchMS3], setting: str, tmp_path: Path
+) -> None:
+    write_avsbench(tmp_path, setting="avss", clips={"test": 3}, size=32, videos=False)
+    (wav,) = {files.wav for files in LISTERS[setting](tmp_path)}
+    write_wav(wav, 0.1 * torch.randn(32_000, generator=torch.Generator().manual_seed(0)), 16_000)
+    prepare(setting, tmp_path, overwrite=True)
+    stored, computed = (reader(tmp_path, "test", sound=sound)[0].log_mel for sound in ("log_mel", "wav"))
+    assert torch.equal(stored, computed)
+    assert not computed[2:].any()
 
 
 def test_clips_of_all_parts_share_a_batch(root: Path) -> None:

@@ -20,6 +20,7 @@ class _AVSBenchObject(ClipReader):
 
     def _list(self) -> list[ClipFiles]:
         self._of_classes = holds_classes(self.root, self._setting)
+        self._padding = "zero" if self._of_classes else "repeat"
         return {"s4": list_s4, "ms3": list_ms3}[self._setting](self.root, split=SPLIT)
 
     def _read_mask(self, path: Path) -> Tensor:
@@ -34,7 +35,8 @@ class AVSBenchS4(_AVSBenchObject):
 
     Args:
         root: the folder that holds ``Single-source``; or that of AVSBench-semantic, ``metadata.csv``, whose
-            ``v1s`` is S4; frames and masks have their own sizes there, so scores are not quite the same.
+            ``v1s`` is S4; frames and masks have their own sizes there, and zeros follow a sound that is too
+            short, so scores are not quite the same.
 
     The other arguments and the errors are those of :class:`ClipReader`.
 

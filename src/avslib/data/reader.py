@@ -77,7 +77,7 @@ class ClipReader(Dataset[Clip], ABC):
     """Of its masks, background included; 1 if they are binary."""
 
     _seconds: ClassVar[int | None] = None
-    _padding: ClassVar[str] = "repeat"
+    _padding: str = "repeat"
     _hop_steps: ClassVar[int] = 96
     _hint: ClassVar[str] = (
         "unpack the whole set, or take the clip out of the table; `avslib doctor` lists all that lacks"
