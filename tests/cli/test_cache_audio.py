@@ -110,8 +110,21 @@ def test_a_mistake_is_one_line(
 def test_the_target_is_a_file_of_tensors(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["cache-audio", "ms3", str(root), str(tmp_path), "--model", str(root / "model")]) == 1
-    assert "target: expected a .safetensors file, got" in capsys.readouterr().err
+    (tmp_path / "folder.safetensors").mkdir()
+    for target in (tmp_path, tmp_path / "folder.safetensors"):
+        assert main(["cache-audio", "ms3", str(root), str(target), "--model", str(root / "model")]) == 1
+        assert "target: expected a .safetensors file, got" in capsys.readouterr().err
+
+
+def test_a_target_that_cannot_be_written_is_found_before_the_work(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avslib.storage.audio_cache.cache_audio", lambda *_, **__: pytest.fail("worked"))
+    (tmp_path / "file").touch()
+    target = str(tmp_path / "file" / "a.safetensors")
+    command = ["cache-audio", "ms3", str(root), target, "--split", "test", "--model", str(root / "model")]
+    assert main(command) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sources", [[], ["--weights", "a.pth", "--model", "b"]])

@@ -16,6 +16,7 @@ from avslib.cli._sources import (
     load_saved,
     open_clips,
 )
+from avslib.cli._targets import check_folder
 
 if TYPE_CHECKING:
     from avslib.encoders import AudioEncoder
@@ -48,8 +49,9 @@ def add_cache_audio(commands: Commands) -> None:
 def _cache_audio(parsed: argparse.Namespace) -> int:
     from avslib.storage.audio_cache import cache_audio
 
-    if parsed.target.suffix != ".safetensors":
+    if parsed.target.suffix != ".safetensors" or parsed.target.is_dir():
         raise ValueError(f"target: expected a .safetensors file, got {parsed.target}")
+    check_folder(parsed.target.parent)
     device = choose_device(parsed)
     clips = open_clips(parsed, normalize=False)
     audio_encoder = _open_audio_encoder(parsed).to(device)
