@@ -85,6 +85,11 @@ def test_silence_stays_silent() -> None:
     torch.testing.assert_close(log_mel_gain(log_mel, 40), log_mel)
 
 
+@pytest.mark.parametrize("colour", ["white", "pink"])
+def test_a_sound_without_a_sample_stays_so(colour: str) -> None:
+    assert AddNoise(colour=colour)(torch.zeros(0)).shape == (0,)
+
+
 @given(gain=st.floats(-30, 20))
 def test_a_gain_of_the_log_mel_is_that_of_the_waveform(gain: float) -> None:
     rng = torch.Generator().manual_seed(0)

@@ -73,6 +73,8 @@ class AddNoise(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """Return the waveform ``(S,)`` with noise; not clipped, see `RandomGain`."""
         check_shape("waveform", waveform, "s")
+        if not len(waveform):
+            return waveform
         noise = _noise(waveform, _SLOPES[self.colour])
         return add_noise(waveform, noise, _uniform(self.low_snr_db, self.high_snr_db))
 
