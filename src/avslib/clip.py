@@ -11,7 +11,8 @@ class Clip(NamedTuple):
     """One frame and one log-mel example per second; a batch puts ``B`` in front.
 
     A named tuple, because data loaders collate it and Accelerate moves it field by field. In a batch ``id``
-    is a tuple of ``B`` strings.
+    is a tuple of ``B`` strings; torch's loader makes a list of it where batches are made before, as by
+    :class:`~avslib.storage.ShardedClips`.
     """
 
     frames: Tensor
