@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,28 @@ def test_wrong_predictions_are_named() -> None:
         report([prediction, make(3, logits=2)])
     with pytest.raises(ValueError, match=r"valid: expected shape \(b, t\) with b=3, t=3, got \(2, 3\)"):
         report([prediction._replace(valid=prediction.valid[:2])])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, {"replicates": 0}, "replicates: expected a number above 0, got 0"),
+        ({}, {"num_classes": 3, "class_names": ["a", "b"]}, "class_names: expected a name for each of 3 cl"),
+        ({"id": "abc"}, {}, "id: expected a list with a word for each of 3 clips, got 'abc'"),
+        ({"id": ["a", "b"]}, {}, r"id: expected a list with a word for each of 3 clips, got \['a', 'b'\]"),
+        ({"category": []}, {}, r"category: expected a list with a word for each of 3 clips, got \[\]"),
+    ],
+)
+def test_mistakes_are_found_before_all_is_predicted(
+    changes: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    def predictions() -> Iterator[Prediction]:
+        prediction = make(3)._replace(**changes)
+        yield prediction._replace(logits=prediction.masks) if "num_classes" in options else prediction
+        pytest.fail("a second prediction was asked for")
+
+    with pytest.raises(ValueError, match=message):
+        report(predictions(), **options)
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:

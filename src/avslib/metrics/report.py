@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from avslib._checks import check_shape
+from avslib._checks import check_positive, check_shape
 from avslib.metrics.class_measures import ClassBatch, measures_of
 from avslib.metrics.measures import Batch, Measure
 from avslib.metrics.report_record import Report
@@ -64,7 +64,7 @@ def report(
 
     Raises:
         ValueError: if a shape differs, a mask holds anything but 0 and 1 or classes, there are not as many
-            names as classes, or there is no clip.
+            names as classes or as clips, ``replicates`` is not above 0, or there is no clip.
 
     Example:
         >>> masks = torch.zeros(4, 5, 8, 8)
@@ -80,6 +80,7 @@ def report(
         4 clips, 20 frames of 8 x 8, 5 of them without ground truth
         ...
     """
+    check_positive("replicates", replicates)
     parts: list[dict[str, Tensor]] = []
     ids: list[str] = []
     categories: list[str] = []
@@ -90,11 +91,15 @@ def report(
     totals: dict[str, Tensor] = {}
     measured: dict[str, Any] = {}
     measures: list[Measure] = []
+    classes: tuple[str, ...] = ()
     for logits, masks, valid, names, kinds, padding in predictions:
         if not measures:
             measured = _what(logits, num_classes, wrong_sound)
             measures, _ = measures_of(measured)
+            classes = _names(class_names, measured)
         batch = _batch(logits, masks, valid.bool(), padding, measured)
+        _check_words("id", names, len(masks))
+        _check_words("category", kinds, len(masks))
         read = batch.valid.any(dim=1)
         sums = {key: value[read].cpu() for key, value in _count(batch, measures).items()}
         sums["place"] = torch.arange(seen, seen + len(read))[read.cpu()]
@@ -119,7 +124,7 @@ def report(
         ids=tuple(ids),
         categories=tuple(categories),
         unread=tuple(unread),
-        classes=_names(class_names, measured),
+        classes=classes,
         tensors=tensors | totals,
         measured=measured,
         size=" and ".join(f"{height} x {width}" for height, width in sorted(sizes)),
@@ -154,6 +159,11 @@ def _names(names: Sequence[str], measured: Mapping[str, Any]) -> tuple[str, ...]
     if names and not len(names) == len(set(names)) == count:
         raise ValueError(f"class_names: expected a name for each of {count} classes, got {len(set(names))}")
     return tuple(names or (str(number) for number in range(count)))
+
+
+def _check_words(name: str, words: Sequence[str], count: int) -> None:
+    if isinstance(words, str) or len(words) != count:
+        raise ValueError(f"{name}: expected a list with a word for each of {count} clips, got {words!r}")
 
 
 def _truth_type(measured: Mapping[str, Any]) -> torch.dtype:
