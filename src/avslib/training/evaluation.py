@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import cast
@@ -10,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import Metric
+from torchmetrics import Metric, SumMetric
 
 from avslib._checks import check_one_of
 from avslib.clip import Clip
@@ -23,7 +22,6 @@ from avslib.training.prediction import ModelPredictions, collate_clips, num_clas
 LATENTS = ("sampled", "noise", "ground_truth")
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     clips: ClipDataset,
@@ -91,21 +89,20 @@ def evaluate(
                 metric.update(logits, masks, counted, padding=padding)
             else:
                 metric.update(logits, masks, counted)
-    read = torch.cat(has_frame).tolist() if names else []
+    read, with_truth = (torch.cat(flags).tolist() if flags else [] for flags in (has_frame, has_truth))
     unread = [name for name, is_read in zip(names, read, strict=True) if not is_read]
-    if len(unread) == len(clips):
-        raise ValueError(f"clips: not one of {len(clips)} could be read, such as {unread[0]!r}")
+    if not _over_processes(sum(read), predictions.device):
+        such = f", such as {unread[0]!r}" if unread else ""  # a process may have no clip
+        raise ValueError(f"clips: not one of {len(clips)} could be read{such}")
     if unread:
         warnings.warn(
             f"{len(unread)} of {len(clips)} clips could not be read and are in no score: "
             f"{', '.join(unread[:20])}{', ...' if len(unread) > 20 else ''}",
             stacklevel=2,
         )
-    scores = {name: metric.compute().item() for name, metric in metrics.items()}
-    is_labelled = any(clip.any() for clip in has_truth)
-    if not is_labelled and all(map(math.isnan, scores.values())):  # no other process has any either
+    if not _over_processes(sum(with_truth), predictions.device):
         raise ValueError(f"clips: expected ground truth, of {len(clips)} clips no frame is labelled")
-    return scores
+    return {name: metric.compute().item() for name, metric in metrics.items()}
 
 
 @torch.no_grad()
@@ -131,7 +128,7 @@ def latent_statistics(
           the right distribution has 1 less what it tells.
 
     Raises:
-        ValueError: if ``num_samples`` is below 2.
+        ValueError: if ``num_samples`` is below 2, or fewer than two frames are labelled.
     """
     if num_samples < 2:
         raise ValueError(f"num_samples: expected 2 at least, got {num_samples}")
@@ -141,14 +138,19 @@ def latent_statistics(
     model.eval()
     truths, drawn = [], []
     dataset = cast("torch.utils.data.Dataset[Clip]", clips)
-    for clip in DataLoader(dataset, batch_size, collate_fn=collate_clips):
-        labelled = clip.labelled.to(device)
-        frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
-        assert audio is not None
-        condition = model.encode(frames, audio, clip.valid.to(device)).condition[labelled]
-        truths.append(model.ground_truth_encoder(clip.masks.to(device)[labelled]))
-        drawn.append(model.diffusion.sample(condition.expand(num_samples, -1, -1), generator=generator))
-    model.train(was_training)
+    try:
+        for clip in DataLoader(dataset, batch_size, collate_fn=collate_clips):
+            labelled = clip.labelled.to(device)
+            frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
+            assert audio is not None
+            condition = model.encode(frames, audio, clip.valid.to(device)).condition[labelled]
+            truths.append(model.ground_truth_encoder(clip.masks.to(device)[labelled]))
+            drawn.append(model.diffusion.sample(condition.expand(num_samples, -1, -1), generator=generator))
+    finally:
+        model.train(was_training)
+    count = sum(map(len, truths))
+    if count < 2:
+        raise ValueError(f"clips: expected two labelled frames at least, got {count} in {len(clips)} clips")
     truth, samples = torch.cat(truths), torch.cat(drawn, dim=1)
     variance = truth.var(dim=0, correction=0).mean()
     missed = (samples.mean(dim=0) - truth).square().mean()
@@ -176,6 +178,13 @@ def _share(count: int) -> range:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     return range(rank, count, world)
+
+
+def _over_processes(count: int, device: torch.device) -> int:
+    """Return the sum of a count over all processes, so that they raise together or not at all."""
+    total = SumMetric().to(device)
+    total.update(count)
+    return int(total.compute())
 
 
 class _OtherLatent(ModelPredictions):
