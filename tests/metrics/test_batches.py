@@ -5,12 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torchmetrics import MetricCollection
 
-from avslib.metrics import BoundaryF, FalsePositiveRate, FScore, JAndF, MaskIoU, NullScore, f_curves
+from avslib.metrics import (
+    BoundaryF,
+    FalsePositiveRate,
+    FrameStatistics,
+    FScore,
+    JAndF,
+    MaskIoU,
+    NullScore,
+    f_curves,
+    f_measure,
+    frame_statistics,
+    jaccard,
+)
 from tests.metrics.test_protocols import CASES, clips
 from tests.metrics.test_semantic import CASES as SEMANTIC
 from tests.metrics.test_semantic import clips as semantic_clips
@@ -148,3 +161,35 @@ def test_curves_are_means_over_frames_with_ground_truth() -> None:
     curves = f_curves(logits, masks)[kept].mean(dim=0)
     torch.testing.assert_close(metric.curves()[2], curves, rtol=0, atol=1e-12)
     assert metric.curves()[1][0] == 1  # everything reaches the threshold 0
+
+
+@pytest.mark.parametrize("index", [[-1, -2, -3], [-2, 0, 1], [2, -1, 0]])
+def test_places_below_0_are_refused(index: list[int]) -> None:
+    metric = FScore(clips_per_batch=2)
+    metric.update(*clips(3), index=torch.tensor(index))
+    with pytest.raises(ValueError, match=f"index: expected places from 0 on, got {min(index)}"):
+        metric.compute()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clips_per_batch": 2.5}, "clips_per_batch: expected a whole number or infinity, got 2.5"),
+        ({"clips_per_batch": 0.5}, "clips_per_batch: expected a whole number or infinity, got 0.5"),
+        ({"protocol": "combo", "ranks": 1.5}, "ranks: expected a whole number, got 1.5"),
+        ({"protocol": "combo", "ranks": 0}, "ranks: expected a number above 0, got 0"),
+    ],
+)
+def test_batches_and_ranks_are_whole(options: dict[str, Any], message: str) -> None:
+    logits, masks, _ = clips(3)
+    statistics = frame_statistics(logits, masks)
+    counts = FrameStatistics(*(field.flatten(0, 1) for field in statistics))
+    clip = torch.arange(3).repeat_interleave(3)
+    for refused in (
+        lambda: jaccard(counts, clip, **options),
+        lambda: f_measure(counts, clip, **options),
+        lambda: MaskIoU(**options),
+        lambda: FScore(**options),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()

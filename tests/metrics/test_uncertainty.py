@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from avslib.metrics import MaskIoU, frame_iou
+from avslib.metrics import MaskIoU, frame_iou, frame_statistics, iou_drop, mask_iou
 from avslib.metrics.uncertainty import (
     EnergyDistance,
     SampleDiversity,
@@ -204,3 +204,41 @@ def test_errors_name_the_argument() -> None:
         SampleIoU("worst")
     with pytest.raises(ValueError, match=r"threshold: expected a probability in \[0, 1\), got 1"):
         EnergyDistance(threshold=1)
+
+
+def test_no_clip_has_no_score_and_no_sample_is_refused() -> None:
+    nothing, masks = torch.zeros(2, 0, 3, 1, 4, 4), torch.zeros(0, 3, 4, 4)
+    assert energy_distance(nothing, masks).shape == sample_diversity(nothing).shape == (0, 3)
+    for kind in (*CHOICES, "distance", "diversity"):
+        metric = metric_of(kind)
+        metric.update(nothing, masks)
+        assert metric.compute().isnan()
+    with pytest.raises(ValueError, match="samples: expected at least one, got none"):
+        sample_diversity(nothing.transpose(0, 1))
+
+
+@pytest.mark.parametrize("kind", ["best", "distance"])
+def test_what_padding_holds_is_of_no_matter(kind: str) -> None:
+    samples, masks, valid = several(2)
+    metric, expected = metric_of(kind), metric_of(kind)
+    metric.update(samples, masks.float().where(valid[..., None, None], math.nan), valid)
+    expected.update(samples, masks, valid)
+    assert metric.compute() == expected.compute()
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1, 127])
+def test_a_threshold_is_a_probability(threshold: float) -> None:
+    samples, masks, _ = several(2)
+    for refused in (
+        lambda: sample_iou(samples, masks, threshold=threshold),
+        lambda: energy_distance(samples, masks, threshold=threshold),
+        lambda: sample_diversity(samples, threshold=threshold),
+        lambda: frame_iou(samples[0], masks, threshold=threshold),
+        lambda: mask_iou(samples[0], masks, threshold=threshold),
+        lambda: iou_drop(samples[0], samples[1], masks, threshold=threshold),
+        lambda: frame_statistics(samples[0], masks, threshold=threshold),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"threshold: expected a probability in \[0, 1\), got {threshold}"
+        ):
+            refused()

@@ -41,6 +41,16 @@ def check_binary(wrong: Tensor) -> None:
     )
 
 
+def check_batches(clips_per_batch: float, ranks: int) -> None:
+    """Raise ``ValueError`` unless both are whole numbers above 0; a batch may also hold all clips."""
+    check_positive("clips_per_batch", clips_per_batch)
+    if clips_per_batch != math.inf and clips_per_batch % 1:
+        raise ValueError(f"clips_per_batch: expected a whole number or infinity, got {clips_per_batch}")
+    check_positive("ranks", ranks)
+    if ranks % 1:
+        raise ValueError(f"ranks: expected a whole number, got {ranks}")
+
+
 def mean_over_batches(
     sums: Tensor, score: Callable[[Tensor], Tensor], *, clips_per_batch: float = 1, ranks: int = 1
 ) -> Tensor:
@@ -55,7 +65,11 @@ def mean_over_batches(
 
     Returns:
         A scalar; NaN without a clip.
+
+    Raises:
+        ValueError: if ``clips_per_batch`` or ``ranks`` is not a whole number above 0.
     """
+    check_batches(clips_per_batch, ranks)
     if len(sums) == 0:
         return sums.new_full((), math.nan)
     k = len(sums) if clips_per_batch == math.inf else int(clips_per_batch)
@@ -119,10 +133,7 @@ class ClipBatchMean(Metric):
         two_logits: bool = False,
     ) -> None:
         super().__init__()
-        check_positive("clips_per_batch", clips_per_batch)
-        if clips_per_batch != math.inf and clips_per_batch % 1:
-            raise ValueError(f"clips_per_batch: expected a whole number or infinity, got {clips_per_batch}")
-        check_positive("ranks", ranks)
+        check_batches(clips_per_batch, ranks)
         self.clips_per_batch = clips_per_batch
         self.ranks = ranks
         self.two_logits = two_logits
@@ -183,7 +194,7 @@ class ClipBatchMean(Metric):
         sums = torch.where(counted[..., None], frames, 0.0).sum(dim=1)
         is_clip = counted.any(dim=1)
         if self._keeps_clips:
-            place = torch.full_like(is_clip, -1, dtype=torch.int64) if index is None else index.long()
+            place = torch.full_like(is_clip, _ANYWHERE, dtype=torch.int64) if index is None else index.long()
             # not sums[is_clip], which waits for an accelerator to learn its own length
             self.clip_index.append(torch.where(is_clip, place, _NO_CLIP))
             self.clip_sums.append(sums)
@@ -201,7 +212,7 @@ class ClipBatchMean(Metric):
 
         Raises:
             ValueError: if a mask seen on an accelerator held anything but 0 and 1, or ``index`` was given for
-                some clips only, or twice for one.
+                some clips only, twice for one, or below 0.
         """
         check_binary(self.wrong_frames)
         if self.clips_per_batch == math.inf:
@@ -209,7 +220,7 @@ class ClipBatchMean(Metric):
         if not self._keeps_clips:
             return self.total / self.batches
         index, sums = dim_zero_cat(self.clip_index), dim_zero_cat(self.clip_sums)
-        index, sums = index[index > _NO_CLIP], sums[index > _NO_CLIP]
+        index, sums = index[index != _NO_CLIP], sums[index != _NO_CLIP]
         return mean_over_batches(
             sums[_order(index)], self._score, clips_per_batch=self.clips_per_batch, ranks=self.ranks
         )
@@ -234,15 +245,18 @@ class ClipBatchMean(Metric):
         return self._plot(val, ax)
 
 
-_NO_CLIP = -2
+_NO_CLIP = torch.iinfo(torch.int64).min
+_ANYWHERE = _NO_CLIP + 1
 
 
 def _order(index: Tensor) -> Tensor:
     """Return the order in which clips go into batches."""
-    if (index < 0).all():
+    if (index == _ANYWHERE).all():
         return torch.arange(len(index), device=index.device)
-    if (index < 0).any():
+    if (index == _ANYWHERE).any():
         raise ValueError("index: expected the place of every clip, got it for some only")
+    if (index < 0).any():
+        raise ValueError(f"index: expected places from 0 on, got {index.min()}")
     order = index.argsort()
     if (index[order].diff() == 0).any():
         raise ValueError("index: expected another place for every clip, got one twice")

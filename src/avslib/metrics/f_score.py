@@ -114,7 +114,8 @@ def f_measure(
         A scalar, float64, in ``[0, 1]``; NaN without a clip.
 
     Raises:
-        ValueError: if the protocol is unknown, an argument is not one of its own, or the counts lack curves.
+        ValueError: if the protocol is unknown, a number out of its range, an argument not one of its own, or
+            the counts lack curves.
 
     Example:
         >>> logits = torch.tensor([-9.0, 0.0, 0.0, 9.0]).view(1, 1, 1, 2, 2)

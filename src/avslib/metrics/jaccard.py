@@ -54,7 +54,8 @@ def frame_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5, empty: s
         One score a frame, ``(B, T)``, float64, in ``[0, 1]``.
 
     Raises:
-        ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, or ``empty`` is unknown.
+        ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, ``threshold`` is not in
+            ``[0, 1)``, or ``empty`` is unknown.
 
     Example:
         >>> logits = torch.tensor([[-9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(1, 2, 1, 2, 2)
@@ -80,7 +81,8 @@ def mask_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor
         A scalar, float64, in ``[0, 1]``.
 
     Raises:
-        ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
+        ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, or ``threshold`` is not in
+            ``[0, 1)``.
 
     Example:
         >>> mask_iou(torch.zeros(1, 5, 1, 4, 4), torch.ones(1, 5, 4, 4))
@@ -114,7 +116,7 @@ def jaccard(
         A scalar, float64, in ``[0, 1]``; NaN without a clip.
 
     Raises:
-        ValueError: if the protocol is unknown or an argument is not one of its own.
+        ValueError: if the protocol is unknown, a number out of its range, or an argument not one of its own.
 
     Example:
         >>> logits = torch.tensor([[-9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(1, 2, 1, 2, 2)

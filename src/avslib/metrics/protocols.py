@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from avslib._checks import check_one_of, check_positive
+from avslib._checks import check_one_of
+from avslib.metrics.statistics import check_threshold
 
 PROTOCOLS: dict[str, str] = {
     "avsbench": "score of a batch of clips, mean over batches; F at the best threshold of every batch",
@@ -68,10 +69,7 @@ def check_arguments(
     check_one_of("protocol", protocol, options)
     check_one_of("empty", empty, empty_words)
     check_one_of("background", background, ("drop", "keep"))
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold: expected a probability in [0, 1), got {threshold}")
-    check_positive("clips_per_batch", clips_per_batch)
-    check_positive("ranks", ranks)
+    check_threshold(threshold)
     given: dict[str, tuple[object, object]] = {
         "clips_per_batch": (clips_per_batch, 1),
         "ranks": (ranks, 1),

@@ -65,7 +65,7 @@ def frame_statistics(
         The counts, with axes ``(B, T)``.
 
     Raises:
-        ValueError: if a shape differs or the reading is unknown.
+        ValueError: if a shape differs, the reading is unknown or the threshold not in ``[0, 1)``.
 
     Example:
         >>> logits = torch.tensor([-9.0, 0.0, 0.0, 9.0]).view(1, 1, 1, 2, 2)
@@ -76,6 +76,7 @@ def frame_statistics(
         tensor([4, 3, 0], dtype=torch.int32)
     """
     check_one_of("reading", reading, READINGS)
+    check_threshold(threshold)
     channels = 1 if reading == "logit" or logits.dim() < 3 or logits.shape[2] != 2 else 2
     size = check_shape("logits", logits, f"b t {channels} h w")
     check_shape("masks", masks, "b t h w", **size)
@@ -104,6 +105,12 @@ def threshold_counts(scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     b, t, _, _ = masks.shape
     selected, hit = _threshold_counts(scores.flatten(0, 1), masks.flatten(0, 1).bool())
     return selected.unflatten(0, (b, t)), hit.unflatten(0, (b, t))
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ``ValueError`` unless the threshold is a probability that something can be above."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold: expected a probability in [0, 1), got {threshold}")
 
 
 def frame_chunks(masks: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

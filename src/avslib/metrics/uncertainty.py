@@ -12,6 +12,7 @@ from avslib._checks import check_one_of, check_shape
 from avslib.metrics._batches import check_binary, not_binary
 from avslib.metrics._sums import SumMetric
 from avslib.metrics.jaccard import frame_iou
+from avslib.metrics.statistics import check_threshold
 
 CHOICES = ("mean", "each", "best", "best_frame")
 
@@ -28,7 +29,8 @@ def sample_iou(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Ten
         ``(S, B, T)``, float64, in ``[0, 1]``.
 
     Raises:
-        ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
+        ValueError: if a shape differs, there is no sample, ``masks`` holds anything but 0 and 1, or
+            ``threshold`` is not in ``[0, 1)``.
     """
     _check_samples(samples, masks)
     return torch.stack([frame_iou(sample, masks, threshold=threshold) for sample in samples])
@@ -55,7 +57,8 @@ def energy_distance(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -
         One number a frame, ``(B, T)``, float64, in ``[0, 2]``.
 
     Raises:
-        ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
+        ValueError: if a shape differs, there is no sample, ``masks`` holds anything but 0 and 1, or
+            ``threshold`` is not in ``[0, 1)``.
 
     Example:
         >>> samples = torch.tensor([[-9.0, -9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(2, 1, 1, 1, 2, 2)
@@ -82,10 +85,10 @@ def sample_diversity(samples: Tensor, *, threshold: float = 0.5) -> Tensor:
         One number a frame, ``(B, T)``, float64, at least 0 and less than 1; 0 for one sample.
 
     Raises:
-        ValueError: if the shape differs.
+        ValueError: if the shape differs, there is no sample, or ``threshold`` is not in ``[0, 1)``.
     """
-    check_shape("samples", samples, "s b t 1 h w")
-    return _distances(samples.detach().float().sigmoid() > threshold).mean(dim=(-2, -1))
+    _check_samples(samples)
+    return _distances(_predicted(samples, threshold)).mean(dim=(-2, -1))
 
 
 class _SampleMean(SumMetric):
@@ -95,8 +98,7 @@ class _SampleMean(SumMetric):
     clips: Tensor
 
     def __init__(self, settings: tuple[object, ...], threshold: float) -> None:
-        if not 0 <= threshold < 1:
-            raise ValueError(f"threshold: expected a probability in [0, 1), got {threshold}")
+        check_threshold(threshold)
         super().__init__((*settings, threshold))
         self.threshold = threshold
         self.add_state("total", torch.zeros((), dtype=torch.float64), "sum")
@@ -122,7 +124,7 @@ class _SampleMean(SumMetric):
         if valid is not None:
             check_shape("valid", valid, "b t", b=size["b"], t=size["t"])
         counted = self._counted(masks, valid)
-        masks = masks * counted[..., None, None]  # what padding holds is of no matter
+        masks = torch.where(counted[..., None, None], masks, 0)  # what padding holds is of no matter
         is_clip = counted.any(dim=1)
         scores = self._clip_scores(samples, masks, counted)
         self.total += torch.where(is_clip, scores, 0.0).sum()
@@ -227,12 +229,18 @@ class SampleDiversity(_SampleMean):
         return _mean_over_frames(sample_diversity(samples, threshold=self.threshold), counted)
 
 
-def _check_samples(samples: Tensor, masks: Tensor) -> dict[str, int]:
+def _check_samples(samples: Tensor, masks: Tensor | None = None) -> dict[str, int]:
     size = check_shape("samples", samples, "s b t 1 h w")
     if size.pop("s") == 0:
         raise ValueError("samples: expected at least one, got none")
-    check_shape("masks", masks, "b t h w", **size)
+    if masks is not None:
+        check_shape("masks", masks, "b t h w", **size)
     return size
+
+
+def _predicted(samples: Tensor, threshold: float) -> Tensor:
+    check_threshold(threshold)
+    return samples.detach().float().sigmoid() > threshold
 
 
 def _mean_over_frames(scores: Tensor, counted: Tensor) -> Tensor:
@@ -242,7 +250,7 @@ def _mean_over_frames(scores: Tensor, counted: Tensor) -> Tensor:
 
 def _energy_distance(samples: Tensor, masks: Tensor, threshold: float) -> Tensor:
     truth = rearrange(masks != 0, "b t h w -> 1 b t 1 h w")
-    distances = _distances(torch.cat([samples.detach().float().sigmoid() > threshold, truth]))
+    distances = _distances(torch.cat([_predicted(samples, threshold), truth]))
     to_truth, apart = distances[..., :-1, -1], distances[..., :-1, :-1]
     return 2 * to_truth.mean(dim=-1) - apart.mean(dim=(-2, -1))
 
@@ -252,8 +260,12 @@ def _distances(masks: Tensor) -> Tensor:
 
     In float64 products of 0 and 1 add up exactly, whatever autocast does to float32.
     """
-    frames = rearrange(masks, "n b t 1 h w -> b t n (h w)")
-    return torch.stack([torch.stack([_frame_distances(frame) for frame in clip]) for clip in frames])
+    n, b, t, *_ = masks.shape
+    distances = torch.zeros(b, t, n, n, dtype=torch.float64, device=masks.device)
+    frames = rearrange(masks, "n b t 1 h w -> (b t) n (h w)")
+    for of_frame, frame in zip(distances.flatten(0, 1), frames, strict=True):
+        of_frame.copy_(_frame_distances(frame))
+    return distances
 
 
 def _frame_distances(masks: Tensor) -> Tensor:
