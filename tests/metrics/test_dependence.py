@@ -217,3 +217,6 @@ def test_errors_name_the_argument() -> None:
         OnsetAccuracy().update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))
     with pytest.raises(ValueError, match="masks: expected the values 0 and 1"):
         OnsetAccuracy().update(torch.zeros(1, 2, 1, 4, 4), torch.full((1, 2, 4, 4), 255))
+    logits, masks = torch.zeros(1, 1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"^other_logits: expected shape .*, got \(1, 1, 1, 3, 3\)"):
+        iou_drop(logits, torch.zeros(1, 1, 1, 3, 3), masks)

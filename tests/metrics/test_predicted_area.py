@@ -64,6 +64,12 @@ def test_masks_are_not_looked_at() -> None:
         assert not metric.higher_is_better
 
 
+def test_what_is_given_in_the_place_of_masks_is_no_masks() -> None:
+    for metric in (FalsePositiveRate(), NullScore()):
+        with pytest.raises(ValueError, match=r"^masks: expected shape \(b, t, h, w\) .*, got \(1, 2\)"):
+            metric.update(torch.zeros(1, 2, 1, 4, 4), torch.tensor([[True, False]]))
+
+
 def test_errors_name_the_argument() -> None:
     for kind, word in ((FalsePositiveRate, "robust"), (NullScore, "refavs")):
         with pytest.raises(

@@ -232,6 +232,13 @@ def test_other_clips_are_not_compared() -> None:
         ValueError, match=r"same ground truth, got another: frames of 6 x 6 here and of 5 x 5"
     ):
         found.compare(report([make(6, size=5)], replicates=1))
+    longer, other = (make(6)._replace(valid=make(6).valid.clone()) for _ in range(2))
+    longer.valid[1, 1] = True
+    with pytest.raises(ValueError, match="got another: of 'clip1', 1 frames count here and 2 there"):
+        found.compare(report([longer], replicates=1))
+    other.valid[1] = torch.tensor([False, True, False])
+    with pytest.raises(ValueError, match="got another: as many frames of the same size, but other ones, or"):
+        found.compare(report([other], replicates=1))
 
 
 def test_wrong_predictions_are_named() -> None:

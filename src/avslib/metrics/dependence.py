@@ -35,7 +35,8 @@ def iou_drop(logits: Tensor, other_logits: Tensor, masks: Tensor, *, threshold: 
         without ground truth.
 
     Raises:
-        ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
+        ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, or ``threshold`` is not in
+            ``[0, 1)``.
 
     Example:
         >>> masks = torch.tensor([0, 0, 1, 1]).view(1, 1, 2, 2)
@@ -44,6 +45,7 @@ def iou_drop(logits: Tensor, other_logits: Tensor, masks: Tensor, *, threshold: 
         >>> iou_drop(found, half, masks)
         tensor([[0.5000]], dtype=torch.float64)
     """
+    check_shape("other_logits", other_logits, "b t 1 h w", **check_shape("logits", logits, "b t 1 h w"))
     return frame_iou(logits, masks, threshold=threshold, empty="skip") - frame_iou(
         other_logits, masks, threshold=threshold, empty="skip"
     )

@@ -27,7 +27,7 @@ class _PredictedArea(ClipBatchMean):
 
         Args:
             logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
-            masks: not looked at; here so that the metric fits in a collection.
+            masks: ``(B, T, H, W)``, not looked at; here so that the metric fits in a collection.
             valid: False where a frame is padding and does not count, ``(B, T)``, bool.
             index: the place of each clip in the order of the protocol, ``(B,)``, int64, or None for the order
                 in which clips come.
@@ -36,6 +36,8 @@ class _PredictedArea(ClipBatchMean):
             ValueError: if a shape differs.
         """
         size = check_shape("logits", logits, "b t 1 h w")
+        if masks is not None:
+            check_shape("masks", masks, "b t h w", **size)
         nothing = torch.zeros((), device=logits.device).expand(*size.values())
         super().update(logits, nothing, valid, index=index)
 

@@ -169,8 +169,7 @@ class Report:
             raise ValueError(f"other: expected a report on the same {len(self.ids)} clips, got {what}")
         if self.truth != other.truth:
             raise ValueError(
-                f"other: expected a report against the same ground truth, got another: frames of {self.size} "
-                f"here and of {other.size} there"
+                f"other: expected a report against the same ground truth, got another: {self._apart(other)}"
             )
         theirs = {measure.name for measure in other.measures}
         differences = []
@@ -191,6 +190,16 @@ class Report:
                 )
             )
         return differences
+
+    def _apart(self, other: Report) -> str:
+        """Say in what the ground truth of the same clips differs."""
+        if self.size != other.size:
+            return f"frames of {self.size} here and of {other.size} there"
+        counts = zip(self.ids, self.frames[:, 0].tolist(), other.frames[:, 0].tolist(), strict=True)
+        for name, here, there in counts:
+            if here != there:
+                return f"of {name!r}, {here} frames count here and {there} there"
+        return "as many frames of the same size, but other ones, or with other masks"
 
     def _sums(self, measure: Measure) -> Tensor:
         return self.tensors[measure.sums]
