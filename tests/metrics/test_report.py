@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import pickle
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from avslib.metrics import BoundaryF, FalsePositiveRate, FScore, JAndF, MaskIoU, NullScore
+from avslib.metrics import BoundaryF, FalsePositiveRate, FScore, JAndF, MaskIoU, NullScore, report_record
 from avslib.metrics.measures import ROWS
 from avslib.metrics.protocols import PROTOCOLS, TWO_LOGITS
 from avslib.metrics.report import Prediction, report
@@ -218,6 +220,25 @@ def test_differences_are_differences() -> None:
     assert differences[0].p_value < 0.05
     assert difference_text(differences).count("\n") == len(differences)
     assert difference_markdown(differences).startswith("| measure | this | other | difference | 95 % | p |\n")
+
+
+def test_a_report_is_pickled_also_after_it_was_printed() -> None:
+    found = report([make(6)], replicates=5)
+    printed = str(found)
+    for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert str(again) == printed
+
+
+def test_what_was_drawn_for_the_intervals_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, other = (report([make(6)], replicates=5) for _ in range(2))
+    expected = [difference[1:] for difference in found.compare(other, permutations=5)]
+    drawn = []
+    bootstrap = report_record.bootstrap
+    monkeypatch.setattr(
+        report_record, "bootstrap", lambda *args, **options: drawn.append(1) or bootstrap(*args, **options)
+    )
+    assert [difference[1:] for difference in found.compare(other, permutations=5)] == expected
+    assert len(drawn) == len(expected)
 
 
 def test_other_clips_are_not_compared() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,10 @@ class Report:
     provenance: Mapping[str, Any]
     num_replicates: int = 1000
     seed: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields; what is computed from them holds functions, which no pickle does."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @cached_property
     def measures(self) -> list[Measure]:
@@ -175,10 +179,8 @@ class Report:
         differences = []
         for measure in (measure for measure in self.measures if measure.name in theirs):
             sums = self._sums(measure), other._sums(measure)
-            drawn, other_drawn = (
-                bootstrap(measure, s, replicates=self.num_replicates, seed=self.seed) for s in sums
-            )
-            low, high = _interval(drawn - other_drawn)
+            theirs_drawn = bootstrap(measure, sums[1], replicates=self.num_replicates, seed=self.seed)
+            low, high = _interval(self.replicates[measure.name] - theirs_drawn)
             differences.append(
                 Difference(
                     measure,
