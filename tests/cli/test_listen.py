@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ def test_one_clip_has_a_table_without_g(tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "white noise" in printed
     assert "g_miou" not in printed
+
+
+def test_a_number_that_there_is_not_is_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"true sound": {"miou": 1.0, "sounding_miou": math.nan}}
+    monkeypatch.setattr("avslib.training.listening.listen", lambda *_, **__: table)
+    write_avsbench(tmp_path / "set", setting="ms3", clips={"test": 1}, size=32, videos=False)
+    create_model("audio_blind.small").save_pretrained(tmp_path / "model")
+    command = ["listen", "ms3", str(tmp_path / "set"), "--model", str(tmp_path / "model"), "--size", "32"]
+    assert main([*command, "--json", str(tmp_path / "numbers.json")]) == 0
+    numbers = json.loads((tmp_path / "numbers.json").read_text(), parse_constant=pytest.fail)
+    assert numbers == {"rows": {"true sound": {"miou": 1.0, "sounding_miou": None}}}
 
 
 def test_an_interrupt_is_one_line(

@@ -27,6 +27,7 @@ def add_listen(commands: Commands) -> None:
 
 
 def _listen(parsed: argparse.Namespace) -> int:
+    from avslib.metrics.report_tables import finite
     from avslib.training.listening import ANOTHER, format_listening, g_measures, listen
 
     model = open_model(parsed)
@@ -43,5 +44,7 @@ def _listen(parsed: argparse.Namespace) -> int:
     combined = g_measures(table) if ANOTHER in table else {}  # a single clip has no other's sound
     print(format_listening(table, combined))
     if parsed.json is not None:
-        parsed.json.write_text(json.dumps({"rows": table, **combined}, indent=2), encoding="utf-8")
+        rows = {row: {name: finite(value) for name, value in scores.items()} for row, scores in table.items()}
+        numbers = {"rows": rows} | {name: finite(value) for name, value in combined.items()}
+        parsed.json.write_text(json.dumps(numbers, indent=2, allow_nan=False), encoding="utf-8")
     return 0

@@ -116,17 +116,17 @@ def to_dict(report: Report) -> dict[str, Any]:
                 "score": score.measure.score,
                 "row": score.measure.row,
                 "protocol": score.measure.protocol,
-                **{key: _finite(getattr(score, key)) for key in ("value", "low", "high")},
+                **{key: finite(getattr(score, key)) for key in ("value", "low", "high")},
             }
             for score in report.scores
         ],
         "left_out": report.left_out,
         "by_category": {
-            name: {"clips": report.categories.count(name)} | {key: _finite(x) for key, x in values.items()}
+            name: {"clips": report.categories.count(name)} | {key: finite(x) for key, x in values.items()}
             for name, values in report.by_category().items()
         },
         "by_class": {
-            name: {"frames": report.labelled[name]} | {key: _finite(x) for key, x in values.items()}
+            name: {"frames": report.labelled[name]} | {key: finite(x) for key, x in values.items()}
             for name, values in report.by_class().items()
         },
         "classes": list(report.classes),
@@ -235,7 +235,8 @@ def _range(score: Score) -> str:
     return "" if math.isnan(score.low) else f"{score.low:.3f}-{score.high:.3f}"
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Return a number as JSON can hold it: None for NaN."""
     return None if math.isnan(value) else value
 
 
