@@ -139,7 +139,22 @@ def test_under_silence_false_positives_count(
         (["s4", "ROOT", "--predictions", "nothing"], "nothing: no such folder of predictions"),
         (["s4", "ROOT", "--model", "nothing"], "nothing: no such folder, and no name of a repository"),
         (["s4", "ROOT", "--model", "x", "--compare", "gone.json"], "gone.json: not there"),
-        (["s4", "ROOT", "--predictions", ".", "--heard", "other"], "--heard, --save-predictions: of --model"),
+        (
+            ["s4", "ROOT", "--predictions", ".", "--device", "cpu", "--num-samples", "2"],
+            "--num-samples, --device: of --model alone, got --predictions",
+        ),
+        (
+            ["s4", "ROOT", "--predictions", ".", "--heard", "other"],
+            "--heard: of --model alone, got --predictions",
+        ),
+        (
+            ["s4", "ROOT", "--model", "x", "--missing", "empty", "--white", "1", "--resize"],
+            "--missing, --resize, --white: of --predictions alone, got --model",
+        ),
+        (
+            ["s4", "ROOT", "--predictions", ".", "--worst", "-1"],
+            "--worst: expected a number of clips, got -1",
+        ),
         (["s4", "ROOT", "--split", "val", "--predictions", "."], "split: no clip of "),
     ],
 )

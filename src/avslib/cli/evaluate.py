@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from avslib.metrics.report_record import Report
     from avslib.models import AVSModel
     from avslib.training.prediction import Predictions
+
+_OF_MODEL = ("model_class", "num_samples", "device", "heard", "save_predictions")
+_OF_PREDICTIONS = ("missing", "resize", "white")
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -56,16 +60,17 @@ def add_evaluate(commands: Commands) -> None:
     of_folder.add_argument("--missing", choices=("raise", "empty"), default="raise", help="default: raise")
     of_folder.add_argument("--resize", action="store_true", help="bring pictures to the size of the masks")
     of_folder.add_argument("--white", type=int, default=255, help="level of probability 1 (default: 255)")
-    parser.set_defaults(run=_evaluate)
+    parser.set_defaults(run=partial(_evaluate, parser))
 
 
-def _evaluate(parsed: argparse.Namespace) -> int:
+def _evaluate(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
     from avslib.metrics.report import report
     from avslib.metrics.report_record import Report
     from avslib.metrics.report_tables import difference_markdown, difference_text
     from avslib.training.prediction import class_names, num_classes, save_prediction
     from avslib.training.provenance import describe_data, describe_run
 
+    _check_options(parser, parsed)
     other = None if parsed.compare is None else Report.load(parsed.compare)  # a mistake shows at once
     model = None if parsed.model is None else open_model(parsed)
     clips = open_clips(parsed, model)
@@ -105,6 +110,21 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    """Raise ``ValueError`` if an option was given that is of the other source of predictions."""
+    source, owner, names = (
+        ("--predictions", "--model", _OF_MODEL)
+        if parsed.model is None
+        else ("--model", "--predictions", _OF_PREDICTIONS)
+    )
+    given = [name for name in names if getattr(parsed, name) != parser.get_default(name)]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{options}: of {owner} alone, got {source}")
+    if parsed.worst < 0:
+        raise ValueError(f"--worst: expected a number of clips, got {parsed.worst}")
+
+
 def _predict(
     parsed: argparse.Namespace, model: AVSModel | None, clips: ClipReader
 ) -> tuple[Predictions, Any, dict[str, Any]]:
@@ -114,8 +134,6 @@ def _predict(
     from avslib.training.prediction import ModelPredictions
 
     if model is None:
-        if parsed.heard != "true" or parsed.save_predictions is not None:
-            raise ValueError("--heard, --save-predictions: of --model alone, got them with --predictions")
         predictions = FolderPredictions(
             parsed.predictions,
             clips,
