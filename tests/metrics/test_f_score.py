@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from avslib.metrics import FScore, f_curves, f_score
-from avslib.metrics.f_score import threshold_counts
+from avslib.metrics import FScore, f_curves, f_score, frame_statistics
 from tests._golden import arrays, case
 
 # C_bin_gt_1_over_255 is left out: its ground truth is 1/255, which we refuse (see the errors below).
@@ -77,6 +76,12 @@ def test_histogram_is_the_loop_over_thresholds(b: int, t: int, h: int, w: int, k
     expected = [[literal_curve(probabilities[i, j], masks[i, j]) for j in range(t)] for i in range(b)]
     assert f_curves(logits, masks).tolist() == expected
     assert f_score(logits, masks).item() == pytest.approx(literal_f(logits, masks), abs=1e-12)
+
+
+def threshold_counts(scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many pixels reach each threshold, and how many of these are foreground, where the score is told."""
+    statistics = frame_statistics(scores.unsqueeze(2), masks, reading="logit")
+    return statistics.selected.long(), statistics.hit.long()
 
 
 def test_counts_are_exact_on_and_beside_every_threshold() -> None:

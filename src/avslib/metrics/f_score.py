@@ -21,7 +21,6 @@ from avslib.metrics._plots import new_axes
 from avslib.metrics.classes import BETA_SQUARED, class_f, mean_over_classes, two_classes
 from avslib.metrics.protocols import READING, TWO_LOGITS, WHOLE_SET, check_arguments
 from avslib.metrics.statistics import THRESHOLDS, FrameStatistics, frame_statistics
-from avslib.metrics.statistics import threshold_counts as threshold_counts
 
 EMPTY = ("zero", "skip")
 _OPTIONS = {

@@ -88,25 +88,6 @@ def frame_statistics(
     return FrameStatistics(*(torch.cat(field).unflatten(0, (b, t)) for field in zip(*parts, strict=True)))
 
 
-def threshold_counts(scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the pixels whose score reaches each threshold.
-
-    The thresholds are ``linspace(0, 1 - 1e-10, 255)`` in float32: the first is 0, the last exactly 1. One
-    histogram a frame, of how many thresholds a pixel reaches, replaces 255 comparisons; it is exact where a
-    score is a threshold, and a NaN reaches none.
-
-    Args:
-        scores: ``(B, T, H, W)``, float32; probabilities, or any other number.
-        masks: ground truth, ``(B, T, H, W)``, 0 and 1.
-
-    Returns:
-        How many pixels reach each threshold and how many of them are foreground, ``(B, T, 255)``, int64.
-    """
-    b, t, _, _ = masks.shape
-    selected, hit = _threshold_counts(scores.flatten(0, 1), masks.flatten(0, 1).bool())
-    return selected.unflatten(0, (b, t)), hit.unflatten(0, (b, t))
-
-
 def check_threshold(threshold: float) -> None:
     """Raise ``ValueError`` unless the threshold is a probability that something can be above."""
     if not 0 <= threshold < 1:
@@ -138,6 +119,12 @@ def _count(predicted: Tensor, scores: Tensor, truth: Tensor, curves: bool) -> Fr
 
 
 def _threshold_counts(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many pixels reach each threshold, and how many of them are foreground, ``(n, 255)``, int64.
+
+    The thresholds are ``linspace(0, 1 - 1e-10, 255)`` in float32: the first is 0, the last exactly 1. One
+    histogram a frame, of how many thresholds a pixel reaches, replaces 255 comparisons; it is exact where a
+    score is a threshold, and a NaN reaches none.
+    """
     n, device = len(truth), truth.device
     # made on the CPU everywhere, since another device may round otherwise
     thresholds = torch.linspace(0, 1 - 1e-10, THRESHOLDS, device="cpu").to(device, non_blocking=True)
