@@ -170,6 +170,13 @@ TABLES_BEYOND: dict[str, Table] = {
         "paper does not have it.",
         "e_d",
     ),
+    "frozen": Table(
+        "A frozen audio encoder",
+        "The paper's audio encoder, VGGish, is frozen, so that neither the diffusion nor the contrastive "
+        "loss can change what the fusion hears. In all other tables a small encoder is trained, and by both "
+        "of these losses too. Here it stays as the pre-training left it.",
+        "e_d_frozen",
+    ),
     "in_silence": Table(
         "Where the mask cannot be known",
         "On these clips frame and sound together determine the mask, and a generative model has nothing to "

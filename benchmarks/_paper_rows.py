@@ -195,6 +195,16 @@ ROWS: dict[str, Row] = {
         "E-D with FiLM", SegmentationObjective, kind=EncoderDecoder, arguments={"fusion": "film"}
     ),
     "ldm_film": Row("LDM with FiLM", _diffusion(0.0), arguments={"fusion": "film"}),
+    "e_d_frozen": Row(
+        "E-D, frozen audio encoder",
+        SegmentationObjective,
+        kind=EncoderDecoder,
+        arguments={"freeze_audio": True},
+    ),
+    "ldm_frozen": Row("LDM, frozen audio encoder", _diffusion(0.0), arguments={"freeze_audio": True}),
+    "full_frozen": Row(
+        "LDM with contrastive loss, frozen audio encoder", _diffusion(), arguments={"freeze_audio": True}
+    ),
     "audio_blind": Row("audio-blind", SegmentationObjective, "audio_blind"),
     "audio_blind_temporal": Row("audio-blind, temporal", SegmentationObjective, "audio_blind_temporal"),
     "avsbench": Row("AVSBench", AVSBenchObjective, "avsbench"),
@@ -236,6 +246,7 @@ TABLES: dict[str, Sequence[str]] = {
     "sampler": ("ldm", "velocity", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
     "fusion": ("e_d", "e_d_film", "ldm", "ldm_film"),
+    "frozen": ("e_d_frozen", "ldm_frozen", "full_frozen"),
     "in_silence": [name + IN_SILENCE for name in _SILENT],
     "controls": ("regressor", "shuffled", "full"),
 }
