@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -12,33 +11,10 @@ import torch
 from einops import reduce
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from avslib._checks import check_all, check_positive, check_shape
-
-
-def check_frames(
-    logits: Tensor, masks: Tensor, valid: Tensor | None = None, *, two_logits: bool = False
-) -> None:
-    """Raise ``ValueError`` unless the shapes are ``(B, T, 1, H, W)``, ``(B, T, H, W)`` and ``(B, T)``."""
-    channels = 2 if two_logits and logits.dim() == 5 and logits.shape[2] == 2 else 1
-    size = check_shape("logits", logits, f"b t {channels} h w")
-    check_shape("masks", masks, "b t h w", **size)
-    if valid is not None:
-        check_shape("valid", valid, "b t", b=size["b"], t=size["t"])
-
-
-def not_binary(masks: Tensor) -> Tensor:
-    """Return which frames ``(B, T)`` of masks ``(B, T, H, W)`` hold anything but 0 and 1."""
-    return ((masks != 0) & (masks != 1)).flatten(-2).any(-1)
-
-
-def check_binary(wrong: Tensor) -> None:
-    """Raise ``ValueError`` if a frame, or a count of frames, is wrong."""
-    check_all(
-        wrong == 0, "masks: expected the values 0 and 1, got others; grey levels must be read as 0 and 1"
-    )
+from avslib._checks import check_positive, check_shape
+from avslib.metrics._binary import BinaryMetric, check_frames
 
 
 def check_batches(clips_per_batch: float, ranks: int) -> None:
@@ -94,7 +70,7 @@ def clip_sums(frame_sums: Tensor, clip: Tensor) -> Tensor:
     return frame_sums.new_zeros(len(numbers), frame_sums.shape[1]).index_add_(0, place, frame_sums)
 
 
-class ClipBatchMean(Metric):
+class ClipBatchMean(BinaryMetric):
     """Mean over batches of ``clips_per_batch`` consecutive clips of a score made of sums over frames.
 
     With one clip a batch the score of a clip is added as soon as it is seen: two numbers, the same in any
@@ -109,17 +85,9 @@ class ClipBatchMean(Metric):
         two_logits: whether two logits may come.
     """
 
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    settings: Tensor
     total: Tensor
     batches: Tensor
     set_sums: Tensor
-    wrong_frames: Tensor
     clip_sums: list[Tensor]
     clip_index: list[Tensor]
 
@@ -132,14 +100,12 @@ class ClipBatchMean(Metric):
         ranks: int = 1,
         two_logits: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(settings)
         check_batches(clips_per_batch, ranks)
         self.clips_per_batch = clips_per_batch
         self.ranks = ranks
         self.two_logits = two_logits
         self.sums = sums
-        self.add_state("wrong_frames", torch.zeros((), dtype=torch.int64), "sum")
-        add_settings(self, settings)
         self.add_state("batches", torch.zeros((), dtype=torch.int64), "sum")
         if self._keeps_clips:
             self.add_state("clip_sums", [], "cat")
@@ -185,11 +151,7 @@ class ClipBatchMean(Metric):
         check_frames(logits, masks, valid, two_logits=self.two_logits)
         if index is not None:
             check_shape("index", index, "b", b=len(masks))
-        counted = torch.ones_like(masks[..., 0, 0], dtype=torch.bool) if valid is None else valid.bool()
-        wrong = not_binary(masks) & counted
-        if wrong.device.type == "cpu":
-            check_binary(wrong)
-        self.wrong_frames += wrong.sum()
+        counted = self._counted(masks, valid)
         frames = self._frame_sums(logits, masks, counted)
         sums = torch.where(counted[..., None], frames, 0.0).sum(dim=1)
         is_clip = counted.any(dim=1)
@@ -214,7 +176,7 @@ class ClipBatchMean(Metric):
             ValueError: if a mask seen on an accelerator held anything but 0 and 1, or ``index`` was given for
                 some clips only, twice for one, or below 0.
         """
-        check_binary(self.wrong_frames)
+        self._check()
         if self.clips_per_batch == math.inf:
             return torch.where(self.batches > 0, self._score(self.set_sums), math.nan)
         if not self._keeps_clips:
@@ -231,18 +193,6 @@ class ClipBatchMean(Metric):
             self.clip_sums.append(self.settings.new_zeros(0, self.sums))
             self.clip_index.append(self.wrong_frames.new_zeros(0))
         super().sync(*args, **kwargs)
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several on a scale from 0 to 1; needs matplotlib.
-
-        Args:
-            val: what ``compute`` returned, or a list of it; by default, what it returns now.
-            ax: matplotlib axes to draw on; by default, new ones.
-
-        Returns:
-            The figure and its axes.
-        """
-        return self._plot(val, ax)
 
 
 _NO_CLIP = torch.iinfo(torch.int64).min
@@ -261,13 +211,3 @@ def _order(index: Tensor) -> Tensor:
     if (index[order].diff() == 0).any():
         raise ValueError("index: expected another place for every clip, got one twice")
     return order
-
-
-def add_settings(metric: Metric, settings: tuple[object, ...]) -> None:
-    """Give a metric a state that differs between metrics whose states mean different things.
-
-    torchmetrics' ``MetricCollection`` lets metrics whose states agree after the first batch share one state
-    from then on: a perfect first batch would make F read the sums of J.
-    """
-    mark = zlib.crc32(repr(settings).encode())
-    metric.add_state("settings", torch.tensor(mark, dtype=torch.float64), "max")

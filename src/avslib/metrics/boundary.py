@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avslib._checks import check_one_of
-from avslib.metrics._batches import ClipBatchMean, check_binary, check_frames, not_binary
+from avslib.metrics._batches import ClipBatchMean
+from avslib.metrics._binary import check_binary, check_frames, not_binary
 from avslib.metrics.jaccard import davis_iou
 from avslib.metrics.statistics import frame_statistics
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from avslib._checks import check_one_of
-from avslib.metrics._batches import check_binary, check_frames, not_binary
+from avslib.metrics._binary import BinaryMetric, check_binary, check_frames, not_binary
 from avslib.metrics._plots import new_axes
-from avslib.metrics._sums import SumMetric
 from avslib.metrics.statistics import frame_chunks
 
 KINDS = ("foreground", "prediction")
@@ -50,7 +49,7 @@ def calibration_error(logits: Tensor, masks: Tensor, *, bins: int = 15, kind: st
     return _error(_bin_sums(logits, masks, torch.ones(masks.shape[:2], device=masks.device), bins, kind))
 
 
-class CalibrationError(SumMetric):
+class CalibrationError(BinaryMetric):
     """Expected calibration error of pixels (Guo et al., ICML 2017, equation 3), and the plot it comes from.
 
     Pixels of valid frames go into bins of [0, 1], those of probability p into bin floor(p * bins), 1 into the

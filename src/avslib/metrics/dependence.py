@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from avslib._checks import check_one_of, check_shape
-from avslib.metrics._batches import check_frames
-from avslib.metrics._sums import SumMetric
+from avslib.metrics._binary import BinaryMetric, check_frames
 from avslib.metrics.jaccard import frame_iou
 from avslib.metrics.statistics import frame_statistics
 
@@ -133,7 +132,7 @@ def onset_counts(predicted: Tensor, truth: Tensor, valid: Tensor | None = None) 
     return torch.stack(counts, dim=1) * changes[..., None]
 
 
-class OnsetAccuracy(SumMetric):
+class OnsetAccuracy(BinaryMetric):
     """Whether masks come and go with the sound, in clips in which sounds start and stop.
 
     Where nothing sounds the ground truth is empty, and so should the prediction be; a model that finds the

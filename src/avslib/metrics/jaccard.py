@@ -9,14 +9,8 @@ import torch
 from torch import Tensor
 
 from avslib._checks import check_one_of
-from avslib.metrics._batches import (
-    ClipBatchMean,
-    check_binary,
-    check_frames,
-    clip_sums,
-    mean_over_batches,
-    not_binary,
-)
+from avslib.metrics._batches import ClipBatchMean, clip_sums, mean_over_batches
+from avslib.metrics._binary import check_binary, check_frames, not_binary
 from avslib.metrics._plots import plot_bars
 from avslib.metrics.classes import class_iou, mean_over_classes, two_classes
 from avslib.metrics.protocols import READING, TWO_LOGITS, WHOLE_SET, check_arguments

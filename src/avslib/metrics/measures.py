@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from avslib.metrics._batches import check_binary, check_frames, mean_over_batches, not_binary
+from avslib.metrics._batches import mean_over_batches
+from avslib.metrics._binary import check_binary, check_frames, not_binary
 from avslib.metrics.boundary import boundary_f
 from avslib.metrics.f_score import _curves as pr_curves
 from avslib.metrics.f_score import _frame_sums as f_sums

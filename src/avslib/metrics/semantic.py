@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from avslib._checks import check_all, check_one_of, check_positive, check_shape
-from avslib.metrics._batches import add_settings
+from avslib.metrics._binary import add_settings
 from avslib.metrics._plots import plot_named_bars
 from avslib.metrics.classes import (
     BACKGROUND,

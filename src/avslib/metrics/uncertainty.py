@@ -9,8 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from avslib._checks import check_one_of, check_shape
-from avslib.metrics._batches import check_binary, not_binary
-from avslib.metrics._sums import SumMetric
+from avslib.metrics._binary import BinaryMetric, check_binary, not_binary
 from avslib.metrics.jaccard import frame_iou
 from avslib.metrics.statistics import check_threshold
 
@@ -91,7 +90,7 @@ def sample_diversity(samples: Tensor, *, threshold: float = 0.5) -> Tensor:
     return _distances(_predicted(samples, threshold)).mean(dim=(-2, -1))
 
 
-class _SampleMean(SumMetric):
+class _SampleMean(BinaryMetric):
     """Mean over clips of a score that several samples have."""
 
     total: Tensor
