@@ -17,6 +17,7 @@ from avslib.data.sound import ClipDataset
 from avslib.metrics import FScore, MaskIoU, SemanticFScore, SemanticIoU
 from avslib.metrics._batches import ClipBatchMean
 from avslib.models import DiffusionAVS
+from avslib.models.base import evaluating
 from avslib.training.prediction import ModelPredictions, collate_clips, num_classes
 
 LATENTS = ("sampled", "noise", "ground_truth")
@@ -134,11 +135,9 @@ def latent_statistics(
         raise ValueError(f"num_samples: expected 2 at least, got {num_samples}")
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    was_training = model.training
-    model.eval()
     truths, drawn = [], []
     dataset = cast("torch.utils.data.Dataset[Clip]", clips)
-    try:
+    with evaluating(model):
         for clip in DataLoader(dataset, batch_size, collate_fn=collate_clips):
             labelled = clip.labelled.to(device)
             frames, audio = model.embed(clip.frames.to(device), clip.log_mel.to(device))
@@ -146,8 +145,6 @@ def latent_statistics(
             condition = model.encode(frames, audio, clip.valid.to(device)).condition[labelled]
             truths.append(model.ground_truth_encoder(clip.masks.to(device)[labelled]))
             drawn.append(model.diffusion.sample(condition.expand(num_samples, -1, -1), generator=generator))
-    finally:
-        model.train(was_training)
     count = sum(map(len, truths))
     if count < 2:
         raise ValueError(f"clips: expected two labelled frames at least, got {count} in {len(clips)} clips")
