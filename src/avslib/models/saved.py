@@ -7,10 +7,12 @@ import io
 import json
 import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 
 from avslib.models.base import AVSModel
 
@@ -30,7 +32,7 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
     Raises:
         FileNotFoundError: if there is no such folder or repository, or it has no ``config.json``.
         ImportError: if its module cannot be imported.
-        ValueError: if nothing says the class, or it is not known.
+        ValueError: if nothing says the class, it is not known, or the weights are damaged or another model's.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -50,8 +52,12 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
         kind = _import_class(model_class)
     else:
         kind = _known_class(model_class or _stated_class(folder))
-    with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints
-        return kind.from_pretrained(folder).eval()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints
+            return kind.from_pretrained(folder).eval()
+    except (SafetensorError, RuntimeError) as error:  # torch's has a line for each weight
+        reason = textwrap.shorten(str(error), 240, placeholder=" ...")
+        raise ValueError(f"{folder}: expected the weights of {kind.__name__} ({reason})") from error
 
 
 def _import_class(named: str) -> type[AVSModel]:
