@@ -46,6 +46,19 @@ def test_a_model_becomes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert all((parameter == 0.5).all() for parameter in model.parameters())
 
 
+def test_what_no_weights_were_given_for_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(weights("c3n_pvt.json"), tmp_path / "published.pth")
+    command = ["convert", "c3n-pvt_v2_b5", str(tmp_path / "published.pth"), str(tmp_path / "model")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for unset in (
+        "the audio encoder's weights are random: give VGGish's with --vggish\n",
+        "the post-processor's constants are not set: give them with --vggish-pca\n",
+        "the audio classifier's weights are random, and the similarity of the classes is not set: ",
+    ):
+        assert unset in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -324,26 +324,24 @@ def test_without_a_similarity_the_module_refuses() -> None:
     arguments = ([level], [level], level.mean(dim=(2, 3)), sound())
     attend = ConsensusAttention(10, 4)
     for module in (attend, copy.deepcopy(attend)):
-        with pytest.raises(
-            RuntimeError, match=r"similarity: expected set_similarity with a \(10, 4\) matrix"
-        ):
+        with pytest.raises(ValueError, match=r"similarity: expected set_similarity with a \(10, 4\) matrix"):
             module(*arguments)
     other = ConsensusAttention(10, 4)
     other.load_state_dict(attend.state_dict())  # saved without: still without
-    with pytest.raises(RuntimeError, match="similarity"):
+    with pytest.raises(ValueError, match="similarity"):
         other(*arguments)
     with torch.device("meta"):
         shapes = ConsensusAttention(10, 4)
     with pytest.warns(UserWarning, match="no-op"):
         shapes.load_state_dict(make_attention().state_dict())  # without assign=True nothing arrives
-    with pytest.raises(RuntimeError, match="similarity"):
+    with pytest.raises(ValueError, match="similarity"):
         shapes(*arguments)
     attend.load_state_dict({}, strict=False)
-    with pytest.raises(RuntimeError, match="similarity"):
+    with pytest.raises(ValueError, match="similarity"):
         attend(*arguments)
     with pytest.raises(RuntimeError, match="size mismatch"):
         attend.load_state_dict({"similarity": torch.zeros(9, 4)})
-    with pytest.raises(RuntimeError, match="similarity: expected"):
+    with pytest.raises(ValueError, match="similarity: expected"):
         attend(*arguments)
 
 

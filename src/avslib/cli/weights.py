@@ -39,6 +39,7 @@ def _convert(parsed: argparse.Namespace) -> int:
     from avslib._checks import check_one_of
     from avslib._jobs import write_whole
     from avslib.encoders import read_state_dict
+    from avslib.models import C3N
     from avslib.models.layouts import LAYOUTS
     from avslib.models.weights import MODEL_LAYOUTS, build_from_reference, from_reference, left_out
 
@@ -54,6 +55,13 @@ def _convert(parsed: argparse.Namespace) -> int:
         written = len(model.state_dict())
         if parsed.vggish is None:
             print("the audio encoder's weights are random: give VGGish's with --vggish")
+        if isinstance(model, C3N):
+            if parsed.vggish_pca is None:
+                print("the post-processor's constants are not set: give them with --vggish-pca")
+            print(
+                "the audio classifier's weights are random, and the similarity of the classes is not set: "
+                "avslib.C3N says how to give both"
+            )
     else:
         for option in ("vggish", "vggish_pca"):
             if getattr(parsed, option) is not None:

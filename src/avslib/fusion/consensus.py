@@ -198,12 +198,11 @@ class ConsensusAttention(nn.Module):
             Levels of the same shapes, and classes ``(N,)`` int64. Gradients flow through the levels alone.
 
         Raises:
-            RuntimeError: if no similarity has been set.
-            ValueError: if a shape does not match; the message names it.
+            ValueError: if no similarity has been set, or a shape does not match; the message names it.
         """
         if not self._has_similarity:
             i, j = self.similarity.shape
-            raise RuntimeError(
+            raise ValueError(
                 f"similarity: expected set_similarity with a ({i}, {j}) matrix, or weights that hold one, "
                 "before the first call; see avslib.fusion.label_similarity"
             )

@@ -27,9 +27,10 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
     whose names mean most nearly the same, is the consensus; the gradient of its visual score says which
     channels of the backbone speak of it, and an attention weighs them before neck, TPAVI and decoder.
 
-    The matrix of how alike the classes' names are is not part of any published checkpoint: make it with
-    :func:`~avslib.fusion.label_similarity` and hand it to ``model.consensus.set_similarity``. It is saved
-    with the model.
+    Two things are not part of its published checkpoints, and are saved with the model: the weights of the
+    audio classifier, which ``model.audio_classifier.load_state_dict`` takes, and the matrix of how alike the
+    classes' names are. Make it with :func:`~avslib.fusion.label_similarity` and hand it to
+    ``model.consensus.set_similarity``; until then, calling the model is an error.
 
     Args:
         backbone: a timm classifier for the frames, see :class:`~avslib.encoders.VisualClassifier`.
