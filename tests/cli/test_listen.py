@@ -62,7 +62,7 @@ def test_an_interrupt_is_one_line(
     assert capsys.readouterr().err == "avslib listen: interrupted\n"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["listen", "ms3", "set", "--model", "model", "--device", device]) == 1
     assert "listen: --device: expected one that is there, such as " in (error := capsys.readouterr().err)

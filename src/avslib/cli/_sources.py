@@ -176,7 +176,9 @@ def choose_device(parsed: argparse.Namespace) -> torch.device:
     if parsed.device is None:
         return there
     try:
-        return torch.empty(0, device=parsed.device).device
+        number = torch.zeros((), device=parsed.device)
+        number.item()  # which there is not on "meta"
+        return number.device
     except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts that there is none
         raise ValueError(
             f"--device: expected one that is there, such as {there.type}, got {parsed.device!r}"
