@@ -27,6 +27,7 @@ from avslib.training import (
     ModelPredictions,
     evaluate,
     evaluation,
+    figures,
     fit,
     latent_statistics,
     warmup_cosine,
@@ -608,6 +609,38 @@ def test_pictures_are_written(clips: SyntheticAVS, tmp_path: Path) -> None:
     plot_predictions(tiny_model(), Subset(clips, [0]), tmp_path / "one.png", indices=(0,), num_samples=2)
     for name in ("curves.png", "predictions.png", "one.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_clips_of_several_lengths_are_drawn(clips: SyntheticAVS, tmp_path: Path) -> None:
+    whole = clips[1]
+    several = [Clip(*(tensor[:2] for tensor in whole[:-1]), "short"), whole]
+    plot_predictions(tiny_model(), several, tmp_path / "predictions.png", indices=(0, 1), num_samples=2)
+    assert (tmp_path / "predictions.png").exists()
+
+
+def test_a_model_that_cannot_be_drawn_goes_on_as_it_was(clips: SyntheticAVS, tmp_path: Path) -> None:
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match="log_mel"):
+        plot_predictions(
+            model, [clips[0]._replace(log_mel=torch.zeros(5))], tmp_path / "none.png", indices=(0,)
+        )
+    assert model.training
+
+
+def test_a_loss_term_below_0_is_in_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales: list[str] = []
+
+    def record(*sizes: int, **options: float) -> Any:
+        figure, axes = subplots(*sizes, **options)
+        monkeypatch.setattr(figure, "savefig", lambda path, dpi: scales.append(axes[0, 0].get_yscale()))
+        return figure, axes
+
+    subplots = figures.subplots
+    monkeypatch.setattr(figures, "subplots", record)
+    for lowest in (0.1, 0.0, -0.1):
+        history = [{"loss": 1.0, "information": value, "lr": 1e-3, "epoch": 1} for value in (0.5, lowest)]
+        plot_history(history, tmp_path / "curves.png")
+    assert scales == ["log", "symlog", "symlog"]
 
 
 VALIDATE_IN_TWO = """

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def plot_history(history: Sequence[dict[str, float]], path: str | Path) -> None:
     """Draw the loss terms and the validation score of every epoch.
 
+    The axis of the loss is logarithmic; between -0.01 and 0.01 it is linear if a term is not above 0, as an
+    estimate of information may be.
+
     Args:
         history: what :func:`~avslib.training.fit` returned.
         path: the PNG to write.
@@ -30,9 +33,14 @@ def plot_history(history: Sequence[dict[str, float]], path: str | Path) -> None:
     epochs = [record["epoch"] for record in history]
     names = [name for name in history[0] if name not in ("epoch", "lr", "validation")]
     figure, axes = subplots(1, 2 if "validation" in history[0] else 1, width=4.5, height=3.2)
-    for name in names:
-        axes[0, 0].plot(epochs, [record[name] for record in history], label=name, marker=".")
-    axes[0, 0].set(xlabel="epoch", ylabel="training loss", yscale="log")
+    curves = {name: [record[name] for record in history] for name in names}
+    for name, values in curves.items():
+        axes[0, 0].plot(epochs, values, label=name, marker=".")
+    axes[0, 0].set(xlabel="epoch", ylabel="training loss")
+    if any(value <= 0 for values in curves.values() for value in values):
+        axes[0, 0].set_yscale("symlog", linthresh=0.01)
+    else:
+        axes[0, 0].set_yscale("log")
     axes[0, 0].legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     if "validation" in history[0]:
         axes[0, 1].plot(epochs, [record["validation"] for record in history], color="black", marker=".")
@@ -59,25 +67,28 @@ def plot_predictions(
 
     Args:
         model: the trained model; of a model of classes, masks have the colours of their palette.
-        clips: the dataset; every second of a chosen clip is a column.
+        clips: the dataset, whose clips may differ in length; every second of a chosen one is a column.
         path: the PNG to write.
         indices: the clips to draw.
         num_samples: samples behind a stochastic model's mean mask and its uncertainty.
         seed: of the noise.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
 
     def predict(dataset: ClipDataset, index: int) -> Segmentation:
         clip = dataset[index]
-        return model(
-            clip.frames[None].to(device),
-            clip.log_mel[None].to(device),
-            valid=clip.valid[None].to(device),
-            num_samples=num_samples if model.stochastic else 1,
-            generator=torch.Generator(device).manual_seed(seed),
-        )
+        was_training = model.training
+        model.eval()
+        try:
+            return model(
+                clip.frames[None].to(device),
+                clip.log_mel[None].to(device),
+                valid=clip.valid[None].to(device),
+                num_samples=num_samples if model.stochastic else 1,
+                generator=torch.Generator(device).manual_seed(seed),
+            )
+        finally:
+            model.train(was_training)
 
     sounds: dict[str, ClipDataset] = {"mask": clips, "silence": SilentSound(clips)}
     if len(clips) > 1:
@@ -87,10 +98,10 @@ def plot_predictions(
     rows = ["frame", "ground truth", *sounds]
     if model.stochastic:
         rows.insert(3, "uncertainty")
-    seconds = len(clips[indices[0]].frames)
+    shown = [clips[index] for index in indices]
+    seconds = max(len(clip.frames) for clip in shown)
     figure, axes = subplots(len(rows), len(indices) * seconds, width=1.0, height=1.0)
-    for block, index in enumerate(indices):
-        clip = clips[index]
+    for block, (index, clip) in enumerate(zip(indices, shown, strict=True)):
         outputs = {row: predict(heard, index) for row, heard in sounds.items()}
         frames = denormalize_frames(clip.frames).permute(0, 2, 3, 1).numpy()
         for second in clip.valid.nonzero().flatten().tolist():
@@ -111,7 +122,6 @@ def plot_predictions(
     for axis, label in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(label, fontsize=8)
     figure.savefig(path, dpi=110)
-    model.train(was_training)
 
 
 def overlay_mask(frame: Any, mask: Any) -> Any:
