@@ -1,7 +1,10 @@
 import argparse
+import contextlib
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +19,7 @@ from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, AVSBenchS4, ClipDataset, SilentSound, SwappedSound
 from avslib.losses import binary_cross_entropy
 from avslib.models import AVSModel, Segmentation
-from avslib.training import evaluate, run_folder
+from avslib.training import evaluate, experiment, run_folder
 from avslib.training.checkpoint import save_weights
 from avslib.training.experiment import open_data, run
 from avslib.training.recipe import SMALL, Recipe, add_arguments, parse_arguments
@@ -416,6 +419,20 @@ def test_clips_are_made_once() -> None:
     splits = open_data("ms3", size=48, clips=4)
     assert [len(split) for split in splits] == [4, 2, 2]
     assert {path: path.stat().st_mtime_ns for path in SYNTHETIC.rglob("*.png")} == made
+
+
+def test_clips_are_made_by_one_script_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    both, met = threading.Barrier(2), []
+
+    def make(*_: object, **__: object) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.append(both.wait(timeout=1))
+
+    monkeypatch.setattr(experiment, "write_avsbench", make)
+    with ThreadPoolExecutor(2) as scripts:
+        for opened in [scripts.submit(open_data, "ms3", size=48, clips=4) for _ in range(2)]:
+            assert len(opened.result().train) == 4
+    assert not met
 
 
 def test_both_settings_are_read() -> None:

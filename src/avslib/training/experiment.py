@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from filelock import FileLock
 
 from avslib.data import (
     READERS,
@@ -35,6 +36,8 @@ def open_data(
 ) -> Splits:
     """Open the splits of AVSBench, or of a synthetic set in its layout, made where there is none yet.
 
+    Of scripts that start at once the first one makes the synthetic clips, and the others wait for them.
+
     Args:
         setting: ``"s4"`` or ``"ms3"``.
         root: folder with AVSBench's ``Single-source`` or ``Multi-sources``. None for synthetic clips in
@@ -51,7 +54,11 @@ def open_data(
 
         root = Path("runs", "data", f"synthetic-{setting}-{size}px-{clips}")
         counts = {"train": clips, "val": max(clips // 20, 2), "test": max(clips // 10, 2)}
-        with tqdm(total=sum(counts.values()), desc="making clips", unit="clip", disable=None) as bar:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            FileLock(root.with_name(f"{root.name}.lock")),
+            tqdm(total=sum(counts.values()), desc="making clips", unit="clip", disable=None) as bar,
+        ):
             write_avsbench(
                 root,
                 setting=setting,
