@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import wavfile
 
+from avslib.media import audio
 from avslib.media.audio import read_wav, resample, write_wav
 
 
@@ -275,6 +276,17 @@ def test_resampling_folds_nothing_back_and_keeps_leading_axes() -> None:
 def test_every_rate_in_use_can_be_changed(rate: int) -> None:
     samples = rate // 10
     assert len(resample(torch.zeros(samples), rate, 16_000)) == math.ceil(samples * 16_000 / rate)
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), [(48_000, 16_000), (44_100, 16_000), (8_000, 22_050)])
+@pytest.mark.parametrize("samples", [1, 999, 2_000, 2_001, 20_000])
+def test_a_long_waveform_is_changed_a_part_at_a_time(
+    rate: int, new_rate: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveform = torch.randn(2, samples, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = resample(waveform, rate, new_rate)
+    monkeypatch.setattr(audio, "_SAMPLES", 1_000)
+    torch.testing.assert_close(resample(waveform, rate, new_rate), whole, rtol=0, atol=1e-12)
 
 
 def test_rates_that_would_take_gigabytes_are_refused() -> None:

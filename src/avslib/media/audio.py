@@ -22,6 +22,8 @@ _MAX_CHUNKS = 1000  # before the samples; a file has about three
 _MAX_FILTER = (
     2**24
 )  # numbers; to 16 kHz from 44.1 kHz it takes 70,560, from an old computer's 22,255 Hz 1.4e7
+_SAMPLES = 2**20
+"""Samples of a waveform whose rate is changed at a time: at once they take five times their memory."""
 _UNKNOWN = 0xFFFFFFFF  # size that a stream announces, because it is written before the sound ends
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _GUID_END = bytes.fromhex("800000aa00389b71")  # of the kinds that have a number
@@ -124,15 +126,23 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         )
     import torchaudio
 
-    return torchaudio.functional.resample(
-        waveform,
+    convert = torchaudio.transforms.Resample(
         rate,
         new_rate,
         lowpass_filter_width=50,
         rolloff=0.917347,
         resampling_method="sinc_interp_kaiser",
         beta=12.9846,
-    )
+        dtype=waveform.dtype,
+    ).to(waveform.device)
+    before, after = rate // step, new_rate // step  # the filter takes so many samples to so many
+    reach, at_a_time = math.ceil(convert.width / before), max(1, _SAMPLES // before)
+    parts = []
+    for first in range(0, math.ceil(waveform.shape[-1] / before), at_a_time):
+        start = max(0, first - reach)
+        converted = convert(waveform[..., start * before : (first + at_a_time + reach) * before])
+        parts.append(converted[..., (first - start) * after : (first - start + at_a_time) * after])
+    return torch.cat(parts, dim=-1)
 
 
 def check_waveform(waveform: Tensor, shape: str) -> None:
