@@ -3,6 +3,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -231,3 +233,24 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "runs/diffusion_avs-demo-ms3-seed0/metrics.json").read_text())
     assert 0 <= metrics["test"]["true sound"]["miou"] <= 1
     assert result.stdout.count("audio-blind ceiling") == 1
+
+
+@pytest.mark.parametrize(
+    "page", sorted(EXAMPLES.parent.glob("docs/examples/*.md")), ids=lambda page: page.stem
+)
+def test_the_commands_of_a_page_can_be_run_one_after_the_other(page: Path) -> None:
+    """Each has a run folder of its own."""
+    folders = []
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in re.findall(r"^python (examples/\w+\.py.*)$", text, flags=re.MULTILINE):
+        told = {"--preset": "demo", "--setting": "ms3", "--seed": "0"}
+        told |= re.findall(r"(--\w+) ([^-]\S*)", command)
+        folders.append(told.get("--out") or (command.split()[0], *told.values()))
+    assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_demo_goes_on_whatever_its_arguments() -> None:
+    command = ["make", "--dry-run", "demo", "ARGS=--seed 1"]
+    shown = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("examples/diffusion_avs.py --resume --seed 1\n")
