@@ -69,3 +69,9 @@ def test_mistakes_end_with_a_line_and_status_1(
     assert main(["prepare", *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_frames_have_one_size(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["prepare", "folder", "a", "b", "--size", "224", "224", "--own-size"])
+    assert "argument --own-size: not allowed with argument --size" in capsys.readouterr().err

@@ -196,7 +196,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         ({"size": (64,)}, r"size: expected height and width, at least 32 px, got \(64,\)"),
         ({"size": (16, 64)}, r"size: expected height and width, at least 32 px, got \(16, 64\)"),
         ({"size": 16}, r"size: expected height and width, at least 32 px, got \(16, 16\)"),
-        ({"window": 0}, "length: expected"),
+        ({"window": 0}, "window: expected a number above 0, got 0"),
         ({"overlap": 5}, "overlap: expected 0 to 4 s, less than a window, got 5"),
         ({"num_samples": 0}, "num_samples: expected"),
     ):

@@ -29,14 +29,9 @@ def add_prepare(commands: Commands) -> None:
         help="which frame stands for a second: AVSBench's own rule (default for its settings), or the one on "
         "the screen at 15/16 s (default for a folder), at 1/2 s or at 0 s of it",
     )
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("H", "W"),
-        help="of frames (default: 224 224)",
-    )
-    parser.add_argument("--own-size", action="store_true", help="leave frames as large as the video")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of frames (default: 224 224)")
+    size.add_argument("--own-size", action="store_true", help="leave frames as large as the video")
     parser.add_argument("--split", help="of the clips of a folder (default: test)")
     parser.add_argument(
         "--max-seconds", type=int, help="of the clips of a folder (default: all that there are)"

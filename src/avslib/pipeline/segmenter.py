@@ -103,6 +103,7 @@ class VideoSegmenter:
             if not isinstance(number, int):
                 raise ValueError(f"{name}: expected an integer, got {number!r}")
         check_positive("rate", rate)
+        check_positive("window", window)
         if STEPS_A_SECOND % rate:
             raise ValueError(f"rate: expected a divisor of {STEPS_A_SECOND}, got {rate}")
         check_positive("num_samples", num_samples)
