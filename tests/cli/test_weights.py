@@ -1,3 +1,4 @@
+import argparse
 import os
 import subprocess
 import sys
@@ -107,6 +108,17 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.Ca
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "ecmvae*"]) == 0
     assert capsys.readouterr().out == "ecmvae.pvt_v2_b5\necmvae.resnet50\necmvae.small\n"
+
+
+def test_a_command_knows_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(parsed: argparse.Namespace) -> int:
+        assert parsed.words == words
+        return 7
+
+    monkeypatch.setattr("avslib.cli.weights._models", told)
+    for words, given in ((["models", "x*"],) * 2, (["models"], None)):
+        monkeypatch.setattr(sys, "argv", ["avslib", *words])
+        assert main(given) == 7
 
 
 def test_nobody_need_read_to_the_end() -> None:

@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_models,
     ):
         add(commands)
-    parsed = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = parser.parse_args(words)
+    parsed.words = words
 
     def complain(message: Warning | str, *_: Any) -> None:
         print(f"avslib {parsed.command}: warning: {message}", file=sys.stderr)

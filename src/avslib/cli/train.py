@@ -139,7 +139,11 @@ def _train(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
         resume=parsed.resume,
         config={
-            "arguments": {key: str(x) for key, x in vars(parsed).items() if x is not None and key != "run"}
+            "arguments": {
+                key: str(x)
+                for key, x in vars(parsed).items()
+                if x is not None and key not in ("run", "words")
+            }
         },
         accelerator=accelerator,
         started=started,
