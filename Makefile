@@ -7,7 +7,7 @@ RESULTS = benchmarks/results/$(shell $(BIN)/python benchmarks/report.py --folder
 .PHONY: demo test test-slow lint types unit docs wheel bench $(SUBJECTS:%=bench-%) clean
 
 demo: .venv/.demo  ## train, evaluate and draw the paper's model on clips that we make
-	$(BIN)/python examples/diffusion_avs.py --resume $(ARGS)
+	$(BIN)/python examples/diffusion_avs.py $(if $(wildcard runs/diffusion_avs-demo-*),--resume) $(ARGS)
 
 test: lint types unit docs wheel  ## everything that must pass before a change lands
 

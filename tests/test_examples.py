@@ -250,7 +250,14 @@ def test_the_commands_of_a_page_can_be_run_one_after_the_other(page: Path) -> No
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_the_demo_goes_on_whatever_its_arguments() -> None:
-    command = ["make", "--dry-run", "demo", "ARGS=--seed 1"]
-    shown = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=True).stdout
-    assert shown.endswith("examples/diffusion_avs.py --resume --seed 1\n")
+def test_the_demo_goes_on_whatever_its_arguments(tmp_path: Path) -> None:
+    command = ["make", "--dry-run", "-f", str(EXAMPLES.parent / "Makefile"), "demo", "ARGS=--seed 1"]
+
+    def last_line() -> str:
+        shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        return " ".join(shown.splitlines()[-1].split())
+
+    (tmp_path / "pyproject.toml").touch()  # which the environment is made from
+    assert last_line().endswith("examples/diffusion_avs.py --seed 1")
+    (tmp_path / "runs" / "diffusion_avs-demo-ms3-seed1").mkdir(parents=True)
+    assert last_line().endswith("examples/diffusion_avs.py --resume --seed 1")

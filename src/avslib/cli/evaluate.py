@@ -78,7 +78,7 @@ def _evaluate(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> in
     for folder in (parsed.out, parsed.save_predictions):
         if folder is not None:
             check_folder(folder)
-    provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *sys.argv[1:]])}
+    provenance = {**source, "data": describe_data(heard), **describe_run(["avslib", *parsed.words])}
 
     def progress() -> Iterator[Prediction]:
         with clip_bar(len(predictions), leave=False) as bar:

@@ -14,6 +14,7 @@ from avslib.media.frame import denormalize_frames
 from avslib.media.palette import class_palette
 from avslib.metrics.class_measures import predicted_classes
 from avslib.models import AVSModel, Segmentation
+from avslib.models.base import evaluating
 from avslib.training.prediction import num_classes
 
 if TYPE_CHECKING:
@@ -77,9 +78,7 @@ def plot_predictions(
 
     def predict(dataset: ClipDataset, index: int) -> Segmentation:
         clip = dataset[index]
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             return model(
                 clip.frames[None].to(device),
                 clip.log_mel[None].to(device),
@@ -87,8 +86,6 @@ def plot_predictions(
                 num_samples=num_samples if model.stochastic else 1,
                 generator=torch.Generator(device).manual_seed(seed),
             )
-        finally:
-            model.train(was_training)
 
     sounds: dict[str, ClipDataset] = {"mask": clips, "silence": SilentSound(clips)}
     if len(clips) > 1:
