@@ -251,7 +251,8 @@ class DiffusionAVSObjective(nn.Module):
         diffusion: whose squared error the diffusion loss is: ``"noise"``, L_simple of equation 9, in which
             an estimator that puts out a velocity hardly learns at the levels where sampling begins, where
             its output is a small part of the noise; or ``"velocity"``, which is ours, and counts all levels
-            alike.
+            alike. On synthetic clips the masks were no better for it (docs, "The paper's tables, asked
+            again").
         segmentation: the loss between logits and masks; None for the binary cross-entropy.
 
     The diffusion loss is a mean over the numbers of a latent, where equation 9 has a sum.
