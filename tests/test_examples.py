@@ -251,7 +251,8 @@ def test_the_commands_of_a_page_can_be_run_one_after_the_other(page: Path) -> No
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_the_demo_goes_on_whatever_its_arguments(tmp_path: Path) -> None:
-    command = ["make", "--dry-run", "-f", str(EXAMPLES.parent / "Makefile"), "demo", "ARGS=--seed 1"]
+    makefile = str(EXAMPLES.parent / "Makefile")
+    command = ["make", "--dry-run", "--no-print-directory", "-f", makefile, "demo", "ARGS=--seed 1"]
 
     def last_line() -> str:
         shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
