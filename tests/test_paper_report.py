@@ -437,7 +437,7 @@ def test_the_page_says_what_was_found_and_what_is_missing(folder: Path, tmp_path
     assert "`python benchmarks/paper_tables.py TABLE --budget tiny --settings ms3 --seeds 3`" in page
     assert "| `2` | 9 of 12 | 0 of 12 |" in page
     assert "| `controls` | 3 of 9 | 0 of 9 |" in page
-    assert "Not begun: `in_silence`." in page
+    assert "Not begun: `frozen`, `in_silence`." in page
     assert "S4 with budget `tiny`: not run yet" in page
     (collapsed,) = re.findall(r"\n\| ([^\n]*)\*\*collapsed\*\*", page)
     assert "(`full`)" in collapsed
