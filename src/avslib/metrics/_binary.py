@@ -1,15 +1,12 @@
-"""What all scores of binary masks have in common: their checks, and what they tell torchmetrics."""
+"""What all scores of binary masks have in common: their checks."""
 
 from __future__ import annotations
 
-import zlib
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avslib._checks import check_all, check_shape
+from avslib.metrics._mask_metric import MaskMetric
 
 
 def check_frames(
@@ -35,26 +32,8 @@ def check_binary(wrong: Tensor) -> None:
     )
 
 
-class BinaryMetric(Metric):
-    """A metric of binary masks, which knows whether a mask was not.
-
-    Args:
-        settings: the arguments of the metric, which tell it from others.
-    """
-
-    is_differentiable = False
-    higher_is_better: bool | None = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    settings: Tensor
-    wrong_frames: Tensor
-
-    def __init__(self, settings: tuple[object, ...]) -> None:
-        super().__init__()
-        add_settings(self, settings)
-        self.add_state("wrong_frames", torch.zeros((), dtype=torch.int64), "sum")
+class BinaryMetric(MaskMetric):
+    """A metric of binary masks, which knows whether a mask was not."""
 
     def _counted(self, masks: Tensor, valid: Tensor | None) -> Tensor:
         """Return which frames count, ``(B, T)``, and look for values other than 0 and 1 in them.
@@ -70,25 +49,3 @@ class BinaryMetric(Metric):
 
     def _check(self) -> None:
         check_binary(self.wrong_frames)
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several on a scale from 0 to 1; needs matplotlib.
-
-        Args:
-            val: what ``compute`` returned, or a list of it; by default, what it returns now.
-            ax: matplotlib axes to draw on; by default, new ones.
-
-        Returns:
-            The figure and its axes.
-        """
-        return self._plot(val, ax)
-
-
-def add_settings(metric: Metric, settings: tuple[object, ...]) -> None:
-    """Give a metric a state that differs between metrics whose states mean different things.
-
-    torchmetrics' ``MetricCollection`` lets metrics whose states agree after the first batch share one state
-    from then on: a perfect first batch would make F read the sums of J.
-    """
-    mark = zlib.crc32(repr(settings).encode())
-    metric.add_state("settings", torch.tensor(mark, dtype=torch.float64), "max")

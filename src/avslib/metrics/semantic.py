@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from avslib._checks import check_all, check_one_of, check_positive, check_shape
-from avslib.metrics._binary import add_settings
+from avslib.metrics._mask_metric import MaskMetric
 from avslib.metrics._plots import plot_named_bars
 from avslib.metrics.classes import (
     BACKGROUND,
@@ -27,20 +26,12 @@ _CHUNK = 2**22
 """Numbers that are looked at together, so that a batch of any size takes little memory."""
 
 
-class _SemanticScore(Metric):
+class _SemanticScore(MaskMetric):
     """What IoU and F of semantic masks share; in a ``MetricCollection`` they also share their sums."""
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
 
     protocols = PROTOCOLS
     score = ""
-    settings: Tensor
     clips: Tensor
-    wrong_frames: Tensor
 
     def __init__(
         self,
@@ -52,7 +43,6 @@ class _SemanticScore(Metric):
         classes: str = "all",
         ignore_index: int = -1,
     ) -> None:
-        super().__init__()
         check_one_of("protocol", protocol, PROTOCOLS)
         check_one_of("background", background, BACKGROUND)
         check_one_of("classes", classes, ("all", "seen"))
@@ -62,16 +52,16 @@ class _SemanticScore(Metric):
         check_one_of("padding", padding, ("count", "drop"))
         if classes != "all" and protocol != "avsbench_semantic":
             raise ValueError(f"classes: the protocol {protocol!r} has 'all', got {classes!r}")
+        softmax = protocol != "cavp"  # whose ties differ
+        super().__init__(("semantic", num_classes, padding, ignore_index, softmax))
         self.protocol = protocol
         self.num_classes = num_classes
         self.padding = padding
         self.background = background
         self.classes = classes
         self.ignore_index = ignore_index
-        self.softmax = protocol != "cavp"  # whose ties differ
-        add_settings(self, ("semantic", num_classes, padding, ignore_index, self.softmax))
+        self.softmax = softmax
         self.add_state("clips", torch.zeros((), dtype=torch.int64), "sum")
-        self.add_state("wrong_frames", torch.zeros((), dtype=torch.int64), "sum")
         for name, shape, dtype in (
             ("iou", (num_classes,), torch.float64),
             ("f", (num_classes,), torch.float64),
@@ -167,18 +157,6 @@ class _SemanticScore(Metric):
         _check_classes(self.wrong_frames)
         statistics = SemanticStatistics(*(getattr(self, name) for name in SemanticStatistics._fields))
         return class_scores(statistics, self.protocol, score=self.score, classes=self.classes)
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several on a scale from 0 to 1; needs matplotlib.
-
-        Args:
-            val: what ``compute`` returned, or a list of it; by default, what it returns now.
-            ax: matplotlib axes to draw on; by default, new ones.
-
-        Returns:
-            The figure and its axes.
-        """
-        return self._plot(val, ax)
 
     def plot_classes(self, ax: Any = None, *, names: Sequence[str] | None = None) -> Any:
         """Plot a bar for the score of every class that has one; needs matplotlib.

@@ -1,0 +1,49 @@
+"""What all scores of masks have in common: what they tell torchmetrics, and the frames that are wrong."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class MaskMetric(Metric):
+    """A metric of masks, with a count of the frames that hold what no mask does.
+
+    torchmetrics' ``MetricCollection`` lets metrics whose states agree after the first batch share one state
+    from then on: a perfect first batch would make F read the sums of J. So one state tells metrics apart
+    whose states mean different things.
+
+    Args:
+        settings: the arguments of the metric, which tell it from others.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    settings: Tensor
+    wrong_frames: Tensor
+
+    def __init__(self, settings: tuple[object, ...]) -> None:
+        super().__init__()
+        mark = zlib.crc32(repr(settings).encode())
+        self.add_state("settings", torch.tensor(mark, dtype=torch.float64), "max")
+        self.add_state("wrong_frames", torch.zeros((), dtype=torch.int64), "sum")
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one value or several on a scale from 0 to 1; needs matplotlib.
+
+        Args:
+            val: what ``compute`` returned, or a list of it; by default, what it returns now.
+            ax: matplotlib axes to draw on; by default, new ones.
+
+        Returns:
+            The figure and its axes.
+        """
+        return self._plot(val, ax)
