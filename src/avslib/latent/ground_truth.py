@@ -44,10 +44,10 @@ class LatentNorm(nn.BatchNorm1d):
     def _follow(self, latent: Tensor) -> None:
         """Take a batch into the running statistics: at first their mean, then one that forgets."""
         self.num_batches_tracked += 1
-        share = (1 / self.num_batches_tracked).clamp(min=self.momentum)
+        share = (1 / self.num_batches_tracked).clamp(min=self.momentum).to(latent.dtype)
         deviation = latent - self.running_mean  # not from the batch's own mean: one frame has one too
-        self.running_var.lerp_(deviation.square().mean(dim=0), share.to(latent.dtype))
-        self.running_mean.lerp_(latent.mean(dim=0), share.to(latent.dtype))
+        self.running_var.lerp_(deviation.square().mean(dim=0), share)
+        self.running_mean.lerp_(latent.mean(dim=0), share)
 
 
 class GTEncoder(nn.Module):

@@ -153,7 +153,8 @@ class VideoSegmenter:
             places = range(self.rate * window.start, self.rate * window.stop)
             held |= islice(pictures, places.stop - max(held, default=places.start - 1) - 1)
             frames = torch.stack([resize_frame(held[place], self.size) for place in places])
-            looks = self._look(frames, self._examples(waveform, window), window.start)
+            with evaluating(self.model):
+                looks = self._look(frames, self._examples(waveform, window), window.start)
             for place, values in zip(places, looks, strict=True):
                 found[place].append(values)
             for place in range(places.start, self.rate * following.start):
@@ -185,8 +186,7 @@ class VideoSegmenter:
                 generator = torch.Generator(device).manual_seed(mixed)
                 noise = {"num_samples": self.num_samples, "generator": generator}
             clip = (tensor[None, look :: self.rate].to(device) for tensor in (frames, examples))
-            with evaluating(self.model):
-                output = self.model(*clip, **noise)
+            output = self.model(*clip, **noise)
             values = output.probabilities()
             if output.samples is not None:
                 values = torch.cat([values, output.uncertainty()], dim=2)
