@@ -30,14 +30,6 @@ SIZE = (48, 48)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("synthetic")
-    for setting in ("ms3", "s4"):
-        write_avsbench(folder, setting=setting, clips={"train": 1, "test": 3}, size=48, videos=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def avss(tmp_path_factory: pytest.TempPathFactory) -> AVSBenchSemantic:
     """A clip of v1s and of v1m, each of five seconds padded to ten, and one of v2."""
     folder = tmp_path_factory.mktemp("avss")

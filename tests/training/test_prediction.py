@@ -16,7 +16,6 @@ from avslib.data import (
     SilentSound,
     SyntheticAVS,
     SyntheticConfig,
-    write_avsbench,
 )
 from avslib.encoders.state_dict import weights_sha256
 from avslib.models import AVSModel, create_model
@@ -26,14 +25,6 @@ from avslib.training.prediction import ModelPredictions
 from avslib.training.provenance import describe_data, describe_model, describe_run
 
 SIZE = (48, 48)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("synthetic")
-    for setting in ("ms3", "s4"):
-        write_avsbench(folder, setting=setting, clips={"train": 1, "test": 3}, size=48, videos=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
