@@ -180,7 +180,9 @@ def _render_files(files: ClipFiles, index: int, config: SyntheticConfig, *, vide
     if videos:
         times = np.arange(len(clip.frames) * VIDEO_FPS) / VIDEO_FPS
         film = torch.from_numpy(render_clip(index, config, seconds=times).frames).permute(0, 3, 1, 2)
-        write_video(files.video, film, fps=VIDEO_FPS, waveform=waveform, sample_rate=config.sample_rate)
+        write_video(
+            files.video, film, fps=VIDEO_FPS, waveform=waveform, sample_rate=config.sample_rate, threads=1
+        )
 
 
 def _write_table(root: Path, config: SyntheticConfig, jobs: Sequence[tuple[str, int]]) -> None:
