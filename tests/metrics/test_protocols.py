@@ -271,6 +271,8 @@ def test_the_place_of_every_clip_is_given_once() -> None:
     metric.update(scores, masks, index=torch.tensor([4, 4]))
     with pytest.raises(ValueError, match=r"^index: expected another place for every clip, got one twice"):
         metric.compute()
+    with pytest.raises(ValueError, match=r"^index: expected an integer type, got torch\.float32"):
+        metric.update(scores, masks, index=torch.tensor([0.5, 1.5]))
     metric = MaskIoU(clips_per_batch=2)
     metric.update(scores, masks, index=torch.tensor([4, 3]))
     metric.update(scores, masks)

@@ -89,24 +89,30 @@ class NoiseSound(OtherSound):
             its examples hold for the noise too.
         rms: root mean square of the waveform, whose full scale is 1.
         seed: another seed, another noise.
+        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`, of
+            a dataset that is no reader; a reader knows its own.
 
     Raises:
-        ValueError: if ``rms`` is not above 0; and by a clip that has embeddings, see
+        ValueError: if ``rms`` or ``example_hop_steps`` is not above 0; and by a clip that has embeddings, see
             :class:`~avslib.storage.CachedAudio`.
     """
 
-    def __init__(self, clips: ClipDataset, *, rms: float = 0.1, seed: int = 0) -> None:
-        super().__init__(clips)
+    def __init__(
+        self, clips: ClipDataset, *, rms: float = 0.1, seed: int = 0, example_hop_steps: int = 96
+    ) -> None:
         check_positive("rms", rms)
+        check_positive("example_hop_steps", example_hop_steps)
+        super().__init__(clips)
         self.rms = rms
         self.seed = seed
+        self.example_hop_steps = example_hop_steps
 
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
         _check_log_mel(clip)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {clip.id}".encode()))
         seconds = len(clip.frames)
         waveform = self.rms * torch.randn(seconds * SAMPLE_RATE, generator=generator)
-        return examples_of(self.clips, waveform, seconds)
+        return examples_of(self.clips, waveform, seconds, hop_steps=self.example_hop_steps)
 
 
 class SwappedSound(OtherSound):
@@ -225,7 +231,7 @@ def categories_of(clips: ClipDataset) -> list[str]:
     return names
 
 
-def examples_of(clips: ClipDataset, waveform: Tensor, seconds: int, *, hop_steps: int = 96) -> Tensor:
+def examples_of(clips: ClipDataset, waveform: Tensor, seconds: int, *, hop_steps: int) -> Tensor:
     """Compute the log-mel ``(T, 1, 96, 64)`` of a changed sound as the clips have theirs: a reader knows how.
 
     Args:

@@ -145,12 +145,15 @@ class ClipBatchMean(BinaryMetric):
                 however many processes.
 
         Raises:
-            ValueError: if a shape differs, or if a mask of a valid frame holds anything but 0 and 1. On an
-                accelerator, where looking at values would stall, ``compute`` says the latter.
+            ValueError: if a shape differs, if ``index`` is of no integer type, or if a mask of a valid frame
+                holds anything but 0 and 1. On an accelerator, where looking at values would stall,
+                ``compute`` says the last.
         """
         check_frames(logits, masks, valid, two_logits=self.two_logits)
         if index is not None:
             check_shape("index", index, "b", b=len(masks))
+            if index.is_floating_point() or index.dtype == torch.bool:
+                raise ValueError(f"index: expected an integer type, got {index.dtype}")
         counted = self._counted(masks, valid)
         frames = self._frame_sums(logits, masks, counted)
         sums = torch.where(counted[..., None], frames, 0.0).sum(dim=1)
