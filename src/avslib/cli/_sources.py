@@ -32,49 +32,61 @@ def add_dataset(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -
     """Add the arguments that say where a dataset is and how it is read for a model."""
     add_source(parser, settings=settings)
     parser.add_argument(
-        "--size", type=side, help="side in px, or 'own' (default: that of the model's training, else 224)"
+        "--size",
+        type=side,
+        help="frame side in px, or 'own' for the files' size (default: as in training, else 224)",
     )
     parser.add_argument(
         "--seconds",
         type=int,
         metavar="T",
-        help="of each clip: longer ones are cut, shorter ones padded (default: the reader's)",
+        help="clip length: longer clips are cut, shorter ones padded (default: the reader's)",
     )
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips (default: 4)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="number of loader processes (default: 0)"
+    )
+    parser.add_argument("--batch-size", type=int, default=4, metavar="B", help="clips per batch (default: 4)")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which clips of a dataset, or all of a folder, are converted."""
     add_source(parser, settings=ALL_SETTINGS)
-    parser.add_argument("--split", help="train, val or test; of a folder one of its own, by default all")
+    parser.add_argument(
+        "--split", help="train, val or test; of a folder any split in its table (default: all of them)"
+    )
     parser.set_defaults(size=None, seconds=None)
 
 
 def add_source(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
     """Add the arguments that say where a dataset is and which sound is read."""
-    parser.add_argument("setting", choices=settings, help="which reader the clips have")
-    parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
+    parser.add_argument("setting", choices=settings, help="format of the dataset")
+    parser.add_argument("root", type=Path, help="folder of the unpacked dataset")
     parser.add_argument(
         "--sound",
         choices=("log_mel", "wav"),
-        help="read log-mels, or compute them (default: log_mel; of avss and vpo, wav)",
+        help="read stored log-mels, or compute them from WAV files (default: log_mel; avss and vpo: wav)",
     )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a command that always has a model."""
     parser.add_argument(
-        "--model", required=True, help="folder that save_pretrained wrote, or repository of the hub"
+        "--model", required=True, help="folder written by save_pretrained, or repository on the hub"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of a model's noise (default: 0)")
-    add_model_options(parser.add_argument_group("of the model"))
+    parser.add_argument("--seed", type=int, default=0, help="seed of the model's noise (default: 0)")
+    add_model_options(parser.add_argument_group("model options"))
 
 
 def add_model_options(group: argparse._ArgumentGroup) -> None:
     """Add the arguments that say how a model is loaded and called."""
     add_model_class(group)
-    group.add_argument("--num-samples", type=int, default=8, metavar="S", help="if stochastic (default: 8)")
+    group.add_argument(
+        "--num-samples",
+        type=int,
+        default=8,
+        metavar="S",
+        help="samples per frame, for a stochastic model (default: 8)",
+    )
     add_device(group)
 
 
@@ -83,13 +95,16 @@ def add_model_class(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--model-class",
         metavar="CLASS",
-        help="the model's, where its folder does not say; MODULE:CLASS of your own, from here or installed",
+        help="class of the model, if its folder does not say; MODULE:CLASS for your own, from the working "
+        "directory or installed",
     )
 
 
 def add_device(group: argparse._ActionsContainer) -> None:
     """Add the argument that :func:`choose_device` reads."""
-    group.add_argument("--device", help="such as cuda or cpu (default: an accelerator, if there is one)")
+    group.add_argument(
+        "--device", help="device, such as cuda or cpu (default: an accelerator if there is one)"
+    )
 
 
 def open_clips(

@@ -26,21 +26,22 @@ def add_cache_audio(commands: Commands) -> None:
     """Add ``avslib cache-audio``."""
     parser = commands.add_parser(
         "cache-audio",
-        help="a dataset -> its sound as embeddings of a frozen audio encoder",
+        help="store the sound of a dataset as embeddings of a frozen audio encoder",
         description="Embed the sound of a split with a frozen audio encoder and write the embeddings to one "
         "file, which CachedAudio reads, so that no epoch computes them again.",
         allow_abbrev=False,
     )
     add_split(parser)
-    parser.add_argument("target", type=Path, help="the .safetensors file to write, one for each split")
+    parser.add_argument("target", type=Path, help="output .safetensors file; use one per split")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, metavar="FILE", help="VGGish's weights (.pth, .safetensors)")
+    source.add_argument("--weights", type=Path, metavar="FILE", help="weights of VGGish (.pth, .safetensors)")
     source.add_argument(
-        "--model", help="folder that save_pretrained wrote, or repository of the hub, with its audio encoder"
+        "--model",
+        help="folder written by save_pretrained, or repository on the hub; its audio encoder is used",
     )
     add_model_class(parser)
     parser.add_argument(
-        "--batch-size", type=int, default=64, metavar="B", help="seconds of sound at once (default: 64)"
+        "--batch-size", type=int, default=64, metavar="B", help="seconds of sound per batch (default: 64)"
     )
     add_device(parser)
     parser.set_defaults(run=_cache_audio)

@@ -15,28 +15,30 @@ def add_doctor(commands: Commands) -> None:
     """Add ``avslib doctor``."""
     parser = commands.add_parser(
         "doctor",
-        help="say what is wrong with a data folder, and what to do",
-        description="Examine a data folder: its tables, every file that they mention, what else lies there. "
-        "The exit status is 0 if there is neither an error nor a warning, and 1 otherwise.",
+        help="check a data folder and say how to fix what is wrong",
+        description="Check a data folder: its tables, every file they name, and files they do not. The "
+        "exit status is 0 if there are no errors and no warnings, and 1 otherwise.",
         allow_abbrev=False,
     )
-    parser.add_argument("root", type=Path, help="the folder into which the dataset was unpacked")
+    parser.add_argument("root", type=Path, help="folder of the unpacked dataset")
     parser.add_argument(
         "--setting",
         action="append",
         choices=SETTINGS,
-        help="examine this one, may be repeated (default: all that are there)",
+        help="check only this setting; may be repeated (default: all that are found)",
     )
-    parser.add_argument("--sample", type=int, metavar="N", help="open files of N clips of each split only")
-    parser.add_argument("--deep", action="store_true", help="hold every log-mel against its WAV file")
+    parser.add_argument("--sample", type=int, metavar="N", help="open the files of only N clips per split")
+    parser.add_argument("--deep", action="store_true", help="compare every log-mel with its WAV file")
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="make what is missing or damaged and can be derived: log-mels from WAV files, frames and WAV "
-        "files from videos; remove what killed runs left; masks and tables are never touched",
+        help="recreate missing or damaged files where possible: log-mels from WAV files, frames and WAV "
+        "files from videos; remove leftovers of interrupted runs; masks and tables are never touched",
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all findings to a table")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes (default: 1)"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write all findings as a CSV table")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings as JSON")
     parser.set_defaults(run=_doctor)
 

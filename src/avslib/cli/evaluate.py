@@ -29,37 +29,59 @@ def add_evaluate(commands: Commands) -> None:
     """Add ``avslib evaluate``."""
     parser = commands.add_parser(
         "evaluate",
-        help="score a model, or a folder of predicted masks, by every protocol",
-        description="Score predictions by every protocol of the field in one pass, with bootstrap intervals "
-        "over clips. A clip that cannot be read ends it with an error.",
+        help="score a model, or a folder of predicted masks, by every metric protocol",
+        description="Score predictions by every metric protocol of the field in one pass, with bootstrap "
+        "intervals over clips. A clip that cannot be read is an error.",
         allow_abbrev=False,
     )
     add_clips(parser, settings=SETTINGS)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", help="folder that save_pretrained wrote, or repository of the hub")
+    source.add_argument("--model", help="folder written by save_pretrained, or repository on the hub")
     source.add_argument(
-        "--predictions", type=Path, metavar="FOLDER", help="pictures ID/0.png, or as AVSBench's scripts write"
+        "--predictions",
+        type=Path,
+        metavar="FOLDER",
+        help="predicted masks, named ID/0.png or as AVSBench's scripts name them",
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report, tables and pictures there")
-    parser.add_argument("--compare", type=Path, metavar="REPORT", help="test against a report on these clips")
-    parser.add_argument("--worst", type=int, default=8, metavar="N", help="clips in worst.png (default: 8)")
-    parser.add_argument("--seed", type=int, default=0, help="of a model's noise, and of what is drawn")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write the report, tables and pictures to this folder"
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="REPORT", help="compare with an earlier report on the same clips"
+    )
+    parser.add_argument(
+        "--worst", type=int, default=8, metavar="N", help="number of clips in worst.png (default: 8)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the model's noise and of the bootstrap (default: 0)"
+    )
 
-    of_model = parser.add_argument_group("of --model")
+    of_model = parser.add_argument_group("options of --model")
     add_model_options(of_model)
     of_model.add_argument(
         "--heard",
         choices=("true", "silence", "other"),
         default="true",
-        help="the clips' own sound, silence, or another clip's; but for 'true', the protocols of false "
-        "positives are measured too",
+        help="sound given to the model: the clip's own, silence, or another clip's; with the last two, false "
+        "positives are measured too (default: true)",
     )
-    of_model.add_argument("--save-predictions", type=Path, metavar="FOLDER", help="write pictures ID/0.png")
+    of_model.add_argument(
+        "--save-predictions", type=Path, metavar="FOLDER", help="write predicted masks as ID/0.png"
+    )
 
-    of_folder = parser.add_argument_group("of --predictions")
-    of_folder.add_argument("--missing", choices=("raise", "empty"), default="raise", help="default: raise")
-    of_folder.add_argument("--resize", action="store_true", help="bring pictures to the size of the masks")
-    of_folder.add_argument("--white", type=int, default=255, help="level of probability 1 (default: 255)")
+    of_folder = parser.add_argument_group("options of --predictions")
+    of_folder.add_argument(
+        "--missing",
+        choices=("raise", "empty"),
+        default="raise",
+        help="what to do about a mask that is not there: stop, or count it as empty (default: raise)",
+    )
+    of_folder.add_argument(
+        "--resize", action="store_true", help="resize predictions to the size of the masks"
+    )
+    of_folder.add_argument(
+        "--white", type=int, default=255, help="pixel value of probability 1 (default: 255)"
+    )
     parser.set_defaults(run=partial(_evaluate, parser))
 
 

@@ -13,13 +13,14 @@ def add_export(commands: Commands) -> None:
     """Add ``avslib export``."""
     parser = commands.add_parser(
         "export",
-        help="write a model as an ONNX file, to run without PyTorch",
-        description="Write a model's inference as one ONNX file. Frames go in as uint8 RGB, noise is an "
-        "input, the number of clips is free. The file is written once onnxruntime gives the model's logits.",
+        help="export a model to ONNX, to run it without PyTorch",
+        description="Export a model's inference to one ONNX file. Frames are uint8 RGB, noise is an input, "
+        "and the number of clips is free. The file is written only if onnxruntime reproduces the model's "
+        "logits.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", help="folder that save_pretrained wrote, or repository of the hub")
-    parser.add_argument("target", type=Path, help="the file to write, .onnx")
+    parser.add_argument("model", help="folder written by save_pretrained, or repository on the hub")
+    parser.add_argument("target", type=Path, help="output file, .onnx")
     parser.add_argument("--seconds", type=int, default=5, metavar="T", help="length of a clip (default: 5)")
     parser.add_argument("--size", type=int, help="side of a frame in px (default: as in training)")
     add_model_class(parser)

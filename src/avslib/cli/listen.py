@@ -15,14 +15,14 @@ def add_listen(commands: Commands) -> None:
     """Add ``avslib listen``."""
     parser = commands.add_parser(
         "listen",
-        help="score a model under silence, noise, other clips' sounds: does it listen?",
-        description="Score a model with the true sound and with every other that the clips have; the ground "
-        "truth stays that of the true one. Off-screen sound takes --sound wav.",
+        help="test whether a model listens: score it with silence, noise and other clips' sounds",
+        description="Score a model with the true sound and with every replacement that the clips allow, "
+        "always against the ground truth of the true sound. Off-screen sound needs --sound wav.",
         allow_abbrev=False,
     )
     add_clips(parser, settings=("s4", "ms3", "folder"))
     add_model(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores as JSON")
     parser.set_defaults(run=_listen)
 
 

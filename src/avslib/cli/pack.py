@@ -14,22 +14,24 @@ def add_pack(commands: Commands) -> None:
     """Add ``avslib pack``."""
     parser = commands.add_parser(
         "pack",
-        help="a dataset -> tar shards in WebDataset's layout",
-        description="Decode the clips of a split once and write them as tar files, which ShardedClips and "
-        "WebDataset read one after the other. A call that was killed is taken up by a second one.",
+        help="pack a dataset into tar shards in WebDataset's layout",
+        description="Decode the clips of a split once and write them to tar files, which ShardedClips and "
+        "WebDataset read sequentially. Run an interrupted command again to continue it.",
         allow_abbrev=False,
     )
     add_split(parser)
-    parser.add_argument("target", type=Path, help="folder of the shards, one for each split")
+    parser.add_argument("target", type=Path, help="output folder of the shards; use one per split")
     parser.add_argument("--size", type=side, help="side of frames and masks in px, or 'own' (default: 224)")
     parser.add_argument(
         "--encoding",
         choices=("npy", "png"),
         default="npy",
-        help="arrays, read fastest, or pictures, less than half as large; both keep every bit (default: npy)",
+        help="arrays (fastest) or pictures (less than half the size); both are lossless (default: npy)",
     )
-    parser.add_argument("--clips-per-shard", type=int, default=256, metavar="N", help="(default: 256)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    parser.add_argument("--clips-per-shard", type=int, default=256, metavar="N", help="default: 256")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="number of processes (default: 1)"
+    )
     parser.set_defaults(run=_pack)
 
 

@@ -14,39 +14,41 @@ def add_prepare(commands: Commands) -> None:
     """Add ``avslib prepare``."""
     parser = commands.add_parser(
         "prepare",
-        help="raw videos -> the frames, WAV files and log-mels that readers want",
-        description="`avslib prepare s4 ROOT` makes in an unpacked AVSBench what it lacks; `avslib prepare "
-        "folder VIDEOS OUT` makes clips of any videos, which ClipFolder reads. Files that are there and "
-        "whole are left alone, so after a kill the same command makes the rest.",
+        help="turn raw videos into the frames, WAV files and log-mels that the readers need",
+        description="`avslib prepare s4 ROOT` adds the files that an unpacked AVSBench lacks; `avslib "
+        "prepare folder VIDEOS OUT` turns any videos into clips for ClipFolder. Complete files are kept, so "
+        "an interrupted command can simply be run again.",
         allow_abbrev=False,
     )
-    parser.add_argument("setting", choices=SETTINGS, help="what there is")
-    parser.add_argument("source", type=Path, help="folder of the unpacked dataset, or of the videos")
-    parser.add_argument("out", type=Path, nargs="?", help="folder to write; only after `folder VIDEOS`")
+    parser.add_argument("setting", choices=SETTINGS, help="what the source is")
+    parser.add_argument("source", type=Path, help="folder of the unpacked dataset or of the videos")
+    parser.add_argument("out", type=Path, nargs="?", help="output folder; only with `folder`")
     parser.add_argument(
         "--frame-rule",
         choices=("avsbench", "end", "middle", "start"),
-        help="which frame stands for a second: AVSBench's own rule (default for its settings), or the one on "
-        "the screen at 15/16 s (default for a folder), at 1/2 s or at 0 s of it",
+        help="which frame represents a second: AVSBench's own rule (default for its settings), or the frame "
+        "shown at 15/16 s (end; default for a folder), 1/2 s (middle) or 0 s (start) of it",
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of frames (default: 224 224)")
-    size.add_argument("--own-size", action="store_true", help="leave frames as large as the video")
-    parser.add_argument("--split", help="of the clips of a folder (default: test)")
+    size.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="frame size (default: 224 224)")
+    size.add_argument("--own-size", action="store_true", help="keep the size of the video")
+    parser.add_argument("--split", help="split of the clips; only with `folder` (default: test)")
     parser.add_argument(
-        "--max-seconds", type=int, help="of the clips of a folder (default: all that there are)"
+        "--max-seconds", type=int, help="longest clip; only with `folder` (default: the whole video)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="make anew what is there")
+    parser.add_argument("--overwrite", action="store_true", help="write files again that already exist")
     parser.add_argument(
         "--from-pickles", action="store_true", help="only convert pickled log-mels to safetensors"
     )
-    parser.add_argument("--delete-pickles", action="store_true", help="with it: and then remove them")
     parser.add_argument(
-        "--follow-links", action="store_true", help="take files that lie elsewhere behind links"
+        "--delete-pickles", action="store_true", help="with --from-pickles: delete them afterwards"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument(
-        "--report", type=Path, metavar="CSV", help="table to write of all that failed, and why"
+        "--follow-links", action="store_true", help="follow symbolic links that lead out of the folder"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: 1)")
+    parser.add_argument(
+        "--report", type=Path, metavar="CSV", help="write a table of all failures and their reasons"
     )
     parser.set_defaults(run=_prepare)
 

@@ -14,24 +14,31 @@ def add_segment(commands: Commands) -> None:
     """Add ``avslib segment``."""
     parser = commands.add_parser(
         "segment",
-        help="find what sounds in a video: masks, and the video with its masks",
-        description="Find what sounds in a video of any length. Writes masks/, with a picture for each "
-        "moment, moments.csv and overlay.mp4.",
+        help="segment what makes sound in a video: masks and an overlay video",
+        description="Segment what makes sound in a video of any length. Writes masks/ with one picture per "
+        "mask, moments.csv with their times, and overlay.mp4.",
         allow_abbrev=False,
     )
-    parser.add_argument("video", type=Path, help="a file that FFmpeg plays")
-    parser.add_argument("out", type=Path, help="folder to write, made where there is none")
+    parser.add_argument("video", type=Path, help="video file, in any format that FFmpeg reads")
+    parser.add_argument("out", type=Path, help="output folder, created if it does not exist")
     parser.add_argument(
-        "--size", type=int, metavar="PX", help="side of the frames that it sees (default: as in training)"
+        "--size",
+        type=int,
+        metavar="PX",
+        help="side of the frames given to the model (default: as in training)",
     )
-    parser.add_argument("--rate", type=int, default=1, metavar="HZ", help="masks a second (default: 1)")
+    parser.add_argument("--rate", type=int, default=1, metavar="HZ", help="masks per second (default: 1)")
     parser.add_argument(
-        "--window", type=int, default=5, metavar="S", help="seconds that it sees at once (default: 5)"
+        "--window", type=int, default=5, metavar="S", help="seconds the model sees at a time (default: 5)"
     )
     parser.add_argument(
-        "--overlap", type=int, default=0, metavar="S", help="seconds that windows share (default: 0)"
+        "--overlap",
+        type=int,
+        default=0,
+        metavar="S",
+        help="seconds shared by neighbouring windows (default: 0)",
     )
-    parser.add_argument("--no-overlay", action="store_true", help="write no video")
+    parser.add_argument("--no-overlay", action="store_true", help="do not write overlay.mp4")
     add_model(parser)
     parser.set_defaults(run=_segment)
 

@@ -33,21 +33,23 @@ def add_train(commands: Commands) -> None:
     """Add ``avslib train``."""
     parser = commands.add_parser(
         "train",
-        help="train a model on a dataset, test it, and draw what it does",
-        description="Train a model with the objective and the schedule that its authors published. The "
-        "validation clips choose the epoch that is kept; the test clips are met once, with the true sound, "
-        "with silence and with another clip's. Writes OUT/model, which every other command takes as --model, "
-        "scores, curves and pictures.",
+        help="train a model on a dataset, test it, and plot its predictions",
+        description="Train a model with the objective and the schedule that its authors published. The epoch "
+        "with the best validation score is kept and tested once, with the true sound, with silence and with "
+        "another clip's sound. Writes OUT/model, which every other command takes as --model, and scores, "
+        "curves and pictures.",
         allow_abbrev=False,
     )
     add_dataset(parser, settings=tuple(EPOCHS))
-    parser.add_argument("out", type=Path, help="run folder to write, made where there is none")
-    parser.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    parser.add_argument("out", type=Path, help="run folder, created if it does not exist")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the checkpoint in the run folder"
+    )
     add_device(parser)
 
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--model", required=True, help="a name that `avslib models` lists, or a saved model to go on with"
+        "--model", required=True, help="name from `avslib models`, or a saved model to train further"
     )
     model.add_argument(
         "--set",
@@ -55,12 +57,14 @@ def add_train(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an argument of its constructor, such as latent_dim=16 or window=1; may be repeated",
+        help="argument of the model's constructor, such as latent_dim=16 or window=1; may be repeated",
     )
     add_model_class(model)
-    model.add_argument("--visual-weights", type=Path, metavar="FILE", help="the backbone's, in timm's naming")
     model.add_argument(
-        "--vggish-weights", type=Path, metavar="FILE", help="VGGish's, in torchvggish's naming"
+        "--visual-weights", type=Path, metavar="FILE", help="weights of the backbone, in timm's naming"
+    )
+    model.add_argument(
+        "--vggish-weights", type=Path, metavar="FILE", help="weights of VGGish, in torchvggish's naming"
     )
 
     schedule = parser.add_argument_group("schedule")
@@ -75,21 +79,29 @@ def add_train(commands: Commands) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="batches that make a step by their mean gradient, for want of memory (default: 1)",
+        help="accumulate the gradients of N batches in each step, to save memory (default: 1)",
     )
     schedule.add_argument(
-        "--learning-rate", type=float, default=1e-4, metavar="LR", help="of Adam (default: 0.0001)"
+        "--learning-rate",
+        type=float,
+        default=1e-4,
+        metavar="LR",
+        help="learning rate of Adam (default: 0.0001)",
     )
     schedule.add_argument(
-        "--anneal", action="store_true", help="let it rise in the first twentieth of the steps and then fall"
+        "--anneal",
+        action="store_true",
+        help="warm the learning rate up over the first 5%% of the steps, then decay it",
     )
-    schedule.add_argument("--seed", type=int, default=0, help="of weights, order and noise (default: 0)")
+    schedule.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, data order and noise (default: 0)"
+    )
     schedule.add_argument(
         "--num-samples",
         type=int,
         default=8,
         metavar="S",
-        help="a frame in the test, if stochastic (default: 8)",
+        help="samples per frame in the test, for a stochastic model (default: 8)",
     )
     parser.set_defaults(run=_train)
 

@@ -18,18 +18,16 @@ def add_convert(commands: Commands) -> None:
     """Add ``avslib convert``."""
     parser = commands.add_parser(
         "convert",
-        help="weights in a published implementation's layout -> ours",
+        help="convert weights of a published implementation to avslib's layout",
         description="Convert published weights. A model becomes a folder that from_pretrained reads; a "
         "part becomes a .safetensors file that load_weights reads.",
         allow_abbrev=False,
     )
-    parser.add_argument("layout", help=f"whose weights they are: {_LAYOUTS}")
-    parser.add_argument("source", type=Path, help="file of weights (.pth, .safetensors)")
-    parser.add_argument(
-        "target", type=Path, help="folder of a model, or .safetensors file of a part, to write"
-    )
-    parser.add_argument("--vggish", type=Path, help="VGGish's weights, to go into the model")
-    parser.add_argument("--vggish-pca", type=Path, help="its post-processor's constants, for C3N")
+    parser.add_argument("layout", help=f"implementation the weights come from: {_LAYOUTS}")
+    parser.add_argument("source", type=Path, help="weights file (.pth, .safetensors)")
+    parser.add_argument("target", type=Path, help="output: folder of a model, or .safetensors file of a part")
+    parser.add_argument("--vggish", type=Path, help="weights of VGGish to include in the model")
+    parser.add_argument("--vggish-pca", type=Path, help="constants of VGGish's post-processor, for C3N")
     parser.set_defaults(run=_convert)
 
 
@@ -80,7 +78,9 @@ def _convert(parsed: argparse.Namespace) -> int:
 
 def add_models(commands: Commands) -> None:
     """Add ``avslib models``."""
-    parser = commands.add_parser("models", help="list the models that create_model knows", allow_abbrev=False)
+    parser = commands.add_parser(
+        "models", help="list the models that create_model can build", allow_abbrev=False
+    )
     parser.add_argument("pattern", nargs="?", default="*", help="a shell-style pattern (default: all)")
     parser.set_defaults(run=_models)
 
