@@ -54,7 +54,7 @@ def main() -> None:
         "--decoder",
         choices=("top_down", "fpn"),
         default="top_down",
-        help="AVSBench's and C3N's, or DiffusionAVS's (default: top_down)",
+        help="top_down, of AVSBench and C3N, or fpn, of DiffusionAVS (default: top_down)",
     )
     arguments, recipe = parse_arguments(parser, RECIPES)
     result = run(

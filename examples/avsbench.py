@@ -51,8 +51,8 @@ def main() -> None:
     model.add_argument(
         "--matching-weight",
         type=float,
-        help="lambda, of the matching loss; 0 leaves it out (default, as published: 0 for s4, 0.5 for ms3; "
-        "in the demo 0)",
+        help="weight lambda of the matching loss; 0 leaves it out (default: as published, 0 for s4 and 0.5 "
+        "for ms3; 0 in the demo)",
     )
     arguments, recipe = parse_arguments(parser, RECIPES)
     if arguments.matching_weight is None and recipe.from_scratch:

@@ -66,16 +66,20 @@ PUBLISHED = ("visual_labels", "audio_labels", "similarity", "audioset_weights", 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     published = parser.add_argument_group("classifiers of the published recipe")
-    published.add_argument("--visual-labels", type=Path, help="names of the visual classes, one a line")
-    published.add_argument("--audio-labels", type=Path, help="names of the audio classes, one a line")
+    published.add_argument("--visual-labels", type=Path, help="names of the visual classes, one per line")
+    published.add_argument("--audio-labels", type=Path, help="names of the audio classes, one per line")
     published.add_argument(
-        "--similarity", type=Path, help="how alike they are, .safetensors; made if it is not there"
+        "--similarity",
+        type=Path,
+        help="similarity of the names, .safetensors; computed if the file does not exist",
     )
     published.add_argument(
-        "--audioset-weights", type=Path, help="the audio classifier's, in the published naming"
+        "--audioset-weights", type=Path, help="weights of the audio classifier, in the published naming"
     )
-    published.add_argument("--vggish-pca", type=Path, help="VGGish's post-processor, in torchvggish's naming")
-    published.add_argument("--text-encoder", help="model of sentence-transformers that makes --similarity")
+    published.add_argument(
+        "--vggish-pca", type=Path, help="constants of VGGish's post-processor, in torchvggish's naming"
+    )
+    published.add_argument("--text-encoder", help="sentence-transformers model that computes --similarity")
 
 
 def new_model(

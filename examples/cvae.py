@@ -47,15 +47,17 @@ def main() -> None:
     )
     add_arguments(parser, RECIPES)
     model = parser.add_argument_group("model")
-    model.add_argument("--latent-dim", type=int, default=24, help="D (default: 24, as in DiffusionAVS)")
+    model.add_argument(
+        "--latent-dim", type=int, default=24, help="latent dimensions D (default: 24, as in DiffusionAVS)"
+    )
     model.add_argument(
         "--kl-weight",
         type=float,
         default=0.01,
-        help="of the divergence of posterior from prior; the paper gives none (default: 0.01, ECMVAE's)",
+        help="weight of the KL divergence; the paper gives none (default: 0.01, as in ECMVAE)",
     )
     model.add_argument(
-        "--num-samples", type=int, default=8, help="samples a frame in the final test (default: 8)"
+        "--num-samples", type=int, default=8, help="samples per frame in the final test (default: 8)"
     )
     arguments, recipe = parse_arguments(parser, RECIPES)
     result = run(

@@ -60,52 +60,55 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--condition",
         choices=("none", "audio", "visual", "audio_visual", "fused", "clip"),
         default="audio_visual",
-        help="what the diffusion is told (default: audio_visual); fused and clip are not in the paper",
+        help="condition of the diffusion (default: audio_visual); fused and clip are not in the paper",
     )
     model.add_argument(
         "--window",
         type=int,
-        help="seconds that attend to each other in the fusion; 1 gives each its own sound, which is not in "
-        "the paper (default: the whole clip)",
+        help="seconds that attend to each other in the fusion (default: the whole clip); 1, which is not in "
+        "the paper, gives each second only its own sound",
     )
     model.add_argument(
         "--fusion",
         choices=("tpavi", "film"),
         default="tpavi",
-        help="how the sound reaches the pixels (default: tpavi); film, of each second alone, is not in the "
-        "paper",
+        help="fusion of sound and frames (default: tpavi); film, which treats each second alone, is not in "
+        "the paper",
     )
     model.add_argument(
         "--decode-from",
         type=parse_sources,
         default=MOSTLY_SAMPLED,
-        help="the latent that the head decodes in training: ground_truth, noised, one_step or sampled, or "
-        "several with weights, such as the default, ground_truth=0.25,sampled=0.75",
+        help="latent that the head decodes in training: ground_truth, noised, one_step, sampled, or a "
+        "weighted mixture such as the default, ground_truth=0.25,sampled=0.75",
     )
     model.add_argument(
         "--timestep-spacing",
         choices=("leading", "linspace", "trailing"),
         default="trailing",
-        help="which of the 20 noise levels the 10 sampling steps visit (default: trailing)",
+        help="how the 10 sampling steps are spaced over the 20 noise levels (default: trailing)",
     )
     model.add_argument(
         "--prediction-type",
         choices=("epsilon", "sample", "v_prediction"),
         default="v_prediction",
-        help="what the noise estimator's output stands for (default: v_prediction)",
+        help="what the noise estimator predicts (default: v_prediction)",
     )
     model.add_argument(
         "--diffusion-loss",
         choices=("noise", "velocity"),
         default="noise",
-        help="whose squared error the diffusion loss is (default: noise); velocity is not in the paper",
+        help="error that the diffusion loss squares (default: noise); velocity is not in the paper",
     )
-    model.add_argument("--latent-dim", type=int, default=24, help="D (default: 24)")
+    model.add_argument("--latent-dim", type=int, default=24, help="latent dimensions D (default: 24)")
     model.add_argument(
-        "--contrastive-weight", type=float, default=0.1, help="lambda 2; 0 leaves the loss out"
+        "--contrastive-weight",
+        type=float,
+        default=0.1,
+        help="weight lambda 2 of the contrastive loss; 0 leaves it out (default: 0.1)",
     )
     model.add_argument(
-        "--num-samples", type=int, default=8, help="samples a frame in the final test (default: 8)"
+        "--num-samples", type=int, default=8, help="samples per frame in the final test (default: 8)"
     )
 
 

@@ -41,10 +41,10 @@ RECIPES = {
     "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
 }
 WEIGHTS = {  # as published
-    "kl": (0.01, "how far the posteriors are from the priors"),
-    "information": (0.001, "what the frame's code tells of the sound's; maximised"),
-    "difference": (0.001, "how alike specific and shared codes are"),
-    "matching": (0.5, "how unlike segmented features and sound are"),
+    "kl": (0.01, "weight of the divergence of posteriors from priors"),
+    "information": (0.001, "weight of the mutual information of frame and sound, which is maximised"),
+    "difference": (0.001, "weight of the similarity of specific and shared codes"),
+    "matching": (0.5, "weight of the audio-visual matching loss"),
 }
 
 
@@ -54,14 +54,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--neck",
         choices=("reduction", "dilated"),
         default="reduction",
-        help='between backbone and fusion; the published code calls "dilated" aspp (default: reduction)',
+        help='neck between backbone and fusion; "dilated" is aspp in the published code (default: reduction)',
     )
     for term, (weight, meaning) in WEIGHTS.items():
         model.add_argument(
             f"--{term}-weight", type=float, default=weight, help=f"{meaning} (default: {weight})"
         )
     model.add_argument(
-        "--num-samples", type=int, default=8, help="samples a frame in the final test (default: 8)"
+        "--num-samples", type=int, default=8, help="samples per frame in the final test (default: 8)"
     )
 
 

@@ -73,48 +73,55 @@ def add_arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]
         "--preset", choices=recipes, default=default, help=f"sizes and schedule (default: {default})"
     )
     recipe.add_argument(
-        "--setting", choices=SETTINGS, default="ms3", help="s4: one object sounds; ms3: one to three"
+        "--setting",
+        choices=SETTINGS,
+        default="ms3",
+        help="s4: one sounding object per clip; ms3: one to three (default: ms3)",
     )
     recipe.add_argument("--epochs", type=int, help="passes over the training clips (default: the preset's)")
-    recipe.add_argument("--batch-size", type=int, help="clips a batch (default: the preset's)")
+    recipe.add_argument("--batch-size", type=int, help="clips per batch (default: the preset's)")
     recipe.add_argument(
         "--learning-rate", type=float, help="peak learning rate of Adam (default: the preset's)"
     )
-    recipe.add_argument("--seed", type=int, default=0, help="of weights, data order and noise (default: 0)")
+    recipe.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, data order and noise (default: 0)"
+    )
 
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data-root",
         type=Path,
-        help="folder with AVSBench's Single-source and Multi-sources (default: make a synthetic one)",
+        help="folder with AVSBench's Single-source and Multi-sources (default: make synthetic clips)",
     )
-    data.add_argument("--clips", type=int, default=2300, help="synthetic training clips (default: 2300)")
+    data.add_argument(
+        "--clips", type=int, default=2300, help="number of synthetic training clips (default: 2300)"
+    )
     data.add_argument("--size", type=int, help="side of a frame, px (default: the preset's)")
     data.add_argument(
         "--sound",
         choices=("log_mel", "wav"),
         default="log_mel",
-        help="stored log-mels, or those of the .wav files (default: log_mel)",
+        help="read stored log-mels, or compute them from WAV files (default: log_mel)",
     )
-    data.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
+    data.add_argument("--workers", type=int, default=0, help="number of loader processes (default: 0)")
 
     weights = parser.add_argument_group("weights to start from")
     weights.add_argument(
         "--pretrain-clips",
         type=int,
-        help="synthetic clips to learn classes from first (default: the preset's)",
+        help="number of synthetic clips from which the encoders first learn classes (default: the preset's)",
     )
     weights.add_argument(
-        "--visual-weights", type=Path, help="the backbone's, in timm's naming (.safetensors, .pth)"
+        "--visual-weights", type=Path, help="weights of the backbone, in timm's naming (.safetensors, .pth)"
     )
-    weights.add_argument("--vggish-weights", type=Path, help="VGGish's, in torchvggish's naming")
+    weights.add_argument("--vggish-weights", type=Path, help="weights of VGGish, in torchvggish's naming")
     weights.add_argument(
         "--init-from", type=Path, help="best.safetensors of another run, such as S4's for MS3"
     )
 
     run = parser.add_argument_group("run")
     run.add_argument("--out", type=Path, help="run folder (default: runs/...-SETTING-seedN)")
-    run.add_argument("--resume", action="store_true", help="go on from the run folder's checkpoint")
+    run.add_argument("--resume", action="store_true", help="continue from the checkpoint in the run folder")
 
 
 def parse_arguments(
