@@ -1,4 +1,4 @@
-"""A model, an objective and a dataset -> weights and scores."""
+"""Training, evaluation and experiments: from a model, an objective and a dataset to weights and scores."""
 
 from avslib.encoders.state_dict import weights_sha256
 from avslib.training.contact_sheet import plot_worst

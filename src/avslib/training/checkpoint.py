@@ -1,4 +1,4 @@
-"""The weights of a model as a file."""
+"""Saving and loading the weights of a model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from avslib.encoders import MelCNN
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a model's weights to a safetensors file; an interrupted write leaves the old file."""
+    """Write a model's weights to a safetensors file; an interrupted write keeps the old file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     save_model(model, str(fresh))
     permit_as_usual(fresh)
-    fresh.replace(path)  # rename would fail on Windows where there is one
+    fresh.replace(path)  # rename would fail on Windows if the file exists
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a model's weights from a safetensors file, all of them and no others."""
+    """Load a model's weights from a safetensors file; the keys must match exactly."""
     load_model(model, str(path))
 
 
@@ -35,18 +35,18 @@ def load_initial_weights(
     whole: Path | None = None,
     expected: bool = True,
 ) -> None:
-    """Load the weights that a training starts from, as a command line names them.
+    """Load the initial weights of a training run, as given on the command line.
 
     Args:
-        model: to load into.
-        visual: the backbone's, in timm's naming.
-        vggish: the audio encoder's, in torchvggish's naming.
-        whole: another run's, of the same model.
-        expected: whether an encoder without weights deserves a warning.
+        model: the model to load into.
+        visual: weights of the visual backbone, in timm's naming.
+        vggish: weights of the audio encoder, in torchvggish's naming.
+        whole: weights of the whole model, from another run.
+        expected: whether to warn about an encoder without weights.
 
     Raises:
-        FileNotFoundError: if a file is not there.
-        ValueError: if there are weights for an encoder that the model lacks.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if weights are given for an encoder that the model lacks.
     """
     for kind, path, encoder, words in (
         ("visual", visual, getattr(model, "visual_encoder", None), "visual encoder"),

@@ -1,4 +1,4 @@
-"""The worst clips of a report at a glance: frame, ground truth and prediction of every second."""
+"""A contact sheet of a report's worst clips: frame, ground truth and prediction of every second."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ROWS = ("frame", "truth", "prediction")
 def plot_worst(
     report: Report, predictions: Predictions, clips: ClipDataset, path: str | Path, *, count: int = 8
 ) -> None:
-    """Draw the clips with the lowest J, ``Report.clip_measure``, the worst first; needs matplotlib.
+    """Draw the clips with the lowest J (``Report.clip_measure``), the worst first; needs matplotlib.
 
     Args:
-        report: of these predictions.
-        predictions: asked once more for the clips that are drawn.
-        clips: the dataset that they were made for.
-        path: the PNG to write.
-        count: how many clips.
+        report: the report on these predictions.
+        predictions: the predictions; those of the drawn clips are read again.
+        clips: the dataset that the predictions are for.
+        path: the PNG file to write.
+        count: number of clips to draw.
     """
     worst = report.worst(count)
     measure = report.clip_measure
@@ -61,6 +61,6 @@ def plot_worst(
 
 
 def _probability(logits: Tensor) -> Tensor:
-    """Return that of the foreground, ``(B, T, H, W)``."""
+    """Return the probability of the foreground, ``(B, T, H, W)``."""
     logits = logits.float()
     return (logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2))[:, :, -1]

@@ -1,4 +1,4 @@
-"""A model and a dataset to scores; and what the scores are when the latent is replaced."""
+"""Scoring a model on a dataset, optionally with another latent than its own."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ def evaluate(
 ) -> dict[str, float]:
     """Score a model on a dataset.
 
-    Under several processes each takes its share of the clips, none twice, and the metrics add up the shares.
-    Frames that are not ``labelled`` are in no score, and so are clips that a reader could not read, of which
-    no frame is ``valid``; a warning names those.
+    With several processes, each scores its own share of the clips, no clip is scored twice, and the metrics
+    combine the shares. Frames that are not ``labelled`` do not count. Clips that could not be read have no
+    ``valid`` frame; they do not count either, and a warning names them.
 
     Args:
-        model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used.
+        model: the model, on the device to use; called as ``model(frames, log_mel, valid=valid)``.
         clips: the dataset.
-        metrics: updated with ``(logits, masks, counted)``, and those that emulate batches with the place of
-            each clip in the dataset too, and those of classes with which other frames are padding; None for
-            ``"miou"`` and ``"f_score"`` as AVSBench computes them, of binary masks or of classes.
-        latent: what a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model itself;
-            ``"noise"`` shows whether the latent is used at all, ``"ground_truth"`` what a perfect sampler
-            would give.
-        num_samples: samples a frame, of a stochastic model; a deterministic one gives its one prediction.
-        batch_size: clips a batch, of a deterministic model; a stochastic one is given a clip at a time.
-        num_workers: loader processes.
-        seed: of the noise, which depends on it and on the clip's place in the dataset alone.
+        metrics: metrics by name, updated with ``(logits, masks, counted)``. Metrics that emulate batches also
+            get the index of each clip in the dataset; multi-class metrics also get which frames are padding.
+            None for ``"miou"`` and ``"f_score"`` as AVSBench computes them, binary or multi-class.
+        latent: the latent that a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model
+            itself; ``"noise"`` shows whether the latent is used at all; ``"ground_truth"`` shows what a
+            perfect sampler would achieve.
+        num_samples: samples per frame of a stochastic model; a deterministic one gives one prediction.
+        batch_size: clips per batch for a deterministic model; a stochastic one gets one clip at a time.
+        num_workers: number of loader processes.
+        seed: seed of the noise, which depends only on it and on the clip's index in the dataset.
 
     Returns:
-        The value of each metric.
+        The value of each metric, by name.
 
     Raises:
-        ValueError: if ``latent`` asks for another latent of a model that has none, there is no clip, no clip
-            could be read, or no frame is labelled.
+        ValueError: if ``latent`` is not ``"sampled"`` and the model has no latent, if there is no clip, if no
+            clip could be read, or if no frame is labelled.
     """
     check_one_of("latent", latent, LATENTS)
     if latent != "sampled" and not isinstance(model, DiffusionAVS):
@@ -81,7 +81,7 @@ def evaluate(
     for places, (logits, masks, counted, ids, _, padding) in predictions.at(_share(len(clips))):
         assert padding is not None
         names += ids
-        has_frame.append(~padding.all(dim=1))  # looked at when all is done, so as not to wait for a GPU
+        has_frame.append(~padding.all(dim=1))  # read only at the end, so as not to wait for a GPU
         has_truth.append(counted.any(dim=1))
         for metric in metrics.values():
             if isinstance(metric, ClipBatchMean):
@@ -93,7 +93,7 @@ def evaluate(
     read, with_truth = (torch.cat(flags).tolist() if flags else [] for flags in (has_frame, has_truth))
     unread = [name for name, is_read in zip(names, read, strict=True) if not is_read]
     if not _over_processes(sum(read), predictions.device):
-        such = f", such as {unread[0]!r}" if unread else ""  # a process may have no clip
+        such = f", such as {unread[0]!r}" if unread else ""  # a process may have none
         raise ValueError(f"clips: not one of {len(clips)} could be read{such}")
     if unread:
         warnings.warn(
@@ -110,23 +110,26 @@ def evaluate(
 def latent_statistics(
     model: DiffusionAVS, clips: ClipDataset, *, num_samples: int = 8, batch_size: int = 4, seed: int = 0
 ) -> dict[str, float]:
-    """Return whether the sampler draws latents like those of the ground truth; masks may not show it.
+    """Compare the latents that the sampler draws with those of the ground truth.
+
+    The masks alone may not show whether the two agree.
 
     Args:
-        model: on the device that is to be used.
+        model: the model, on the device to use.
         clips: a dataset with ground truth.
-        num_samples: latents drawn for a frame; 2 at least.
-        batch_size: clips a batch.
-        seed: of the noise.
+        num_samples: latents drawn per frame, at least 2.
+        batch_size: clips per batch.
+        seed: seed of the noise.
 
     Returns:
-        - ``"std of z0"``, over labelled frames, averaged over D. Near 0 the ground-truth encoder has
-          collapsed and the diffusion has nothing to learn.
-        - ``"std of samples"``, of all samples of all these frames. Far above, the sampler has diverged.
-        - ``"told of z0"``: the share of z0's variance that the mean of a frame's samples explains. 1 is a
-          perfect sampler, 0 what the same code for every frame would reach, below 0 is worse than that.
-        - ``"spread of samples"``: the variance among the samples of a frame over z0's variance. A sampler of
-          the right distribution has 1 less what it tells.
+        - ``"std of z0"``: standard deviation of z0 over labelled frames, averaged over D. Near 0, the
+          ground-truth encoder has collapsed and the diffusion has nothing to learn.
+        - ``"std of samples"``: the same over all samples of these frames. If it is far above that of z0, the
+          sampler has diverged.
+        - ``"told of z0"``: the share of z0's variance that the mean of a frame's samples explains. A perfect
+          sampler has 1, the same code for every frame at best 0; below 0 is worse than that.
+        - ``"spread of samples"``: the variance among the samples of a frame, divided by z0's variance. A
+          sampler of the right distribution has 1 minus ``"told of z0"``.
 
     Raises:
         ValueError: if ``num_samples`` is below 2, or fewer than two frames are labelled.
@@ -170,7 +173,7 @@ def _published_metrics(clips: ClipDataset, model: nn.Module) -> dict[str, Metric
 
 
 def _share(count: int) -> range:
-    """Return which clips are this process's."""
+    """Return the indices of the clips that this process scores."""
     rank, world = 0, 1
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -178,14 +181,14 @@ def _share(count: int) -> range:
 
 
 def _over_processes(count: int, device: torch.device) -> int:
-    """Return the sum of a count over all processes, so that they raise together or not at all."""
+    """Return the sum of a count over all processes, so that either all of them raise or none does."""
     total = SumMetric().to(device)
     total.update(count)
     return int(total.compute())
 
 
 class _OtherLatent(ModelPredictions):
-    """What a model predicts from noise, or from the code of the ground truth."""
+    """Predictions of a model from noise, or from the ground truth's code, instead of a sampled latent."""
 
     def __init__(self, model: DiffusionAVS, clips: ClipDataset, latent: str, **options: int) -> None:
         super().__init__(model, clips, **options)

@@ -1,4 +1,4 @@
-"""A recipe and the arguments of an example -> data, a model with weights to start from, and a run folder."""
+"""Running an experiment: open the data, build and initialise the model, train it and test it."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _Model = TypeVar("_Model", bound=AVSModel)
 def open_data(
     setting: str, root: Path | None = None, *, size: int, clips: int = 2300, sound: str = "log_mel"
 ) -> Splits:
-    """Open the splits of AVSBench, or of a synthetic set in its layout, made where there is none yet.
+    """Open the splits of AVSBench, or of a synthetic set in its layout, which is created if missing.
 
-    Of scripts that start at once the first one makes the synthetic clips, and the others wait for them.
+    If several scripts start together, the first one creates the synthetic clips and the others wait for them.
 
     Args:
         setting: ``"s4"`` or ``"ms3"``.
         root: folder with AVSBench's ``Single-source`` or ``Multi-sources``. None for synthetic clips in
-            ``runs/data``; processes render them, which takes a script with ``if __name__ == "__main__"``.
+            ``runs/data``; worker processes render them, so the script needs ``if __name__ == "__main__"``.
         size: side of a frame, px.
-        clips: synthetic training clips; for validation a twentieth of it, for the test a tenth.
+        clips: number of synthetic training clips; validation has a twentieth of it, the test a tenth.
         sound: ``"log_mel"`` or ``"wav"``, see :class:`~avslib.data.ClipReader`.
 
     Raises:
-        FileNotFoundError: if the table of clips or a file that it lists is not there.
+        FileNotFoundError: if the table of clips, or a file that it lists, does not exist.
     """
     if root is None:
         from tqdm import tqdm
@@ -84,38 +84,39 @@ def run(
     rows: Mapping[str, Callable[[_Model, ClipDataset], Scores]] | None = None,
     numbers: Callable[[_Model, ClipDataset], Mapping[str, float]] | None = None,
 ) -> Result | None:
-    """Train a model, evaluate it, with what it should need taken away too, and draw what it does.
+    """Train a model, test it with the true sound and with others, and plot its curves and predictions.
 
-    It seeds PyTorch's global generators, and processes that were launched together are a group no more when
-    it ends. The run folder is that of :func:`train_and_test`.
+    It seeds the global random generators, and destroys the process group at the end. The run folder is that
+    of :func:`train_and_test`.
 
     Args:
-        arguments: those of :func:`parse_arguments`.
-        recipe: the other thing it returns.
-        build_model: makes the model; called when the seed is set.
-        objective: the model's output and a clip to named loss terms.
-        name: what the run folder is called, before setting and seed, unless ``--out`` says another.
-        num_samples: samples a frame in the test, of a stochastic model.
-        pretrain: teaches the model's encoders classes, where the recipe asks for it; not with weights to
-            start from.
-        rows: further rows of the table: scores of the trained model on the test split. As under several
-            processes every one calls them, they may be :func:`~avslib.training.evaluate`.
-        numbers: what else to measure there, by name; called alike.
+        arguments: the arguments that :func:`parse_arguments` returned.
+        recipe: the recipe that :func:`parse_arguments` returned.
+        build_model: builds the model; called after the seed is set.
+        objective: maps the model's output and a clip to named loss terms.
+        name: name of the run folder, before setting and seed, unless ``--out`` is given.
+        num_samples: samples per frame in the test, for a stochastic model.
+        pretrain: pretrains the model's encoders as classifiers, if the recipe asks for it; skipped if the run
+            is resumed or starts from another run's weights.
+        rows: further rows of the table, by name: functions that score the trained model on the test split.
+            Every process calls them, so they may call :func:`~avslib.training.evaluate`.
+        numbers: returns further measurements on the test split, by name; called in every process too.
 
     Returns:
-        What was found; None in all processes but the first.
+        The result; None in all processes but the first.
 
     Raises:
-        FileNotFoundError: if the data or the weights to start from are not there.
-        FileExistsError: if the run folder holds a run that is not to be resumed.
-        ValueError: if there are weights for an encoder that the model lacks, or the run to resume is another.
+        FileNotFoundError: if the data or the initial weights do not exist.
+        FileExistsError: if the run folder holds a run and ``--resume`` is not given.
+        ValueError: if weights are given for an encoder that the model lacks, or if the run to resume differs
+            from this one.
     """
     from accelerate.utils import set_seed
 
     folder = arguments.out or Path("runs", f"{name}-{arguments.setting}-seed{arguments.seed}")
-    resumes = will_resume(folder, resume=arguments.resume)  # before what takes long
+    resumes = will_resume(folder, resume=arguments.resume)  # before anything slow
     started = time.monotonic()
-    torch.set_flush_denormal(True)  # here already, since the encoders may be trained before the model is
+    torch.set_flush_denormal(True)  # this early because the encoders may be pretrained
     accelerator = new_accelerator()
     with accelerator.main_process_first():
         data = open_data(

@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and what the model does with a few clips."""
+"""Figures of a run: its curves, and the model's predictions for a few clips."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 def plot_history(history: Sequence[dict[str, float]], path: str | Path) -> None:
     """Draw the loss terms and the validation score of every epoch.
 
-    The axis of the loss is logarithmic; between -0.01 and 0.01 it is linear if a term is not above 0, as an
-    estimate of information may be.
+    The loss axis is logarithmic. If a term is ever 0 or below, as an estimate of information may be, the
+    axis is linear between -0.01 and 0.01.
 
     Args:
-        history: what :func:`~avslib.training.fit` returned.
-        path: the PNG to write.
+        history: the records that :func:`~avslib.training.fit` returned.
+        path: the PNG file to write.
     """
     epochs = [record["epoch"] for record in history]
     names = [name for name in history[0] if name not in ("epoch", "lr", "validation")]
@@ -62,17 +62,17 @@ def plot_predictions(
     num_samples: int = 16,
     seed: int = 0,
 ) -> None:
-    """Draw frames, ground truth, mask, a stochastic model's uncertainty, and the masks under other sounds.
+    """Draw frames, ground truth, masks, a stochastic model's uncertainty, and the masks under other sounds.
 
-    A single clip has no other's sound, and so not that row.
+    A dataset of a single clip has no row with another clip's sound.
 
     Args:
-        model: the trained model; of a model of classes, masks have the colours of their palette.
-        clips: the dataset, whose clips may differ in length; every second of a chosen one is a column.
-        path: the PNG to write.
-        indices: the clips to draw.
-        num_samples: samples behind a stochastic model's mean mask and its uncertainty.
-        seed: of the noise.
+        model: the trained model; masks of a multi-class model are drawn in the colours of the palette.
+        clips: the dataset, whose clips may differ in length; every second of a drawn clip is a column.
+        path: the PNG file to write.
+        indices: indices of the clips to draw.
+        num_samples: samples from which a stochastic model's mean mask and uncertainty are computed.
+        seed: seed of the noise.
     """
     device = next(model.parameters()).device
 
@@ -122,7 +122,7 @@ def plot_predictions(
 
 
 def overlay_mask(frame: Any, mask: Any) -> Any:
-    """Return a greyed frame with the mask in colour."""
+    """Return a greyed frame with the mask drawn in colour."""
     grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
     colour = np.array([1.0, 0.75, 0.1])
     return np.clip(
@@ -131,14 +131,14 @@ def overlay_mask(frame: Any, mask: Any) -> Any:
 
 
 def overlay_classes(frame: Any, classes: Any) -> Any:
-    """Return a greyed frame with the classes in the colours of the palette."""
+    """Return a greyed frame with the classes drawn in the colours of the palette."""
     grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
     colours = class_palette(int(classes.max()) + 1).numpy()[classes] / 255
     return np.where(classes[..., None] > 0, 0.5 * grey + 0.65 * colours, grey).clip(0, 1)
 
 
 def subplots(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, Any]:
-    """Return axes on a figure of their own; neither touches matplotlib's state or needs a display."""
+    """Return a new figure and its axes, without touching matplotlib's global state or needing a display."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

@@ -1,4 +1,4 @@
-"""Predictions out of a folder of pictures that anyone's code wrote."""
+"""Predictions read from a folder of pictures, written by any code."""
 
 from __future__ import annotations
 
@@ -27,40 +27,41 @@ _WHITE_OF_16_BITS = 65535
 
 
 class FolderPredictions(Dataset[Prediction]):
-    """Predictions that lie in a folder as pictures, whoever wrote them: grey, or in colours of classes.
+    """Predictions stored as pictures in a folder: grey levels for binary masks, colours for classes.
 
-    Where the prediction of second 0 of a clip may lie, found clip by clip:
+    The prediction for second 0 of a clip may be in any of these files; each clip is looked up separately:
 
     - ``ID/0.png``, as :func:`save_prediction` writes it;
     - ``ID/ID_0.png``, as the published scripts of AVSBench write MS3 and AVSS;
     - either of them below ``CATEGORY/``, as they write S4.
 
-    Seconds are counted from 0 if any picture has the number 0, else from 1. A grey level over 255 is a
-    probability. Logits are made so that their sigmoid is that probability: infinite for black and white. A
-    picture of black and white alone gives the F of its one mask, since every threshold selects it but the
-    first, 0, which selects the whole picture.
+    Seconds are counted from 0 if any picture has the number 0, else from 1. A grey level divided by 255 is a
+    probability. Logits are computed so that their sigmoid is that probability; they are infinite for black
+    and white. A picture of only black and white gets the F of its one mask: every threshold selects that
+    mask except the first, 0, which selects the whole picture.
 
-    For :class:`~avslib.data.AVSBenchSemantic` a colour is a class, see :func:`~avslib.media.class_palette`,
-    and a prediction holds classes, no logits. A colour of no class is refused: the published script of
-    AVSBench resizes pictures unless told otherwise, which blends colours since Pillow 7, and a blend may be
-    another class's colour.
+    For :class:`~avslib.data.AVSBenchSemantic` each colour is a class (see
+    :func:`~avslib.media.class_palette`), and a prediction holds classes instead of logits. Colours of no
+    class are refused: by default the published script of AVSBench resizes pictures, which blends colours
+    since Pillow 7, and a blend may be the colour of another class.
 
     Args:
-        folder: of the predictions.
+        folder: the folder of the predictions.
         clips: the dataset that holds the ground truth. Frames that are not ``labelled`` need no prediction.
-        missing: ``"raise"``, or ``"empty"``: a frame without a prediction counts as predicted empty.
-        resize: whether predictions of another size than the ground truth are brought to it, by the ``fit`` of
-            ``clips`` and bilinearly. It changes the scores, so nothing is resized unless asked for. Classes
-            are the nearest pixel's.
-        white: the grey level of probability 1; 1 for masks written as 0 and 1. Of 16-bit pictures it is
-            65535, and of those of one bit 1.
-        num_workers: loader processes.
+        missing: ``"raise"``, or ``"empty"`` to count a frame without a prediction as predicted empty.
+        resize: whether predictions of another size are resized to that of the ground truth, by the ``fit`` of
+            ``clips``; bilinearly, or by nearest neighbour for classes. Resizing changes the scores, so it is
+            off by default.
+        white: the grey level of probability 1; use 1 for masks written as 0 and 1. It is always 65535 for
+            16-bit pictures and 1 for 1-bit pictures.
+        num_workers: number of loader processes.
 
     Raises:
-        FileNotFoundError: if predictions are missing; the message says how many and where one was looked for.
-        ValueError: if ``clips`` is no reader, an argument is another word, ``white`` is not from 1 to 255, a
-            second of a clip has two pictures, or all of the first pictures that are not empty hold but 0 and
-            1 where white is more, which says that ``white`` should be 1.
+        FileNotFoundError: if the folder does not exist or predictions are missing; if ``missing`` is
+            ``"empty"``, only if all are. The message says how many and where they were looked for.
+        ValueError: if ``clips`` is not a reader, ``missing`` is unknown, ``white`` is not from 1 to 255, or a
+            second of a clip has two pictures; or if all of the first non-empty pictures hold only the levels
+            0 and 1 while white is higher, which means that ``white`` should be 1.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class FolderPredictions(Dataset[Prediction]):
         """Return the prediction for one clip, a batch of one.
 
         Raises:
-            ValueError: if a picture is damaged, in colours or in those of no class, or of another size than
-                the ground truth.
+            ValueError: if a picture is damaged, has colours instead of grey levels or colours of no class,
+                or differs in size from the ground truth.
         """
         files = self.clips.clips[index]
         masks, counted, padding = _ground_truth(self.clips, index)
@@ -112,7 +113,7 @@ class FolderPredictions(Dataset[Prediction]):
         return Prediction(logits, masks[None], counted[None], [files.id], [files.category], padding[None])
 
     def __iter__(self) -> Iterator[Prediction]:
-        """Go through all clips, one at a time."""
+        """Iterate over all clips, one at a time."""
         return iter(DataLoader(self, batch_size=None, num_workers=self.num_workers))
 
     def _read(self, path: Path) -> Tensor:
@@ -158,7 +159,7 @@ class FolderPredictions(Dataset[Prediction]):
     def _check_levels(self) -> None:
         paths = (path for found in self.pictures for path in found.values())
         read = (_read_levels(path, white=self.white, max_pixels=MAX_PIXELS) for path in paths)
-        highest = ((levels.max(), white) for levels, white in read if levels.any())  # empty ones say nothing
+        highest = ((levels.max(), white) for levels, white in read if levels.any())  # empty ones tell nothing
         seen = list(islice(highest, 32))
         if seen and all(level == 1 < white for level, white in seen):
             white = seen[0][1]
@@ -173,24 +174,25 @@ def read_probability(path: str | Path, *, white: int = 255, max_pixels: int = MA
     """Read a grey picture as probabilities.
 
     Args:
-        path: a PNG, JPEG or BMP file of 1, 8 or 16 bits, grey, or with a palette or RGB that is all grey;
-            what is transparent is read as if it were not.
-        white: the grey level of probability 1, of a picture of 8 bits.
-        max_pixels: most pixels that are decoded.
+        path: a PNG, JPEG or BMP file of 1, 8 or 16 bits, grey, or with a palette or RGB values that are all
+            grey; transparency is ignored.
+        white: the grey level of probability 1 in an 8-bit picture, from 1 to 255.
+        max_pixels: largest number of pixels that is decoded.
 
     Returns:
         ``(H, W)``, float32, in ``[0, 1]``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, holds colours, or a level above ``white``, which is 1 to 255.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is damaged, has colours or a level above ``white``, or ``white`` is out of
+            range.
     """
     levels, white = _read_levels(path, white=white, max_pixels=max_pixels)
     return torch.from_numpy(levels.astype(np.float32)) / white
 
 
 def _read_levels(path: str | Path, *, white: int, max_pixels: int) -> tuple[NDArray[np.generic], int]:
-    """Return the grey levels of a picture and the level of probability 1, which 1 and 16 bits have set."""
+    """Return the grey levels of a picture and the level of probability 1, fixed for 1 and 16 bits."""
     _check_white(white)
     image = open_picture(path, max_pixels=max_pixels)
     if image.mode.startswith("I"):
@@ -219,14 +221,14 @@ def read_predicted_classes(path: str | Path, *, max_pixels: int = MAX_PIXELS) ->
 
     Args:
         path: a PNG or BMP file.
-        max_pixels: most pixels that are decoded.
+        max_pixels: largest number of pixels that is decoded.
 
     Returns:
         ``(H, W)``, int64, in ``[0, 71)``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or holds a colour of no class.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is damaged or holds a colour of no class.
     """
     classes = read_classes(path, num_classes=2**24, max_pixels=max_pixels)
     foreign = classes[classes >= NUM_CLASSES]
@@ -239,7 +241,7 @@ def read_predicted_classes(path: str | Path, *, max_pixels: int = MAX_PIXELS) ->
 
 
 def _find_pictures(folder: Path, clips: Sequence[ClipFiles]) -> list[dict[int, Path]]:
-    """Return the pictures of every clip by second, from 0."""
+    """Return the pictures of every clip by second, counted from 0."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of predictions")
     found = []
@@ -264,7 +266,7 @@ def _find_pictures(folder: Path, clips: Sequence[ClipFiles]) -> list[dict[int, P
 def _ground_truth(clips: ClipReader, index: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the masks of a clip, which of its frames count, and which are padding.
 
-    Its pictures are not read where that is possible.
+    Its frames are read only if necessary.
     """
     files = clips.clips[index]
     paths = [path for path in files.masks if path is not None]

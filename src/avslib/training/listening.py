@@ -1,4 +1,4 @@
-"""A model under every other sound that a dataset has: does it listen?"""
+"""Testing whether a model listens, by scoring it with other sounds than the true one."""
 
 from __future__ import annotations
 
@@ -23,23 +23,27 @@ ANOTHER = "another clip's sound"
 
 
 def sound_protocols(clips: ClipDataset, *, categories: Sequence[str] | None = None) -> dict[str, ClipDataset]:
-    """Return a dataset with every other sound that it has.
+    """Return a dataset with each of the other sounds that can be made for it.
 
-    ``"silence"`` and ``"white noise"`` always; ``"another clip's sound"`` if there are two clips or more, and
-    ``"..., same category"`` and ``"..., other category"`` if it is known what sounds and every clip then has
-    a partner; ``"shifted by 1 s"`` unless a clip is that short; ``"off-screen sound added"``, of another
-    category where that is known, if the dataset gives its waveforms. What a model that listens finds with
-    each is said by the classes in :mod:`avslib.data`.
+    - ``"silence"`` and ``"white noise"``: always;
+    - ``"another clip's sound"``: if there are two clips or more;
+    - ``"another clip's sound, same category"`` and ``"another clip's sound, other category"``: if the
+      categories are known and every clip has such a partner;
+    - ``"shifted by 1 s"``: unless the first clip is only 1 s long;
+    - ``"off-screen sound added"``: if the dataset gives its waveforms; from another category if possible.
+
+    The classes in :mod:`avslib.data` say what a model that listens finds with each.
 
     Args:
-        clips: the dataset, with the true sound, as log-mels.
-        categories: what sounds in each clip; None to ask the dataset, of which a reader of S4 knows.
+        clips: the dataset, with the true sound as log-mels. With embeddings, the clips of the silent and the
+            noisy dataset raise ``ValueError`` when read.
+        categories: what sounds in each clip; None to take them from the dataset; a reader of S4 has them.
 
     Returns:
         Datasets of the same clips, by the name of their row.
 
     Raises:
-        ValueError: unless there is one category a clip, or if the clips have embeddings.
+        ValueError: if there is not one category per clip.
     """
     if categories is not None and len(categories) != len(clips):
         raise ValueError(f"categories: expected one of each of {len(clips)} clips, got {len(categories)}")
@@ -70,34 +74,34 @@ def listen(
     num_workers: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Score a model with the true sound and with others, against the ground truth of the true one.
+    """Score a model with the true sound and with others, against the ground truth of the true sound.
 
-    Every row has
+    Every row has:
 
-    - ``"miou"`` and ``"f_score"`` as :func:`evaluate` gives them;
-    - ``"sounding_miou"``: J of the frames with ground truth alone, since in the others finding nothing, as
-      with no sound at all, is right;
-    - ``"area"``: the fraction of a frame that is predicted. With a sound that nothing in the picture makes,
-      all of it is false;
-    - ``"drop"``, but for the true sound: by how much ``"sounding_miou"`` is below that of the true sound.
-      Where a model that listens finds nothing, one near 0 says that this model does not.
+    - ``"miou"`` and ``"f_score"``, as :func:`evaluate` returns them;
+    - ``"sounding_miou"``: J over the frames with ground truth only, since predicting nothing, as without any
+      sound, is right in the others;
+    - ``"area"``: the fraction of a frame that is predicted. If nothing in the picture makes the sound, all of
+      it is a false positive;
+    - ``"drop"``, except in the row of the true sound: how far ``"sounding_miou"`` is below that of the true
+      sound. If a model that listens would find nothing, a drop near 0 shows that this model does not listen.
 
-    Where sounds start or stop, the row of the true sound also has ``"onset_accuracy"`` and ``"transitions"``,
-    see :class:`~avslib.metrics.OnsetAccuracy`. F does not fall to 0 under any sound: its best threshold may
-    be the one that takes the whole frame.
+    If sounds start or stop, the row of the true sound also has ``"onset_accuracy"`` and ``"transitions"``
+    (see :class:`~avslib.metrics.OnsetAccuracy`). F does not fall to 0 under any sound: its best threshold may
+    be the one that selects the whole frame.
 
     Args:
-        model: as for :func:`evaluate`; one logit a pixel, for datasets of binary masks.
+        model: as for :func:`evaluate`, with one logit per pixel, for datasets of binary masks.
         clips: the dataset, with the true sound.
         sounds: other datasets of the same clips, by the name of their row; None for those of
             `sound_protocols`.
-        num_samples: samples a frame, of a stochastic model.
-        batch_size: clips a batch.
-        num_workers: loader processes.
-        seed: of the noise of a stochastic model, the same for every sound.
+        num_samples: samples per frame of a stochastic model.
+        batch_size: clips per batch.
+        num_workers: number of loader processes.
+        seed: seed of a stochastic model's noise, the same for every sound.
 
     Returns:
-        The table, row by row, the one of the true sound first.
+        The table by row, the true sound first.
     """
 
     def score(sounding: ClipDataset, *, onsets: bool = False) -> dict[str, float]:
@@ -131,7 +135,7 @@ def listen(
 
 
 def format_listening(table: Mapping[str, Mapping[str, float]], combined: Mapping[str, float]) -> str:
-    """Return `listen`'s table and the G-measures as text of a fixed width.
+    """Format the table that `listen` returned, and the G-measures, as fixed-width text.
 
     Example:
         >>> scores = {"miou": 0.6, "f_score": 0.7, "sounding_miou": 0.55, "area": 0.1}
@@ -155,20 +159,20 @@ def format_listening(table: Mapping[str, Mapping[str, float]], combined: Mapping
 def g_measures(
     table: Mapping[str, Mapping[str, float]], *, negatives: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Return one number each for finding what sounds and finding nothing else, out of `listen`'s table.
+    """Summarise the table that `listen` returned: does the model find what sounds, and nothing else?
 
     ``"g_miou"`` and ``"g_f_score"`` are :func:`~avslib.metrics.g_measure` of ``"sounding_miou"`` and
-    ``"f_score"``; ``"g_fpr"`` is the mean of ``"area"`` over the negative sounds. AVSBench-Robust prints
-    numbers of these names and gives no formula; these are ours. One that is of a NaN, as where no frame has
-    ground truth, is left out.
+    ``"f_score"``; ``"g_fpr"`` is the mean of ``"area"`` over the negative sounds. AVSBench-Robust reports
+    numbers with these names but gives no formula; the formulas are ours. A G-measure of a NaN, for example
+    if no frame has ground truth, is left out.
 
     Args:
-        table: what `listen` returned.
-        negatives: rows in which a model that listens finds nothing; None for silence, white noise and the
-            sound of another clip, of another category if there is that row.
+        table: the table that `listen` returned.
+        negatives: rows in which a model that listens finds nothing. None for silence, white noise and
+            another clip's sound, the one of another category if there is such a row.
 
     Returns:
-        The numbers, in ``[0, 1]``; of the last one, less is better.
+        The numbers, in ``[0, 1]``; higher is better, except for ``"g_fpr"``.
 
     Raises:
         ValueError: if a row is not in the table.

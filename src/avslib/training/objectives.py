@@ -1,4 +1,4 @@
-"""What each paper minimises: a model's output and a clip to named loss terms."""
+"""The training objective of each paper: from a model's output and a clip to named loss terms."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from avslib.losses import (
 from avslib.models.output import FactorTerms, LatentTerms, MatchingTerms, Segmentation, VariationalTerms
 
 SegmentationLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Logits ``(B, T, K, H, W)``, masks ``(B, T, H, W)`` and labelled frames ``(B, T)`` to a scalar."""
+"""Maps logits ``(B, T, K, H, W)``, masks ``(B, T, H, W)`` and labelled frames ``(B, T)`` to a scalar."""
 
 AVSBENCH_SETTINGS = ("s4", "ms3", "avss")
-"""Of AVSBench, in each of which its baseline is trained otherwise."""
+"""The settings of AVSBench; its baseline is trained differently in each."""
 
 Terms = TypeVar("Terms")
 
 
 class SegmentationObjective(nn.Module):
-    """One loss between logits and masks, and nothing else.
+    """A single loss between logits and masks.
 
     Args:
         segmentation: the loss; None for the binary cross-entropy.
@@ -53,8 +53,8 @@ class AVSBenchObjective(nn.Module):
     Args:
         matching_weight: lambda; 0.5 in the published multi-source training, 0 (the term is left out) in the
             single-source one.
-        matching: the matching loss; None for the one of the published multi-source training. It counts every
-            frame that is no padding, and with several classes, as published, every labelled one.
+        matching: the matching loss; None for the one of the published multi-source training. It covers every
+            frame that is not padding; with several classes it covers every labelled frame, as published.
         segmentation: the loss between logits and masks; None for the binary cross-entropy.
 
     Zhou et al., "Audio-Visual Segmentation", ECCV 2022, section 3.4.
@@ -80,12 +80,13 @@ class AVSBenchObjective(nn.Module):
         matching_weight: float | None = None,
         segmentation: SegmentationLoss | None = None,
     ) -> Self:
-        """Return what the published script of a setting minimises; each has a matching loss of its own.
+        """Return the objective of a setting's published script; each setting has its own matching loss.
 
         Args:
             setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
-            matching_weight: lambda; None for the published one, 0.5, and 0 in S4.
-            segmentation: None for the published one, the cross-entropy, binary or over classes.
+            matching_weight: lambda; None for the published one, 0 in S4 and 0.5 in the others.
+            segmentation: the loss between logits and masks; None for the published one, the cross-entropy,
+                binary or over classes.
         """
         check_one_of("setting", setting, AVSBENCH_SETTINGS)
         matching = {
@@ -109,7 +110,7 @@ class AVSBenchObjective(nn.Module):
         """Return ``"loss"`` and its terms, ``"segmentation"`` and ``"matching"``.
 
         Raises:
-            ValueError: if the model fused no level with the sound.
+            ValueError: if the model did not fuse any level with the sound.
         """
         terms = {"segmentation": self.segmentation(output.logits, clip.masks, clip.labelled)}
         loss = terms["segmentation"]
@@ -122,10 +123,10 @@ class AVSBenchObjective(nn.Module):
 
 
 class CVAEObjective(nn.Module):
-    """The objective of the conditional VAE: segmentation and the divergence of posterior from prior.
+    """The objective of the conditional VAE: segmentation and the divergence of the posterior from the prior.
 
     Args:
-        kl_weight: of the divergence. The paper gives none; 0.01 is ECMVAE's, by the same authors.
+        kl_weight: weight of the divergence. The paper gives none; 0.01 is from ECMVAE, by the same authors.
         segmentation: the loss between logits and masks; None for the binary cross-entropy.
 
     Mao et al., DiffusionAVS, section IV-C.
@@ -151,21 +152,21 @@ class CVAEObjective(nn.Module):
 
 
 class ECMVAEObjective(nn.Module):
-    """The objective of ECMVAE: both predictions, and four regularisers of its codes.
+    """The objective of ECMVAE: the loss of both predictions, and four regularisers of its codes.
 
-    The published code gives the terms and their weights, but not the training script that joins them: here
-    both sides' predictions count alike, and the matching loss reads the prior's side.
+    The published code has the terms and their weights, but not the training script that combines them. Here
+    the predictions from prior and posterior have the same weight, and the matching loss reads the prior's.
 
     Args:
-        kl_weight: of the divergences of posterior from prior: Kullback-Leibler of the two specific codes,
-            Jensen-Shannon (a surrogate on sampled densities) of the shared one.
-        information_weight: of the log-likelihood of the sound's code under the frame's, which is subtracted:
-            the paper maximises it. The published code calls it a loss; whether its missing script adds it,
-            so that the codes would tell less of each other, cannot be established.
-        difference_weight: of the orthogonality of specific and shared codes.
-        matching_weight: of the audio-visual matching.
-        published_scale: as published, the Kullback-Leibler divergence takes exp(log variance) as the standard
-            deviation, while sampling takes its root. False takes the root in both.
+        kl_weight: weight of the divergences of the posteriors from the priors: Kullback-Leibler for the two
+            specific codes, a Jensen-Shannon surrogate on sampled densities for the shared code.
+        information_weight: weight of the log-likelihood of the sound's code under the frame's. It is
+            subtracted, because the paper maximises it. The published code calls it a loss; whether the
+            missing script adds it, which would make the codes less informative of each other, is unknown.
+        difference_weight: weight of the orthogonality of specific and shared codes.
+        matching_weight: weight of the audio-visual matching.
+        published_scale: whether the Kullback-Leibler divergence takes exp(log variance) as the standard
+            deviation, as published, although sampling takes its square root. False takes the root in both.
 
     Mao et al., "Multimodal Variational Auto-encoder based Audio-Visual Segmentation", ICCV 2023.
     """
@@ -245,20 +246,20 @@ class DiffusionAVSObjective(nn.Module):
     """The objective of DiffusionAVS: segmentation, diffusion and contrastive loss (equation 12).
 
     Args:
-        diffusion_weight: lambda 1, of the diffusion loss.
-        contrastive_weight: lambda 2, of L_contrastive (equation 10); 0 leaves the term out (Table IV).
-        contrastive: the contrastive loss between condition and latent.
-        diffusion: whose squared error the diffusion loss is: ``"noise"``, L_simple of equation 9, in which
-            an estimator that puts out a velocity hardly learns at the levels where sampling begins, where
-            its output is a small part of the noise; or ``"velocity"``, which is ours, and counts all levels
-            alike. On synthetic clips the masks were no better for it (docs, "The paper's tables, asked
-            again").
+        diffusion_weight: lambda 1, weight of the diffusion loss.
+        contrastive_weight: lambda 2, weight of L_contrastive (equation 10); 0 leaves the term out (Table IV).
+        contrastive: the contrastive loss between condition and latent; None for ``InfoNCE()``.
+        diffusion: the quantity whose squared error is the diffusion loss. ``"noise"`` is L_simple of
+            equation 9; with it, an estimator that outputs a velocity hardly learns at the noise levels where
+            sampling begins, since its output is a small part of the noise there. ``"velocity"`` is our own
+            variant and weights all levels equally; on synthetic clips it gave no better masks (docs, "The
+            paper's tables, asked again").
         segmentation: the loss between logits and masks; None for the binary cross-entropy.
 
-    The diffusion loss is a mean over the numbers of a latent, where equation 9 has a sum.
+    The diffusion loss is a mean over the elements of a latent; equation 9 has a sum.
 
     Raises:
-        ValueError: if ``diffusion`` is neither.
+        ValueError: if ``diffusion`` is neither ``"noise"`` nor ``"velocity"``.
 
     Mao et al., DiffusionAVS, section III-C, "Objective function"; Salimans and Ho 2022 for the velocity.
     """
@@ -299,13 +300,13 @@ class DiffusionAVSObjective(nn.Module):
 
     def _diffusion_loss(self, latent: LatentTerms) -> Tensor:
         error = (latent.predicted_noise - latent.noise).square()
-        if self.diffusion == "velocity":  # of which the noise is off by the signal times as much
+        if self.diffusion == "velocity":  # the noise's error is the signal times the velocity's
             error = error / latent.signal.square()
         return _mean(error)
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Return the mean; of no value at all, where no frame is labelled, 0 with a graph."""
+    """Return the mean; if there is no value, because no frame is labelled, 0 that still has a graph."""
     return values.sum() / max(values.numel(), 1)
 
 

@@ -11,12 +11,12 @@ from avslib._checks import check_positive
 
 
 def warmup_cosine(optimizer: Optimizer, *, steps: int, warmup_steps: int = 0) -> LambdaLR:
-    """Raise the learning rate linearly, then lower it to 0 along a cosine.
+    """Return a schedule that raises the learning rate linearly, then lowers it to 0 along a cosine.
 
     Args:
-        optimizer: its groups' learning rates are the peak.
+        optimizer: the optimizer; the learning rates of its groups are the peak.
         steps: length of the run, in optimiser steps.
-        warmup_steps: length of the rise.
+        warmup_steps: length of the linear rise, in optimiser steps.
     """
     check_positive("steps", steps)
 

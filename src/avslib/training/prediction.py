@@ -1,4 +1,4 @@
-"""What a model predicts, clip by clip, and how it is written as pictures."""
+"""Predictions of a model for each clip of a dataset, and writing them as pictures."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class Predictions(Protocol):
 
 
 class ModelPredictions:
-    """What a model predicts for the clips of a dataset.
+    """Predictions of a model for the clips of a dataset.
 
-    A deterministic model is given ``batch_size`` clips at a time; a stochastic one a clip at a time, with
-    noise that depends on ``seed`` and the clip's place alone, so that neither the batch size nor which clips
-    are asked for changes a prediction. Predictions are on the model's device, but for an MPS device, which
-    lacks the float64 of the metrics: its predictions are on the CPU.
+    A deterministic model gets ``batch_size`` clips at a time. A stochastic model gets one clip at a time and
+    noise that depends only on ``seed`` and the clip's index, so that a prediction does not depend on the
+    batch size or on which other clips are predicted. Predictions are on the model's device, except that they
+    are on the CPU if that is an MPS device, which lacks the float64 that metrics need.
 
     Args:
-        model: called as ``model(frames, log_mel, valid=valid)``; on the device that is to be used, and put
-            into evaluation mode while it predicts.
+        model: the model, on the device to use; called as ``model(frames, log_mel, valid=valid)`` in
+            evaluation mode.
         clips: the dataset. Frames that are not ``labelled`` do not count.
-        num_samples: samples a frame, of a stochastic model; a deterministic one gives its one prediction.
-        seed: of the noise.
-        batch_size: clips a batch.
-        num_workers: loader processes.
+        num_samples: samples per frame of a stochastic model; a deterministic one gives one prediction.
+        seed: seed of the noise.
+        batch_size: clips per batch.
+        num_workers: number of loader processes.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ModelPredictions:
         return (prediction for _, prediction in self.at(range(len(self))))
 
     def at(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], Prediction]]:
-        """Go through the clips at some places of the dataset, in batches, each with its places."""
+        """Iterate over the clips at some indices of the dataset, in batches, each with its indices."""
         dataset = Subset(cast("Dataset[Clip]", self.clips), places)
         loader = DataLoader(dataset, self.batch_size, collate_fn=collate_clips, num_workers=self.num_workers)
         for number, clip in enumerate(loader):
@@ -115,10 +115,10 @@ class ModelPredictions:
 
 
 def collate_clips(clips: list[Clip]) -> Clip:
-    """Make a batch of clips.
+    """Collate clips into a batch.
 
     Raises:
-        ValueError: if they differ in length or size, as those of a folder of one's own may.
+        ValueError: if the clips differ in length or size, as those of your own folder may.
     """
     shapes = sorted({tuple(clip.frames.shape) for clip in clips})
     if len(shapes) > 1:
@@ -130,15 +130,15 @@ def collate_clips(clips: list[Clip]) -> Clip:
 
 
 def save_prediction(prediction: Prediction, folder: str | Path) -> None:
-    """Write predictions as pictures ``ID/SECOND.png``: grey, of 8 bits, or classes in colours of the palette.
+    """Write predictions as pictures ``ID/SECOND.png``: 8-bit grey, or classes in the colours of the palette.
 
-    :class:`~avslib.training.FolderPredictions` reads them. Classes stay what they are.
-    A probability just above 1/2 becomes 128 and 1/2 itself 127, so the mask at 1/2 stays as it is; F, whose
-    thresholds are finer than grey levels, changes in the third or fourth digit.
+    :class:`~avslib.training.FolderPredictions` reads them. Classes are stored exactly. A probability just
+    above 1/2 becomes 128 and 1/2 itself 127, so the mask at threshold 1/2 is unchanged; F, whose thresholds
+    are finer than grey levels, changes in the third or fourth digit.
 
     Args:
-        prediction: a batch; frames that do not count are not written.
-        folder: where a folder for each clip is made.
+        prediction: a batch of predictions; frames that do not count are not written.
+        folder: the folder in which a folder for each clip is created.
     """
     if _is_of_classes(prediction):
         classes = predicted_classes(prediction.logits).cpu()
@@ -157,7 +157,7 @@ def _is_of_classes(prediction: Prediction) -> bool:
 
 
 def _pictures(prediction: Prediction, values: Tensor, folder: str | Path) -> Iterator[tuple[Path, Tensor]]:
-    """Yield every frame that counts, with the file that it goes to, whose folder is made."""
+    """Yield each frame that counts with the path to write it to, in a folder that is created."""
     for name, pictures, counted in zip(prediction.id, values, prediction.valid, strict=True):
         below = Path(folder, name)
         below.mkdir(parents=True, exist_ok=True)
@@ -166,20 +166,20 @@ def _pictures(prediction: Prediction, values: Tensor, folder: str | Path) -> Ite
 
 
 def metrics_device(device: torch.device) -> torch.device:
-    """Return where predictions of a model on a device are scored: an MPS device has no float64."""
+    """Return the device on which a model's predictions are scored: the CPU for MPS, which has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def num_classes(clips: ClipDataset, model: nn.Module | None = None) -> int:
-    """Return of how many classes a dataset's masks are; 1 if they are binary.
+    """Return the number of classes of a dataset's masks; 1 if they are binary.
 
-    A reader says it, else the model that is meant for them; where nobody does they are taken for binary.
+    It is the reader's, or else the model's; if neither has one, the masks are assumed to be binary.
     """
     return getattr(_heard(clips), "num_classes", getattr(model, "num_classes", 1))
 
 
 def class_names(clips: ClipDataset) -> tuple[str, ...]:
-    """Return the names of a dataset's classes, the background first; empty if it has none or nobody says."""
+    """Return the names of a dataset's classes, the background first; empty if there are none or unknown."""
     clips = _heard(clips)
     if isinstance(clips, AVSBenchSemantic) and (clips.root / "label2idx.json").is_file():
         return clips.classes
@@ -187,13 +187,13 @@ def class_names(clips: ClipDataset) -> tuple[str, ...]:
 
 
 def clip_files(clips: ClipDataset) -> list[ClipFiles] | None:
-    """Return where the clips of a dataset lie, also behind another sound; None if it is no reader."""
+    """Return the files of a dataset's clips, also if it has another sound; None if it is not a reader."""
     clips = _heard(clips)
     return clips.clips if isinstance(clips, ClipReader) else None
 
 
 def _heard(clips: ClipDataset) -> ClipDataset:
-    """Return the dataset behind another sound."""
+    """Return the dataset without any replaced sound."""
     while isinstance(clips, OtherSound):
         clips = clips.clips
     return clips

@@ -1,4 +1,4 @@
-"""Encoders that know classes before they segment, as published systems' do from ImageNet and AudioSet."""
+"""Pretraining of encoders as classifiers, as published systems do on ImageNet and AudioSet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from avslib.models import AVSModel
 from avslib.training.optim import warmup_cosine
 
 CLASSES = tuple(family.name for family in FAMILIES)
-"""What synthetic clips show and let sound."""
+"""The classes of objects that are seen and heard in synthetic clips."""
 
 Classifier = Callable[[Tensor], Tensor]
-"""Frames ``(n, 3, H, W)`` or log-mels ``(n, 1, 96, 64)`` to scores ``(n, 12)``."""
+"""Maps frames ``(n, 3, H, W)`` or log-mels ``(n, 1, 96, 64)`` to scores ``(n, 12)``."""
 
 
 class LabelledSeconds(NamedTuple):
-    """Seconds of clips, and what is seen and heard in them."""
+    """Seconds of clips, with the classes that are seen and heard in them."""
 
     frames: Tensor
     """``(n, 3, H, W)``, uint8."""
@@ -33,16 +33,16 @@ class LabelledSeconds(NamedTuple):
     seen: Tensor
     """``(n, 12)``, 1 for the classes in view, else 0."""
     heard: Tensor
-    """``(n,)``, int64, the class that sounds."""
+    """``(n,)``, int64, index of the class that sounds."""
 
 
 class Right(NamedTuple):
-    """How often two classifiers are right, 0 to 1."""
+    """Accuracies of two classifiers, 0 to 1."""
 
     seen: float
-    """The class of the highest score is in view."""
+    """How often the class with the highest score is in view."""
     heard: float
-    """The class of the highest score is the one that sounds."""
+    """How often the class with the highest score is the one that sounds."""
 
 
 def render_labelled(split: str, count: int, size: int) -> LabelledSeconds:
@@ -50,7 +50,7 @@ def render_labelled(split: str, count: int, size: int) -> LabelledSeconds:
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``; no clip is in two of them.
-        count: clips; there are two seconds of each.
+        count: number of clips; each gives two seconds.
         size: side of a frame, px.
     """
     config = SyntheticConfig(setting="s4", size=size)
@@ -75,15 +75,15 @@ def train_classifiers(
     epochs: int = 2,
     batch_size: int = 16,
 ) -> None:
-    """Train what sees and what hears at once. A frame's target is divided among the classes in view.
+    """Train a frame and a sound classifier jointly; a frame's target is split among the classes in view.
 
     Args:
-        see: the classifier of frames.
-        hear: the classifier of sound; None leaves it out.
-        parameters: of both.
-        seconds: what to learn from.
-        epochs: passes over them.
-        batch_size: seconds a batch.
+        see: the frame classifier.
+        hear: the sound classifier; None leaves it out.
+        parameters: the parameters of both.
+        seconds: the training data.
+        epochs: passes over the training data.
+        batch_size: seconds per batch.
     """
     batches = max(len(seconds.heard) // batch_size, 1)
     optimizer = torch.optim.Adam(parameters, lr=2e-3, fused=True)
@@ -102,7 +102,7 @@ def train_classifiers(
 
 @torch.no_grad()
 def measure_classifiers(see: Classifier, hear: Classifier, seconds: LabelledSeconds) -> Right:
-    """Return how often both classifiers are right."""
+    """Measure how often each classifier is right."""
     right = []
     for frames, log_mel, seen, heard in zip(*(tensor.split(50) for tensor in seconds), strict=True):
         in_view = seen.gather(1, see(normalize_frames(frames)).argmax(dim=1, keepdim=True))[:, 0]
@@ -111,11 +111,11 @@ def measure_classifiers(see: Classifier, hear: Classifier, seconds: LabelledSeco
 
 
 def pretrain_encoders(model: AVSModel, seconds: LabelledSeconds) -> None:
-    """Train a model's encoders as classifiers, with linear heads that are thrown away.
+    """Train a model's encoders as classifiers, with linear heads that are discarded afterwards.
 
     Args:
-        model: with a :class:`~avslib.encoders.VisualEncoder`; a frozen audio encoder stays as it is.
-        seconds: what to learn from.
+        model: a model with a :class:`~avslib.encoders.VisualEncoder`; a frozen audio encoder is not trained.
+        seconds: the training data.
 
     Raises:
         TypeError: if the model has another visual encoder.

@@ -1,4 +1,4 @@
-"""Where numbers come from: which weights, which clips, which versions, which command."""
+"""Where scores come from: which weights, clips, versions and command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SOUNDS: dict[type[OtherSound], str] = {SilentSound: "silence", SwappedSound: "a
 
 
 def describe_data(clips: ClipDataset) -> dict[str, Any]:
-    """Return what a dataset is: reader, name of its folder, split, size, sound, how many clips and which."""
+    """Return a dataset's reader, folder name, split, frame size, sound, number of clips and hash of ids."""
     sound = "true"
     while isinstance(clips, OtherSound):
         sound = _SOUNDS.get(type(clips), type(clips).__name__)
@@ -51,7 +51,7 @@ def describe_data(clips: ClipDataset) -> dict[str, Any]:
 
 
 def describe_run(command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return versions, the date (UTC), and the command, if there is one, as it was given."""
+    """Return the versions, the date (UTC) and, if given, the command."""
     told = {
         "avslib": __version__,
         "torch": torch.__version__,

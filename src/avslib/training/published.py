@@ -1,4 +1,4 @@
-"""A model and a setting -> what its authors minimise."""
+"""The training objective that a model's authors published."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from avslib.training.objectives import (
 
 
 def published_objective(model: AVSModel, setting: str | None = None) -> nn.Module:
-    """Return what the authors of a model minimise.
+    """Return the training objective that a model's authors published.
 
     Args:
-        model: one of ours; for an audio-blind one, the cross-entropy alone.
-        setting: ``"s4"``, ``"ms3"`` or ``"avss"``; None for ``"avss"`` if it is a model of classes, and else
-            for ``"ms3"``.
+        model: a model of this library; an audio-blind one has only the cross-entropy.
+        setting: ``"s4"``, ``"ms3"`` or ``"avss"``; None for ``"avss"`` if the model is multi-class, else
+            ``"ms3"``.
 
     Returns:
-        The model's output and a clip to named loss terms, of which ``"loss"`` is minimised.
+        A module that maps the model's output and a clip to named loss terms; minimise ``"loss"``.
 
     Raises:
-        ValueError: if the model does not have the setting's masks, binary ones or in AVSS classes, or its
-            authors have no objective for classes.
+        ValueError: if the model's masks do not fit the setting (multi-class in AVSS, binary in the others),
+            or if no multi-class objective was published for it.
 
     Example:
         >>> from avslib.models import create_model

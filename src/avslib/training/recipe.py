@@ -1,4 +1,4 @@
-"""What a training run is given: a recipe, and the arguments of the command line that change it."""
+"""Recipes of training runs, and the command-line arguments that change them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ SETTINGS = ("s4", "ms3")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a preset decides and an argument may change. The defaults are those of the published recipes.
+    """The settings of a preset, which arguments may change. The defaults are those of the published recipes.
 
     Args:
         variant: the model's size, ``"small"`` or the backbone of a paper, as in the names of presets.
         epochs: passes over the training clips, for ``"s4"`` and ``"ms3"``.
         size: side of a frame, px.
-        learning_rate: of Adam; its peak if it is annealed.
-        batch_size: clips a batch, in each process.
+        learning_rate: learning rate of Adam; its peak if ``anneal`` is True.
+        batch_size: clips per batch in each process.
         anneal: whether the learning rate rises in the first twentieth of the steps and then falls to 0.
-        pretrain_clips: synthetic clips from which the encoders first learn classes, see
+        pretrain_clips: number of synthetic clips on which the encoders are first trained as classifiers, see
             :func:`~avslib.training.pretrain_encoders`; 0 for none.
-        from_scratch: whether random weights and synthetic clips will do. Other recipes are for the real set,
-            and warn if an encoder starts from random weights.
+        from_scratch: whether the recipe works with random weights and synthetic clips. Other recipes need
+            the real set, and warn if an encoder starts from random weights.
 
     Raises:
-        ValueError: if a number is not above 0.
+        ValueError: if ``size``, ``learning_rate``, ``batch_size`` or a number of epochs is not above 0.
     """
 
     variant: str
@@ -50,13 +50,13 @@ class Recipe:
 
 
 SMALL = Recipe("small", {"s4": 2, "ms3": 2}, size=112, learning_rate=1e-3, anneal=True, from_scratch=True)
-"""A small model from scratch on synthetic clips: minutes on two CPU cores."""
+"""A small model trained from scratch on synthetic clips; takes minutes on two CPU cores."""
 
 SMALL_PRETRAINED = dataclasses.replace(SMALL, epochs={"s4": 1, "ms3": 1}, size=64, pretrain_clips=1000)
-"""Smaller frames, one pass, and encoders that first learn classes, as published ones do from larger sets.
+"""Smaller frames, one epoch, and encoders pretrained as classifiers, as published ones are on larger sets.
 
-Without, a deterministic small model says "nothing" everywhere for hundreds of steps: what sounds cannot be
-segmented before it can be told apart.
+Without pretraining, a deterministic small model predicts nothing anywhere for hundreds of steps: it cannot
+segment what sounds before it can tell classes apart.
 """
 
 
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]
     """Add the arguments that every experiment has.
 
     Args:
-        parser: to add to.
+        parser: the parser to add them to.
         recipes: presets by name; the first is the default.
     """
     default = next(iter(recipes))
@@ -127,14 +127,14 @@ def add_arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]
 def parse_arguments(
     parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe], argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, Recipe]:
-    """Read the command line; return it, and the preset's recipe with what it changes.
+    """Parse the command line; return its arguments and the preset's recipe with their changes.
 
-    Ends the program, as argparse does, where the two do not fit.
+    Exits the program, as argparse does, if the arguments do not fit the recipe.
 
     Args:
-        parser: with the arguments of :func:`add_arguments`, and the model's own.
+        parser: a parser with the arguments of :func:`add_arguments` and the model's own.
         recipes: presets by name.
-        argv: the words to read; None for those of the command line.
+        argv: the arguments to parse; None for those of the command line.
 
     Example:
         >>> parser = argparse.ArgumentParser()

@@ -1,4 +1,4 @@
-"""A model, an objective and the splits of a dataset -> a run folder with weights, scores and pictures."""
+"""Training and testing a model in a run folder, which gets its weights, scores and figures."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _Model = TypeVar("_Model", bound=AVSModel)
 
 _MAY_CHANGE = {
     *("avslib", "torch", "epochs", "num_samples", "workers", "device"),
-    *("resume", "resumed", "out", "root", "data_root", "folder"),  # the clips' ids tell them apart
-    *("visual_weights", "vggish_weights", "init_from"),  # a run that is resumed has its own
+    *("resume", "resumed", "out", "root", "data_root", "folder"),  # clips' ids identify the data
+    *("visual_weights", "vggish_weights", "init_from"),  # a resumed run has its own weights
 }
-"""What ``config.json`` tells of a run and a resumed one need not repeat."""
+"""Entries of ``config.json`` that may differ when a run is resumed."""
 
 
 class Splits(NamedTuple):
-    """The clips of one setting; each a reader's, or any others that have a length and a place for each."""
+    """The splits of one setting: readers, or any other map-style datasets of clips."""
 
     train: ClipDataset
     val: ClipDataset
@@ -48,16 +48,16 @@ class Splits(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an experiment found."""
+    """The result of an experiment."""
 
     folder: Path
     """The run folder."""
     table: dict[str, Scores]
     """Scores on the test split, by row."""
     numbers: dict[str, float]
-    """What else was measured there."""
+    """Further measurements on the test split, by name."""
     seconds: float
-    """How long it took, data included."""
+    """Duration in seconds, including data preparation."""
 
 
 def train_and_test(
@@ -81,41 +81,43 @@ def train_and_test(
     accelerator: Accelerator | None = None,
     started: float | None = None,
 ) -> Result | None:
-    """Train a model, evaluate it, with what it should need taken away too, and draw what it does.
+    """Train a model, test it with the true sound and with others, and plot its curves and predictions.
 
-    The run folder gets ``config.json``, ``metrics.json``, ``curves.png``, ``predictions.png``, what
-    :func:`~avslib.training.fit` writes, and the folder ``model`` for ``from_pretrained``. A run that is
-    resumed adds its ``config.json`` to that of the first, under ``"resumed"``. They may differ in the number
-    of epochs, in that of samples, and in where things are, else nothing is written.
+    The run folder gets ``config.json``, ``metrics.json``, ``curves.png``, ``predictions.png``, the files that
+    :func:`~avslib.training.fit` writes, and the folder ``model`` for ``from_pretrained``. A resumed run adds
+    its configuration to that ``config.json``, under ``"resumed"``. It may differ from the first run in
+    epochs, samples, workers, device, paths and versions; if anything else differs, nothing is written.
 
     Args:
-        model: any of ours.
-        objective: its output and a clip to named loss terms.
-        data: the clips; those of ``val`` choose the epoch that is kept, those of ``test`` are met once. The
-            model remembers the size of a reader's frames.
-        folder: the run folder, made where there is none.
+        model: any model of this library.
+        objective: maps the model's output and a clip to named loss terms.
+        data: the splits; ``val`` selects the epoch that is kept, ``test`` is used only after training. The
+            model stores the frame size of a reader.
+        folder: the run folder, created if missing.
         epochs: passes over the training clips.
-        data_name: what the model card calls the clips.
-        batch_size: clips a batch, in each process.
-        learning_rate: of Adam; its peak if it is annealed.
+        data_name: name of the data in the model card.
+        batch_size: clips per batch in each process.
+        learning_rate: learning rate of Adam; its peak if ``anneal`` is True.
         anneal: whether the learning rate rises in the first twentieth of the steps and then falls to 0.
-        num_workers: loader processes.
-        num_samples: samples a frame in the test, of a stochastic model.
-        seed: of the order of the clips and of the noise, in each process its own.
-        resume: go on from the run folder's checkpoint; where there is no run, one starts.
-        rows: further rows of the table: scores of the trained model on the test split. As under several
-            processes every one calls them, they may be :func:`~avslib.training.evaluate`.
-        numbers: what else to measure there, by name; called alike.
-        config: what else ``config.json`` should tell.
-        accelerator: None for that of :func:`~avslib.training.fit`, which says how one accumulates gradients.
-        started: when the work began, by ``time.monotonic``; None for now.
+        num_workers: number of loader processes.
+        num_samples: samples per frame in the test, for a stochastic model.
+        seed: seed of the clips' order and of the noise; each process derives its own from it.
+        resume: whether to continue from the run folder's checkpoint; without one, a new run starts.
+        rows: further rows of the table, by name: functions that score the trained model on the test split.
+            Every process calls them, so they may call :func:`~avslib.training.evaluate`.
+        numbers: returns further measurements on the test split, by name; called in every process too.
+        config: further entries of ``config.json``.
+        accelerator: None for the default of :func:`~avslib.training.fit`, which also describes gradient
+            accumulation.
+        started: start time by ``time.monotonic``; None for now.
 
     Returns:
-        What was found; None in all processes but the first.
+        The result; None in all processes but the first.
 
     Raises:
-        ValueError: if a number is not above 0, there is no clip to train on, or the run to resume is another.
-        FileExistsError: if the folder holds a run that is not to be resumed, or has no checkpoint.
+        ValueError: if a number is not above 0, there is no clip to train on, or the run to resume differs
+            from this one.
+        FileExistsError: if the folder holds a run and ``resume`` is False, or a run without a checkpoint.
     """
     from accelerate.utils import set_seed
 
@@ -150,7 +152,7 @@ def train_and_test(
     }
     if resumes:
         told = _add_to_first(folder / "config.json", told)
-    accelerator.wait_for_everyone()  # all have read what the first now writes
+    accelerator.wait_for_everyone()  # all have read the file that the first one now writes
     if accelerator.is_main_process:
         if resume and not resumes:
             warnings.warn(f"{folder}: nothing to resume, starting", stacklevel=2)
@@ -161,7 +163,7 @@ def train_and_test(
             cast("Dataset[Clip]", data.train),
             batch_size,
             collate_fn=collate_clips,
-            shuffle=len(data.train) > 0,  # there is no order of none, and fit says that there is none
+            shuffle=len(data.train) > 0,  # an empty dataset cannot be shuffled; fit reports it
             drop_last=len(data.train) >= batch_size * accelerator.num_processes,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -193,7 +195,7 @@ def train_and_test(
         "data": f"{data_name}: {len(data.train)} to train, {len(data.test)} to test, {pixels}.",
         "protocol": f"`{protocol}`, one clip a batch.",
     }
-    if accelerator.is_main_process:  # already, in case that the test fails
+    if accelerator.is_main_process:  # already here, in case the test fails
         model.save_pretrained(folder / "model", model_card_kwargs=card)
 
     sounds: dict[str, ClipDataset] = {"true sound": data.test, "silence": SilentSound(data.test)}
@@ -206,7 +208,7 @@ def train_and_test(
         return None
     found = {f"{key}, {row}": x for row, scores in table.items() for key, x in scores.items()} | measured
     card["numbers"] = {key: f"{x:.3f}" for key, x in found.items()}
-    # save_pretrained would leave the card that is there
+    # save_pretrained would keep the existing card
     model.generate_model_card(**card).save(folder / "model" / "README.md")
     plot_history(history, folder / "curves.png")
     plot_predictions(model, data.test, folder / "predictions.png", indices=range(min(3, len(data.test))))
@@ -225,7 +227,7 @@ def train_and_test(
 
 
 def format_result(result: Result) -> str:
-    """Return the table of a result, as text of a fixed width.
+    """Format the table of a result as fixed-width text.
 
     Example:
         >>> table = {"true sound": {"miou": 0.6, "f_score": 0.79}, "audio-blind ceiling": {"miou": 0.46}}
@@ -247,12 +249,12 @@ def format_result(result: Result) -> str:
 
 
 def will_resume(folder: Path, *, resume: bool) -> bool:
-    """Return whether a run goes on, and not a new one starts.
+    """Return whether to resume the run in a folder instead of starting a new one.
 
-    What failed before the end of an epoch left nothing to keep, and is no run.
+    A run that failed before its first epoch ended left nothing to keep and does not count.
 
     Raises:
-        FileExistsError: if there is a run that is not to be resumed, or has no checkpoint.
+        FileExistsError: if the folder holds a run and ``resume`` is False, or a run without a checkpoint.
     """
     if has_checkpoint(folder):
         if resume:
@@ -264,16 +266,16 @@ def will_resume(folder: Path, *, resume: bool) -> bool:
 
 
 def _add_to_first(path: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a run with that of the run that goes on with it.
+    """Return the configuration of the first run with that of the resuming run added.
 
     Raises:
-        ValueError: if they are of different runs; the message names in what.
+        ValueError: if the two are different runs; the message names the differences.
     """
     if not path.is_file():
         return told
-    told = json.loads(json.dumps(told))  # as the first was written
+    told = json.loads(json.dumps(told))  # in the form in which the first was written
     first = json.loads(path.read_text(encoding="utf-8"))
-    # by name, since an argument of the command line is told as text too
+    # by name, since a command-line argument is also stored as text
     if changes := dict(_changes(first, told)):
         was, got = (", ".join(f"{name} {pair[i]!r}" for name, pair in changes.items()) for i in range(2))
         raise ValueError(f"{path.parent}: expected to resume its run with {was}, got {got}")
@@ -282,7 +284,7 @@ def _add_to_first(path: Path, told: dict[str, Any]) -> dict[str, Any]:
 
 def _changes(first: dict[str, Any], told: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
     for name in sorted({*first, *told} - _MAY_CHANGE):
-        if name.startswith("_"):  # what diffusers notes in a scheduler's configuration, in any order
+        if name.startswith("_"):  # diffusers' own notes in a scheduler's configuration, in any order
             continue
         before, now = first.get(name), told.get(name)
         if isinstance(before, dict) and isinstance(now, dict):

@@ -1,4 +1,4 @@
-"""The training loop, on Accelerate: one process or many, CPU or GPU, resumable."""
+"""The training loop, built on Accelerate: one or more processes, CPU or GPU, resumable."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Objective = Callable[[Any, Clip], dict[str, torch.Tensor]]
 
 
 def new_accelerator(*, accumulate: int = 1, cpu: bool = False) -> Accelerator:
-    """Return what a run is trained on: an accelerator if there is one, and all processes that there are.
+    """Create the Accelerator of a run, with all its processes, on an accelerator device if there is one.
 
     Args:
-        accumulate: batches whose mean gradient makes a step of the optimizer.
-        cpu: whether it is the CPU even where there is an accelerator.
+        accumulate: number of batches whose mean gradient makes one optimizer step.
+        cpu: whether to use the CPU even if there is an accelerator device.
 
     Raises:
         ValueError: if ``accumulate`` is not above 0.
@@ -44,7 +44,7 @@ def new_accelerator(*, accumulate: int = 1, cpu: bool = False) -> Accelerator:
 
     check_positive("accumulate", accumulate)
     return Accelerator(
-        # without a GPU several processes are one group only if Accelerate is told that the CPU is meant
+        # without a GPU, several processes form one group only if Accelerate is told to use the CPU
         cpu=cpu or not torch.accelerator.is_available(),
         step_scheduler_with_optimizer=False,
         gradient_accumulation_steps=accumulate,
@@ -52,7 +52,7 @@ def new_accelerator(*, accumulate: int = 1, cpu: bool = False) -> Accelerator:
 
 
 def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the record of the first epoch with the highest validation score; a NaN is below every number."""
+    """Return the record of the first epoch with the highest validation score; NaN ranks lowest."""
 
     def score(record: dict[str, float]) -> float:
         return -math.inf if math.isnan(record["validation"]) else record["validation"]
@@ -75,31 +75,31 @@ def fit(
     resume: bool = False,
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Train a model; leave it with the weights of its best epoch.
+    """Train a model, and leave it with the weights of its best epoch.
 
     Args:
         model: called as ``model(frames, log_mel, masks, labelled, valid)``.
-        objective: its output and the clip to named terms; ``"loss"`` is minimised.
-        loader: batches of :class:`~avslib.clip.Clip`. :class:`~avslib.storage.ShardedClips` give every epoch
-            its own order; under several processes they need ``uneven="drop"`` or ``"repeat"``, so that all
-            take the same number of steps.
-        optimizer: over the model's parameters.
+        objective: maps the model's output and the clip to named terms; ``"loss"`` is minimised.
+        loader: yields batches of :class:`~avslib.clip.Clip`. :class:`~avslib.storage.ShardedClips` get a new
+            order every epoch; with several processes they need ``uneven="drop"`` or ``"repeat"``, so that all
+            processes take the same number of steps.
+        optimizer: optimizer of the model's parameters.
         epochs: passes over the loader.
-        run_dir: where ``checkpoint/`` (the last epoch, to resume from) and ``best.safetensors`` are written.
-        lr_scheduler: stepped after every step of the optimizer.
-        validate: a score of the model, higher is better, taken after every epoch; the best epoch's weights
-            are kept. None keeps the last epoch's.
-        max_grad_norm: gradients are scaled down to this norm.
-        accelerator: None for Accelerate's own, on a GPU if there is one. One that is given should be made
-            with ``step_scheduler_with_optimizer=False``, since the schedule is stepped once a step whatever
-            the number of processes. With ``gradient_accumulation_steps=N`` the optimizer steps after every N
-            batches, by their mean gradient, and after the last of an epoch by what there is.
-        resume: go on from ``checkpoint/`` if there is one, which is removed otherwise.
-        progress: show a bar with the loss and the time left, on a terminal.
+        run_dir: folder for ``checkpoint/`` (the last epoch, to resume from) and ``best.safetensors``.
+        lr_scheduler: stepped after every optimizer step.
+        validate: returns a score of the model, higher is better; called after every epoch to keep the weights
+            of the best one. None keeps those of the last epoch.
+        max_grad_norm: gradients with a larger norm are scaled down to this norm.
+        accelerator: None for a default one, on a GPU if there is one. Create your own with
+            ``step_scheduler_with_optimizer=False``, since the scheduler is stepped once per step whatever the
+            number of processes. With ``gradient_accumulation_steps=N`` the optimizer steps after every N
+            batches, by their mean gradient, and at the end of an epoch by that of the remaining ones.
+        resume: whether to continue from ``checkpoint/`` if there is one. If False, it is removed.
+        progress: whether to show a bar with the loss and the time left, on a terminal.
 
     Returns:
-        One record an epoch: the mean of every term over all processes, the learning rate, and
-        ``"validation"``.
+        One record per epoch: the mean of every term over all batches and processes, ``"epoch"``, the learning
+        rate ``"lr"``, and with ``validate`` also ``"validation"``.
 
     Raises:
         ValueError: if the loader has no batch.
@@ -114,10 +114,10 @@ def fit(
     checkpoint, best = run_dir / "checkpoint", run_dir / "best.safetensors"
     fresh = run_dir / "checkpoint.new"
     history: list[dict[str, float]] = []
-    accelerator.free_memory()  # a checkpoint holds all that was prepared, also for a run before this one
+    accelerator.free_memory()  # a checkpoint holds everything that was prepared, even for an earlier run
     prepared, optimizer, lr_scheduler = accelerator.prepare(model, optimizer, lr_scheduler)
     shards = loader.dataset if isinstance(loader.dataset, ShardedClips) else None
-    if shards is None:  # shards are dealt out already, and Accelerate would deal out a share once more
+    if shards is None:  # shards are already split among processes; Accelerate would split them again
         loader = accelerator.prepare(loader)
     if len(loader) == 0:
         raise ValueError("loader: expected a batch at least in each process, got none")
@@ -145,9 +145,9 @@ def fit(
         for number, clip in enumerate(loader, start=1):
             if shards is not None:
                 clip = send_to_device(clip, accelerator.device)
-            # not accelerator.accumulate, which cannot see where an epoch of shards ends
+            # not accelerator.accumulate, which cannot tell where an epoch of shards ends
             is_step = number % accumulate == 0 or number == len(loader)
-            # Accelerate divides by the batches of a step that is whole
+            # Accelerate divides by the number of batches of a full step
             share = accumulate / left_over if number > len(loader) - left_over else 1.0
             with nullcontext() if is_step else accelerator.no_sync(prepared):
                 output = prepared(clip.frames, clip.log_mel, clip.masks, clip.labelled, clip.valid)
@@ -162,13 +162,13 @@ def fit(
                 optimizer.zero_grad()
             for name, term in terms.items():
                 sums[name] += term.detach()
-            if bar.update():  # it was drawn; to read the loss of every batch would wait for a GPU
+            if bar.update():  # the bar was drawn; reading every batch's loss would wait for the GPU
                 bar.set_postfix(epoch=f"{epoch + 1}/{epochs}", loss=f"{terms['loss'].item():.3f}")
         means = accelerator.reduce(torch.stack([*sums.values()]) / len(loader), "mean")
         record = dict(zip(sums, means.tolist(), strict=True))
         record |= {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         if validate is not None:
-            if accelerator.num_processes > 1:  # those of the first are kept
+            if accelerator.num_processes > 1:  # the first process's are kept
                 broadcast([*model.buffers()])
             record["validation"] = validate(accelerator.unwrap_model(prepared))
         history.append(record)
@@ -178,22 +178,22 @@ def fit(
         _replace_checkpoint(accelerator, checkpoint, fresh, history)
     bar.close()
     accelerator.wait_for_everyone()
-    # without the autocast that mixed precision puts around forward, as a model that is loaded has none
+    # without the autocast that mixed precision puts around forward, which a loaded model does not have
     load_weights(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), best)
     return history
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """Return whether there is a complete checkpoint, even if a kill left it beside its place."""
+    """Return whether there is a complete checkpoint, even if a killed run had not moved it into place."""
     return any((run_dir / name / HISTORY).is_file() for name in ("checkpoint", "checkpoint.new"))
 
 
 def _clear_up(checkpoint: Path, fresh: Path, *, resume: bool) -> None:
-    """Do what a run that was killed had still to do, or remove what it left."""
+    """Finish moving the checkpoint of a killed run; without ``resume``, remove all checkpoints."""
     if not resume:
         for left in (checkpoint, fresh):
             shutil.rmtree(left, ignore_errors=True)
-    elif (fresh / HISTORY).is_file():  # written last, so this one is complete, and the other may not be
+    elif (fresh / HISTORY).is_file():  # written last, so this checkpoint is complete; the other may not be
         _move(fresh, checkpoint)
 
 
@@ -209,7 +209,7 @@ def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
 def _replace_checkpoint(
     accelerator: Accelerator, checkpoint: Path, fresh: Path, history: list[dict[str, float]]
 ) -> None:
-    """Write a new checkpoint beside the old one, then put it in its place."""
+    """Write a new checkpoint next to the old one, then replace the old one."""
     accelerator.save_state(str(fresh))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
