@@ -1,4 +1,4 @@
-"""A video file -> masks, and the video with its masks drawn on it."""
+"""Segmenting video files: masks, and a copy of the video with the masks drawn over it."""
 
 from avslib.pipeline.files import segment_video
 from avslib.pipeline.render import draw_mask, write_overlay

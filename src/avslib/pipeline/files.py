@@ -1,4 +1,4 @@
-"""What is found in a video, as files."""
+"""Segmenting a video and writing the results to files."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ def segment_video(
     overlay: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> int:
-    """Write what is found in a video into a folder.
+    """Segment a video and write the results to a folder.
 
-    - ``masks/000000.png``, ...: a picture for each moment, at the video's size; white is what sounds, or,
-      of a model of classes, their colours.
-    - ``moments.csv``: of each moment the picture's name, its time in s, the share of the frame that is
-      found, and the uncertainty there: the mean over its pixels of the standard deviation over samples.
-    - ``overlay.mp4``: the video with the masks drawn over it, with its sound.
+    - ``masks/000000.png``, ...: a picture for each moment, at the video's size; what sounds is white, or has
+      the colours of its classes if the model is multi-class.
+    - ``moments.csv``: for each moment, the name of its picture, its time in s, the fraction of the frame that
+      the mask covers, and the uncertainty: the standard deviation over samples, averaged over the mask.
+    - ``overlay.mp4``: the video and its sound, with the masks drawn over the frames.
 
-    Nothing is there until all of it is. What an earlier call left is then replaced; other files of these
-    names are not.
+    The files appear only when all of them are complete. They replace the files of an earlier call, but no
+    other files with these names.
 
     Args:
-        segmenter: what looks at the video.
-        video: a file that PyAV reads.
-        out: the folder, made where there is none.
-        overlay: whether ``overlay.mp4`` is written.
-        progress: called with 1 after every moment, as tqdm's ``update`` likes it.
+        segmenter: the segmenter to run on the video.
+        video: a file that PyAV can read.
+        out: the folder, created if missing.
+        overlay: whether to write ``overlay.mp4``.
+        progress: called with 1 after every moment, like the ``update`` of a tqdm bar.
 
     Returns:
-        How many moments there are.
+        The number of moments.
 
     Raises:
         ImportError: if PyAV is missing.
-        FileExistsError: if the folder has files of these names that no earlier call wrote.
-        FileNotFoundError: if there is no such video.
-        ValueError: if it is no video, or damaged, or one of the files that would be replaced.
+        FileExistsError: if the folder has files with these names that no earlier call wrote.
+        FileNotFoundError: if the video does not exist.
+        ValueError: if the file is not a video, is damaged, or is one of the files that would be replaced.
     """
     out = Path(out)
     moments = segmenter.moments(video)
@@ -62,7 +62,7 @@ def segment_video(
         folder = Path(unfinished)
         _write(segmenter, video, moments, folder, overlay=overlay, progress=progress)
         (out / MASKS).mkdir(exist_ok=True)
-        (folder / TABLE).replace(out / TABLE)  # the first, since it tells the next call that all this is ours
+        (folder / TABLE).replace(out / TABLE)  # first, since it tells the next call that these are ours
         for old in replaced:
             if old != out / TABLE:
                 old.unlink()
@@ -72,10 +72,10 @@ def segment_video(
 
 
 def _earlier_files(out: Path, video: Path) -> list[Path]:
-    """Return what an earlier call left in a folder.
+    """Return the files that an earlier call left in a folder.
 
     Raises:
-        FileExistsError: if there are such files and no table that says whose they are.
+        FileExistsError: if there are such files but no table that shows that an earlier call wrote them.
         ValueError: if the video is one of them.
     """
     table = out / TABLE

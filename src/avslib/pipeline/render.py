@@ -1,4 +1,4 @@
-"""Masks drawn over the frames that they were found in."""
+"""Drawing masks over the frames of a video."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from avslib.media.video import iter_frames, probe_video, read_sound
 from avslib.media.video_writer import write_video
 
 ORANGE = torch.tensor([[0, 0, 0], [255, 140, 0]], dtype=torch.uint8)
-"""Palette of masks of one class, ``(2, 3)``; few pictures have much of this orange."""
+"""Palette of binary masks, ``(2, 3)``; this orange is rare in most pictures."""
 SOUND_RATE = 48_000
-"""Hz of the sound beside the pictures."""
+"""Sample rate of the sound in the written video, Hz."""
 
 
 def draw_mask(frame: Tensor, mask: Tensor, palette: Tensor = ORANGE) -> Tensor:
-    """Tint what a mask holds by half, and draw a line along its edge.
+    """Tint the pixels of a mask by half, and draw a line along its edge.
 
     Args:
         frame: ``(3, H, W)``, uint8, RGB.
-        mask: the class of each pixel, ``(H, W)``, integers or bool; 0 is left as it is.
+        mask: the class of each pixel, ``(H, W)``, integers or bool; pixels of class 0 are not changed.
         palette: RGB of each class, ``(classes, 3)``, uint8, such as :func:`~avslib.media.class_palette`.
 
     Returns:
         ``(3, H, W)``, uint8.
 
     Raises:
-        ValueError: if a shape or a type differs, or the palette has no colour for a class.
+        ValueError: if a shape or dtype is wrong, or if the palette has no colour for a class.
 
     Example:
         >>> frame = torch.full((3, 32, 32), 100, dtype=torch.uint8)
@@ -51,10 +51,10 @@ def draw_mask(frame: Tensor, mask: Tensor, palette: Tensor = ORANGE) -> Tensor:
 
 
 class _Ink(NamedTuple):
-    """A mask as it is drawn over any frame."""
+    """A mask, prepared for drawing over any frame."""
 
     inside: Tensor  # (H, W), bool
-    line: Tensor  # (H, W), bool, the part of it along edges
+    line: Tensor  # (H, W), bool, the part of ``inside`` along edges
     colour: Tensor  # (3, H, W), uint8
 
     @classmethod
@@ -80,7 +80,7 @@ class _Ink(NamedTuple):
 
 
 def _highest_around(values: Tensor, reach: int) -> Tensor:
-    """Return the highest value within some pixels, along one side and then the other."""
+    """Return the highest value within ``reach`` pixels of each pixel, one axis after the other."""
     for kernel, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
         values = F.max_pool2d(values, kernel, 1, padding)
     return values
@@ -93,22 +93,22 @@ def write_overlay(
     mask_of: Callable[[int], Tensor],
     palette: Tensor = ORANGE,
 ) -> None:
-    """Write a video again, with its sound and with masks drawn over it.
+    """Write a copy of a video, with its sound and with masks drawn over its frames.
 
-    Every frame has the mask of the moment that is nearest to it. Pictures come one by one; the sound is held.
+    Every frame gets the mask of the nearest moment. Frames are read one by one; the sound is held in memory.
 
     Args:
         path: the MP4 file to write, in a folder that exists.
-        video: the file that the masks were found in.
+        video: the video that the masks belong to.
         moments: times of the masks, s, ascending.
-        mask_of: the number of a moment to its mask, the class of each pixel ``(H, W)`` at the video's size;
-            asked in order, each once.
+        mask_of: maps the index of a moment to its mask, the class of each pixel ``(H, W)`` at the video's
+            size; called in order, at most once for each moment.
         palette: RGB of each class, ``(classes, 3)``, uint8.
 
     Raises:
         ImportError: if PyAV is missing.
-        FileNotFoundError: if there is no such video.
-        ValueError: if it cannot be read, or a mask has another size.
+        FileNotFoundError: if the video does not exist.
+        ValueError: if the video cannot be read, or a mask has another size.
     """
     info = probe_video(video)
     fps = info.fps or (len(info.times) / info.end if info.end else 1.0)

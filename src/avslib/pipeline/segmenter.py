@@ -1,4 +1,4 @@
-"""A video file of any length -> what is found in it, moment by moment."""
+"""Segmenting a video file of any length, moment by moment."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from avslib.models.base import evaluating
 from avslib.pipeline.windows import cut_windows
 
 STEPS_A_SECOND = 100
-"""Of the log-mel front end; masks can be asked for at a rate that divides them."""
+"""Steps per second of the log-mel front end; the rate of the masks must divide this."""
 
 
 class SegmentedFrame(NamedTuple):
-    """What was found at one moment of a video; everything on the CPU, at the video's own size."""
+    """The result for one moment of a video; all tensors are on the CPU, at the video's own size."""
 
     time: float
-    """When the frame is shown, s from the beginning of the file."""
+    """Time of the frame, s from the beginning of the file."""
     frame: Tensor
     """``(3, H, W)``, uint8, RGB."""
     probabilities: Tensor
-    """``(K, H, W)``, float32 in ``[0, 1]``: of the foreground where K is 1, else of each class."""
+    """``(K, H, W)``, float32 in ``[0, 1]``: of the foreground if K is 1, else of each class."""
     uncertainty: Tensor | None
     """``(K, H, W)``, standard deviation of the probability over samples; None without several samples."""
 
@@ -48,28 +48,28 @@ class SegmentedFrame(NamedTuple):
 
 
 class VideoSegmenter:
-    """Find what makes the sound in a video file of any length, size and frame rate, with sound or without.
+    """Segment what makes the sound in a video file of any length, size and frame rate, with or without sound.
 
-    The model sees what it saw in training: one frame for each second, the one at 15/16 of it, with the
-    log-mel example that begins with the second, in windows of as many seconds. Frames are resized without
-    keeping their aspect ratio, sound is mixed to one channel of 16 kHz. Pictures are held for one window
-    only, so memory does not grow with the length of the film, but for its sound.
+    The model gets the same input as in training: for each second, the frame at 15/16 of it and the log-mel
+    example that begins with it, in windows of ``window`` seconds. Frames are resized without keeping their
+    aspect ratio; sound is mixed to one channel at 16 kHz. Frames are held for one window only, so apart from
+    the sound, memory does not grow with the length of the video.
 
-    With a higher ``rate`` the film is looked at several times, each time a part of a second later: every
-    look is again a clip of one frame a second.
+    With a ``rate`` above 1, the model sees the video several times, each time a fraction of a second later.
+    Each time its input is again a clip of one frame per second.
 
     Args:
-        model: any of ours, on the device that is to be used; it is called in evaluation mode.
-        size: ``(H, W)`` of the frames that the model sees, px, 32 at least, or the side of a square; None for
-            the model's own, ``model.frame_size``.
-        rate: masks a second, a divisor of 100.
-        window: seconds that the model sees at once.
-        overlap: seconds that neighbouring windows share; there the mean of the probabilities counts.
-        num_samples: samples a frame, of a stochastic model; a deterministic one gives its one prediction.
-        seed: of the noise. The same film, seed and device give the same masks.
+        model: any model of this library, on the device to use; it is called in evaluation mode.
+        size: ``(H, W)`` of the frames that the model sees, at least 32 px each, or the side of a square; None
+            for ``model.frame_size``.
+        rate: masks per second, a divisor of 100.
+        window: seconds that the model sees together.
+        overlap: seconds that neighbouring windows share; their probabilities are averaged there.
+        num_samples: samples per frame of a stochastic model; a deterministic one gives one prediction.
+        seed: seed of the noise. The same video, seed and device give the same masks.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of range.
 
     Example:
         >>> from avslib import create_model
@@ -119,27 +119,27 @@ class VideoSegmenter:
         self.seed = seed
 
     def moments(self, video: str | Path) -> list[float]:
-        """Return the times at which a video is looked at, s from the beginning of the file.
+        """Return the times at which a video is segmented, s from the beginning of the file.
 
         Raises:
             ImportError: if PyAV is missing.
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is no video.
+            FileNotFoundError: if the file does not exist.
+            ValueError: if the file is not a video.
         """
         info = probe_video(video)
         moments = self._moments(info)
         return moments[: _count(moments, info)]
 
     def __call__(self, video: str | Path) -> Iterator[SegmentedFrame]:
-        """Look at a video, and yield what is found at each of its :meth:`moments`.
+        """Segment a video, and yield the result for each of its :meth:`moments`.
 
         Args:
-            video: a file that PyAV reads.
+            video: a file that PyAV can read.
 
         Raises:
             ImportError: if PyAV is missing.
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is no video, or damaged.
+            FileNotFoundError: if the file does not exist.
+            ValueError: if the file is not a video, or is damaged.
         """
         info = probe_video(video)
         seconds, moments = whole_seconds(info), self._moments(info)
@@ -163,12 +163,12 @@ class VideoSegmenter:
                     yield self._at_own_size(moments[place], picture, values)
 
     def _moments(self, info: VideoInfo) -> list[float]:
-        """Return the times of all looks at whole seconds, of which the last may lie beyond the end."""
+        """Return ``rate`` times for each whole second; the last ones may be after the end of the video."""
         ends = frame_moments(info, whole_seconds(info), rule="end")
         return [end + look / self.rate for end in ends for look in range(self.rate)]
 
     def _examples(self, waveform: Tensor, window: range) -> Tensor:
-        """Return the log-mel examples of a window, ``(N, 1, 96, 64)``; after the sound there is silence."""
+        """Return the log-mel examples of a window, ``(N, 1, 96, 64)``, with silence after the sound."""
         heard = waveform[window.start * SAMPLE_RATE : (window.stop + 1) * SAMPLE_RATE]
         heard = F.pad(heard, (0, (len(window) + 1) * SAMPLE_RATE - len(heard)))
         hop = STEPS_A_SECOND // self.rate
@@ -176,7 +176,7 @@ class VideoSegmenter:
 
     @torch.no_grad()
     def _look(self, frames: Tensor, examples: Tensor, start: int) -> Tensor:
-        """Return the probabilities of a window and, after them, uncertainties, ``(N, K or 2 K, h, w)``."""
+        """Return the probabilities of a window, followed by any uncertainties, ``(N, K or 2 K, h, w)``."""
         device = next(self.model.parameters()).device
         looks = []
         for look in range(self.rate):
@@ -201,5 +201,5 @@ class VideoSegmenter:
 
 
 def _count(moments: list[float], info: VideoInfo) -> int:
-    """Return how many of the times lie in the video; the first always counts."""
+    """Return how many of the times are within the video, at least 1."""
     return max(1, sum(time <= info.end for time in moments))

@@ -1,4 +1,4 @@
-"""A long video as the short clips that a model is used to."""
+"""Cutting a long video into short windows for a model."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from avslib._checks import check_positive
 
 
 def cut_windows(seconds: int, length: int, overlap: int = 0) -> list[range]:
-    """Cut a video into windows of one length that together hold every second.
+    """Cut a video into windows of equal length that together cover every second.
 
-    The last window begins earlier than its turn, where it would otherwise be shorter than the others.
+    The last window begins earlier if it would otherwise be shorter than the others.
 
     Args:
         seconds: length of the video, s.
-        length: of a window, s; a shorter video is one window.
-        overlap: seconds that a window shares with the one before it, at least.
+        length: length of a window, s; a shorter video is a single window.
+        overlap: minimum number of seconds that a window shares with the one before it.
 
     Raises:
-        ValueError: if ``seconds`` or ``length`` is not positive, or ``overlap`` not in ``[0, length)``.
+        ValueError: if ``seconds`` or ``length`` is not positive, or if ``overlap`` is not in ``[0, length)``.
 
     Example:
         >>> cut_windows(12, 5)
