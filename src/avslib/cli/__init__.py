@@ -1,4 +1,4 @@
-"""The command ``avslib``: parses, calls, prints; decides nothing."""
+"""The command ``avslib``: it parses arguments, calls the library and prints, and decides nothing itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 1 after a mistake, 130 after Ctrl-C, 141 if none reads on."""
+    """Run a command and return its exit status: 1 on an error, 130 on Ctrl-C, 141 on a closed output pipe."""
     parser = argparse.ArgumentParser(
         prog="avslib", description="Audio-visual segmentation.", allow_abbrev=False
     )
@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = cast("Any", complain)
         try:
             status = parsed.run(parsed)
-            sys.stdout.flush()  # here, where it is seen that `| head` reads no more
+            sys.stdout.flush()  # here, to notice that `| head` has stopped reading
             return status
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
             return 141
         except (OSError, ValueError, ImportError) as error:
             print(f"avslib {parsed.command}: {error}", file=sys.stderr)

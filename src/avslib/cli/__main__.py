@@ -1,4 +1,4 @@
-"""``python -m avslib.cli``."""
+"""Entry point of ``python -m avslib.cli``."""
 
 import sys
 

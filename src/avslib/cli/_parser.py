@@ -1,13 +1,15 @@
-"""What every command's parser is made from."""
+"""Constants and types that the parsers of all commands share."""
 
 import argparse
 from typing import TypeAlias
 
 SETTINGS = ("s4", "ms3", "avss", "folder")
-"""AVSBench's, and clips of one's own."""
+"""The settings of AVSBench, and a folder of your own clips."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""Where a command is added; each sets ``run``, a function of the parsed arguments that returns a status.
+"""The subparsers to which each command is added.
 
-It is given ``words`` too, the command line as it was, which is not that of the process where Python calls it.
+Each command sets ``run``, a function that takes the parsed arguments and returns an exit status. The parsed
+arguments also have ``words``, the command line itself; if ``main`` was called from Python, it is not that of
+the process.
 """

@@ -1,4 +1,4 @@
-"""How a command shows what is done."""
+"""The progress bar of the commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def clip_bar(total: int | None = None, **options: Any) -> tqdm[Any]:
-    """Return a bar that counts clips, on a terminal alone; options are tqdm's."""
+    """Return a progress bar that counts clips, shown only on a terminal; ``options`` are tqdm's."""
     from tqdm import tqdm
 
     return tqdm(total=total, **{"unit": "clip", "disable": None, **options})

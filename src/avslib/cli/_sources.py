@@ -1,4 +1,4 @@
-"""The clips and the model that a command is told of."""
+"""The arguments that select clips and a model, and opening both."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from avslib.models import AVSModel
 
 OWN = "own"
-"""In the place of a size: that of the files."""
+"""Given instead of a size, it keeps the size of the files."""
 
 ALL_SETTINGS = (*SETTINGS, "vpo-ss", "vpo-ms", "vpo-msmi")
-"""The names of all readers, written out, since a help text should not wait for them."""
+"""The names of all readers, written out so that a help text does not have to import them."""
 
 
 def add_clips(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -> None:
-    """Add the arguments that say which clips of a dataset are given to a model."""
+    """Add the arguments that select the clips of a dataset that a model gets."""
     add_dataset(parser, settings=settings)
     parser.add_argument("--split", default="test", help="default: test")
 
@@ -49,7 +49,7 @@ def add_dataset(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) -
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which clips of a dataset, or all of a folder, are converted."""
+    """Add the arguments that select the clips to convert: a split of a dataset, or all clips of a folder."""
     add_source(parser, settings=ALL_SETTINGS)
     parser.add_argument(
         "--split", help="train, val or test; of a folder any split in its table (default: all of them)"
@@ -69,7 +69,7 @@ def add_source(parser: argparse.ArgumentParser, *, settings: tuple[str, ...]) ->
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of a command that always has a model."""
+    """Add the arguments of a command that requires a model."""
     parser.add_argument(
         "--model", required=True, help="folder written by save_pretrained, or repository on the hub"
     )
@@ -110,12 +110,14 @@ def add_device(group: argparse._ActionsContainer) -> None:
 def open_clips(
     parsed: argparse.Namespace, model: AVSModel | None = None, split: str | None = None, **options: Any
 ) -> ClipReader:
-    """Open the clips, for a model if there is one; of another split than was asked for if it is given.
+    """Open the clips, in the frame size of the model if there is one.
+
+    ``split`` replaces the split that was given on the command line.
 
     Raises:
-        FileNotFoundError: if they are not there.
-        ValueError: if no split is named, the model has masks of other classes, or is given batches that clips
-            of several lengths cannot share.
+        FileNotFoundError: if the clips do not exist.
+        ValueError: if no split is given, if the model has another number of classes than the clips, or if the
+            clips differ in length and cannot share a batch.
     """
     from avslib.data import READERS
 
@@ -143,7 +145,7 @@ def open_clips(
 
 
 def check_lengths(clips: ClipReader) -> None:
-    """Raise ``ValueError`` if clips cannot share a batch, since one is longer than another."""
+    """Raise ``ValueError`` if the clips differ in length and so cannot share a batch."""
     seconds = {len(files.frames) for files in clips.clips}
     if clips.seconds is None and len(seconds) > 1:
         raise ValueError(
@@ -156,33 +158,34 @@ def open_model(parsed: argparse.Namespace) -> AVSModel:
     """Load the model onto its device.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: if the device is not.
+        FileNotFoundError: if the model does not exist.
+        ImportError: if the module of its class cannot be imported.
+        ValueError: if the device does not exist, or the model's class is unknown.
     """
     device = choose_device(parsed)
     return load_saved(parsed).to(device)
 
 
 def load_saved(parsed: argparse.Namespace) -> AVSModel:
-    """Load the model; a class of the user's own may lie in the working directory.
+    """Load the model; the module of a user's own class may be in the working directory.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ImportError: if there is no module of its class.
-        ValueError: if its class is not known.
+        FileNotFoundError: if the model does not exist.
+        ImportError: if the module of its class cannot be imported.
+        ValueError: if its class is unknown.
     """
     from avslib.models.saved import load_model
 
     if ":" in (parsed.model_class or ""):
-        sys.path.append(str(Path.cwd()))  # as with `python -m`; an installed script has its own folder there
+        sys.path.append(str(Path.cwd()))  # as with `python -m`; an installed script has its own folder
     return load_model(parsed.model, model_class=parsed.model_class)
 
 
 def choose_device(parsed: argparse.Namespace) -> torch.device:
-    """Return the device that was asked for, else an accelerator if there is one.
+    """Return the device that was given, or else an accelerator if there is one, or else the CPU.
 
     Raises:
-        ValueError: if there is no such device.
+        ValueError: if the device does not exist.
     """
     import torch
 
@@ -192,16 +195,16 @@ def choose_device(parsed: argparse.Namespace) -> torch.device:
         return there
     try:
         number = torch.zeros((), device=parsed.device)
-        number.item()  # which there is not on "meta"
+        number.item()  # fails on "meta"
         return number.device
-    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts that there is none
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA raises AssertionError
         raise ValueError(
             f"--device: expected one that is there, such as {there.type}, got {parsed.device!r}"
         ) from error
 
 
 def side(word: str) -> int | str:
-    """Read a side in px, or ``OWN``."""
+    """Parse a side in px, or ``OWN``."""
     if word != OWN and not word.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number of px or {OWN!r}, got {word!r}")
     return word if word == OWN else int(word)

@@ -1,4 +1,4 @@
-"""Whether what a command is to write can be written, asked before its work and not after it."""
+"""Checks, before a command does its work, that its output can be written."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder, and a file in it for a moment: an ``OSError`` comes now and not at the end."""
+    """Create a folder and, briefly, a file in it, so that an ``OSError`` is raised now and not at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
 
 def check_files(**files: Path | None) -> None:
-    """Raise an ``OSError`` for a file that cannot be written; it is named by its option, and may be None.
+    """Raise an ``OSError`` if a file cannot be written; files are passed by option name and may be None.
 
     Raises:
-        IsADirectoryError: if it is a folder.
+        IsADirectoryError: if a file is a folder.
     """
     for option, file in files.items():
         if file is None:

@@ -1,4 +1,4 @@
-"""The command that embeds the sound of a dataset once and for all."""
+"""The command that embeds the sound of a dataset once and stores the embeddings."""
 
 from __future__ import annotations
 

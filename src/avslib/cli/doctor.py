@@ -1,4 +1,4 @@
-"""The command that examines data."""
+"""The command that examines a data folder."""
 
 from __future__ import annotations
 

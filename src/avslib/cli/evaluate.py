@@ -1,4 +1,4 @@
-"""The command that measures predictions."""
+"""The command that scores predictions."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _evaluate(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> in
     from avslib.training.provenance import describe_data, describe_run
 
     _check_options(parser, parsed)
-    other = None if parsed.compare is None else Report.load(parsed.compare)  # a mistake shows at once
+    other = None if parsed.compare is None else Report.load(parsed.compare)  # so that a mistake shows early
     model = None if parsed.model is None else open_model(parsed)
     clips = open_clips(parsed, model)
     predictions, heard, source = _predict(parsed, model, clips)
@@ -133,7 +133,7 @@ def _evaluate(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> in
 
 
 def _check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
-    """Raise ``ValueError`` if an option was given that is of the other source of predictions."""
+    """Raise ``ValueError`` if an option was given that belongs to the other source of predictions."""
     source, owner, names = (
         ("--predictions", "--model", _OF_MODEL)
         if parsed.model is None
@@ -150,7 +150,7 @@ def _check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) 
 def _predict(
     parsed: argparse.Namespace, model: AVSModel | None, clips: ClipReader
 ) -> tuple[Predictions, Any, dict[str, Any]]:
-    """Return the predictions, the clips as they are heard, and where the predictions come from."""
+    """Return the predictions, the clips with the sound that is heard, and the source of the predictions."""
     from avslib.data import SilentSound, SwappedSound
     from avslib.training.folder_predictions import FolderPredictions
     from avslib.training.prediction import ModelPredictions

@@ -1,4 +1,4 @@
-"""The command that tells whether a model listens."""
+"""The command that tests whether a model listens."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _listen(parsed: argparse.Namespace) -> int:
         num_workers=parsed.workers,
         seed=parsed.seed,
     )
-    combined = g_measures(table) if ANOTHER in table else {}  # a single clip has no other's sound
+    combined = g_measures(table) if ANOTHER in table else {}  # a single clip has no other sound
     print(format_listening(table, combined))
     if parsed.json is not None:
         rows = {row: {name: finite(value) for name, value in scores.items()} for row, scores in table.items()}

@@ -1,4 +1,4 @@
-"""The command that puts clips away as tar files."""
+"""The command that stores clips as tar files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that makes what readers need out of raw videos."""
+"""The command that makes the files that readers need from raw videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that finds what sounds in a video."""
+"""The command that segments what sounds in a video."""
 
 from __future__ import annotations
 

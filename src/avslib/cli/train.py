@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from avslib.training import Splits
 
 EPOCHS = {"s4": 15, "ms3": 30, "avss": 60, "folder": 30}
-"""As published for AVSBench; a folder of one's own is taken for MS3."""
+"""Default epochs, as published for AVSBench; a folder of your own clips has as many as MS3."""
 
 
 def add_train(commands: Commands) -> None:
@@ -125,7 +125,7 @@ def _train(parsed: argparse.Namespace) -> int:
             f"{parsed.device!r}"
         )
     accelerator = new_accelerator(accumulate=parsed.accumulate, cpu=device.type == "cpu")
-    resumes = will_resume(parsed.out, resume=parsed.resume)  # before what takes long
+    resumes = will_resume(parsed.out, resume=parsed.resume)  # before anything slow
     set_seed(parsed.seed)
     model, is_new = _build_model(parsed)
     data = _open_data(parsed, model)
@@ -170,7 +170,8 @@ def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
     """Open all splits.
 
     Raises:
-        ValueError: if their clips cannot share a batch, or some that score the model have no masks.
+        ValueError: if the clips of a split cannot share a batch, a validation or test clip has no masks, or
+            no training clip has any.
     """
     from avslib.training import Splits
 
@@ -178,7 +179,7 @@ def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
         raise ValueError("--size: expected one size for all frames, got 'own'")
     opened = {split: open_clips(parsed, model, split) for split in Splits._fields}
     for split, clips in opened.items():
-        check_lengths(clips)  # the test's batches hold several, whatever the training's
+        check_lengths(clips)  # test batches hold several clips, whatever the training batch size
         without = [files.id for files in clips.clips if not any(files.masks)]
         if without and (split != "train" or len(without) == len(clips)):
             raise ValueError(
@@ -189,7 +190,7 @@ def _open_data(parsed: argparse.Namespace, model: AVSModel) -> Splits:
 
 
 def _build_model(parsed: argparse.Namespace) -> tuple[AVSModel, bool]:
-    """Return the model, and whether it is a new one, with random weights."""
+    """Return the model, and whether it is new and has random weights."""
     from avslib.models import C3N, create_model
 
     if "/" in parsed.model or Path(parsed.model).is_dir():

@@ -1,4 +1,4 @@
-"""The commands that deal with weights and models."""
+"""The commands that convert weights and list models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avslib.cli._parser import Commands
 
-# Written out, because to ask avslib.models would load every model to print a help text.
+# Written out, so that a help text does not have to import every model of avslib.models.
 _LAYOUTS = (
     "tpavi, vggish, vggish_pca, audioset_head, pvt_v2_b5, resnet50, avsbench-resnet50, avsbench-pvt_v2_b5, "
     "ecmvae-resnet50, ecmvae-pvt_v2_b5 or c3n-pvt_v2_b5"
