@@ -37,7 +37,7 @@ def sound_protocols(clips: ClipDataset, *, categories: Sequence[str] | None = No
     Args:
         clips: the dataset, with the true sound as log-mels. With embeddings, the clips of the silent and the
             noisy dataset raise ``ValueError`` when read.
-        categories: what sounds in each clip; None to take them from the dataset; a reader of S4 has them.
+        categories: what sounds in each clip; None to ask the dataset, which works for a reader of S4.
 
     Returns:
         Datasets of the same clips, by the name of their row.
