@@ -404,6 +404,7 @@ def test_an_argument_changes_the_recipe() -> None:
         (("--preset", "paper"), "--preset paper trains on the real set: say where it is with --data-root"),
         (("--epochs", "0"), "epochs['ms3']: expected a number above 0, got 0"),
         (("--batch-size", "-1"), "batch_size: expected a number above 0, got -1"),
+        (("--pretrain-clips", "-1"), "pretrain_clips: expected 0 or more, got -1"),
     ],
 )
 def test_arguments_that_do_not_fit_end_the_program(

@@ -30,7 +30,8 @@ class Recipe:
             the real set, and warn if an encoder starts from random weights.
 
     Raises:
-        ValueError: if ``size``, ``learning_rate``, ``batch_size`` or a number of epochs is not above 0.
+        ValueError: if ``size``, ``learning_rate``, ``batch_size`` or a number of epochs is not above 0, or
+            ``pretrain_clips`` is below 0.
     """
 
     variant: str
@@ -47,6 +48,8 @@ class Recipe:
             check_positive(name, getattr(self, name))
         for setting, epochs in self.epochs.items():
             check_positive(f"epochs[{setting!r}]", epochs)
+        if self.pretrain_clips < 0:
+            raise ValueError(f"pretrain_clips: expected 0 or more, got {self.pretrain_clips}")
 
 
 SMALL = Recipe("small", {"s4": 2, "ms3": 2}, size=112, learning_rate=1e-3, anneal=True, from_scratch=True)
