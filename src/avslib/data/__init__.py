@@ -1,4 +1,4 @@
-"""A dataset folder -> Clip."""
+"""Datasets of clips: readers of files, synthetic clips, other sounds and random changes."""
 
 from avslib.data.avsbench import AVSBenchMS3, AVSBenchS4
 from avslib.data.avss import AVSBenchSemantic

@@ -1,4 +1,4 @@
-"""AVSBench-object: the single-source (S4) and the multi-source (MS3) setting."""
+"""Readers of AVSBench-object: the single-source (S4) and the multi-source (MS3) setting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avslib.media.palette import read_classes
 
 
 class _AVSBenchObject(ClipReader):
-    """What the two settings have in common: clips of 5 s, perhaps out of AVSBench-semantic."""
+    """Base class of the two settings: clips of 5 s, possibly read from AVSBench-semantic."""
 
     _seconds = AVSBENCH_SECONDS
     _setting: ClassVar[str]
@@ -34,9 +34,9 @@ class AVSBenchS4(_AVSBenchObject):
     """AVSBench's single-source setting: one object sounds; in training only the first second has a mask.
 
     Args:
-        root: the folder that holds ``Single-source``; or that of AVSBench-semantic, ``metadata.csv``, whose
-            ``v1s`` is S4; frames and masks have their own sizes there, and zeros follow a sound that is too
-            short, so scores are not quite the same.
+        root: the folder that holds ``Single-source``; or the folder of AVSBench-semantic, which holds
+            ``metadata.csv`` and whose ``v1s`` is S4. There frames and masks have their own sizes, and zeros
+            follow a sound that is too short, so scores differ slightly.
 
     The other arguments and the errors are those of :class:`ClipReader`.
 
@@ -50,8 +50,8 @@ class AVSBenchMS3(_AVSBenchObject):
     """AVSBench's multi-source setting: several objects sound, and every second has a mask.
 
     Args:
-        root: the folder that holds ``Multi-sources``; or that of AVSBench-semantic, ``metadata.csv``, whose
-            ``v1m`` is MS3.
+        root: the folder that holds ``Multi-sources``; or the folder of AVSBench-semantic, which holds
+            ``metadata.csv`` and whose ``v1m`` is MS3.
 
     The other arguments and the errors are those of :class:`ClipReader`.
 

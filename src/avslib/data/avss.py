@@ -1,4 +1,4 @@
-"""AVSBench-semantic (AVSS): which pixels sound, and as which of 70 classes."""
+"""Reader of AVSBench-semantic (AVSS), whose masks tell which pixels sound, and as which of 70 classes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from avslib.media.palette import NUM_CLASSES, read_classes
 class AVSBenchSemantic(ClipReader):
     """AVSBench-semantic: clips of 5 s (``v1s``, ``v1m``) padded to 10, and of 10 s (``v2``), with classes.
 
-    Masks are pictures in which a colour means a class. Training clips of ``v1s`` have a mask for the first
-    second only. Pictures lie in their own sizes: training clips are scaled and cropped, the others stretched,
-    as the published loader does. Log-mels are computed from the WAV files; where a clip has fewer than its
-    seconds, zeros follow, which are not silence, as published.
+    Masks are pictures in which each colour stands for a class. Training clips of ``v1s`` have a mask for the
+    first second only. Pictures are stored in their own sizes: training clips are scaled and cropped, the
+    others are stretched, as in the published loader. Log-mels are computed from the WAV files. A sound that
+    is too short for its clip is followed by zeros, as published; these are not silence.
 
     Args:
         root: the folder that holds ``metadata.csv``.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        parts: which of ``"v1s"``, ``"v1m"`` and ``"v2"``.
+        parts: the parts to read, out of ``"v1s"``, ``"v1m"`` and ``"v2"``.
         **options: the other arguments of :class:`ClipReader`. By default ``fit`` is ``"crop"`` in training
-            and ``"stretch"`` elsewhere, ``sound`` is ``"wav"``, and ``seconds`` 10.
+            and ``"stretch"`` elsewhere, ``sound`` is ``"wav"``, and ``seconds`` is 10.
 
     Raises:
         FileNotFoundError: if the table or a file that it lists is not there.
@@ -57,7 +57,7 @@ class AVSBenchSemantic(ClipReader):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the 71 classes, background first, out of ``label2idx.json``.
+        """Names of the 71 classes, background first, read from ``label2idx.json``.
 
         Raises:
             FileNotFoundError: if that file is not there.

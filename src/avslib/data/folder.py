@@ -1,4 +1,4 @@
-"""A folder of one's own videos, prepared: clips of any length, with masks or without."""
+"""Reader of clips prepared from a folder of your own videos, of any length, with or without masks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from avslib.data.reader import ClipReader, ReaderOptions
 class ClipFolder(ClipReader):
     """Clips that ``avslib prepare folder`` made from videos: a frame and a log-mel example for each second.
 
-    A clip may have masks, ``clips/<id>/masks/<second>.png``, one for every frame. Unlike in AVSBench the
-    log-mel example of second t starts at t s, not at 0.96 t s, so that it stays with its frame however long
-    the clip is.
+    A clip may have masks, ``clips/<id>/masks/<second>.png``, one for every frame. Unlike in AVSBench, the
+    log-mel example of second t starts at t s, not at 0.96 t s, so it stays with its frame however long the
+    clip is.
 
     Args:
         root: the folder that holds ``clips.csv``.
-        split: a split that the table names; None for all of it.
-        **options: the other arguments of :class:`ClipReader`. Clips of several lengths cannot share a batch,
+        split: a split that occurs in the table; None for all clips.
+        **options: the other arguments of :class:`ClipReader`. Clips of different lengths cannot share a batch
             unless ``seconds`` makes them equal.
 
     Raises:

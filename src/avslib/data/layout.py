@@ -1,4 +1,4 @@
-"""Where the files of a clip lie: the only place that knows a dataset's folders and tables."""
+"""Paths of the files of a clip; only this module knows the folders and tables of the datasets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 SPLITS = ("train", "val", "test")
 AVSBENCH_SECONDS = 5
-"""Frames of a clip in S4 and MS3."""
+"""Number of frames of a clip in S4 and MS3."""
 AVSS_SECONDS = {"v1s": 5, "v1m": 5, "v2": 10}
-"""Frames of a clip in each part of AVSBench-semantic."""
+"""Number of frames of a clip in each part of AVSBench-semantic."""
 MAX_TABLE_BYTES = 256 * 2**20
 """Largest table of clips that is read; AVSBench's have less than 1 MB."""
 
 
 class ClipFiles(NamedTuple):
-    """Where the files of one clip lie, or should."""
+    """Paths of the files of one clip, which need not exist."""
 
     id: str
     split: str
@@ -26,17 +26,17 @@ class ClipFiles(NamedTuple):
     """What sounds; empty where the dataset does not say."""
     frames: tuple[Path, ...]
     masks: tuple[Path | None, ...]
-    """One a frame; None where a frame has no ground truth."""
+    """One per frame; None where a frame has no ground truth."""
     wav: Path
     log_mel: Path
-    """The pickle as published; a ``.safetensors`` file of the same name takes its place."""
+    """The published pickle; if there is a ``.safetensors`` file of the same name, it is read instead."""
     video: Path
     more_wavs: tuple[Path, ...] = ()
     """Sounds that are added to the first."""
 
 
 class Kind(NamedTuple):
-    """What a value in a table must be."""
+    """What a value in a table must match, as a pattern and in words."""
 
     pattern: re.Pattern[str]
     words: str
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 PLAIN = Kind(re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f]{1,200}"), "a plain name")
 """One step in a path, on any system: no separator, no drive, no ``..``."""
 SPLIT = Kind(re.compile("|".join(SPLITS)), "train, val or test")
-"""What readers admit: a clip of another split would be in none."""
+"""The splits that readers accept; a clip of another split could never be read."""
 _PART = Kind(re.compile("|".join(AVSS_SECONDS)), "v1s, v1m or v2")
 _SECONDS = Kind(re.compile("[1-9][0-9]{0,5}"), "a whole number from 1 to 999999")
 _OWN_FOLDERS = {"s4": "Single-source", "ms3": "Multi-sources"}
@@ -54,7 +54,7 @@ Lister = Callable[[Path], list[ClipFiles]]
 
 
 def s4_files(root: Path, split: str, category: str, name: str) -> ClipFiles:
-    """Place a clip of AVSBench's single-source setting; in training only the first second has a mask."""
+    """Locate a clip of AVSBench's single-source setting; in training only the first second has a mask."""
     data, inner = root / "Single-source" / "s4_data", Path(split, category)
     masks = data / "gt_masks" / inner / name
     labelled = 1 if split == "train" else AVSBENCH_SECONDS
@@ -71,7 +71,7 @@ def s4_files(root: Path, split: str, category: str, name: str) -> ClipFiles:
 
 
 def ms3_files(root: Path, split: str, name: str) -> ClipFiles:
-    """Place a clip of AVSBench's multi-source setting; the splits share a folder of frames and videos."""
+    """Locate a clip of AVSBench's multi-source setting; the splits share folders of frames and of videos."""
     data = root / "Multi-sources" / "ms3_data"
     return ClipFiles(
         id=name,
@@ -86,7 +86,7 @@ def ms3_files(root: Path, split: str, name: str) -> ClipFiles:
 
 
 def avss_files(root: Path, part: str, split: str, category: str, name: str) -> ClipFiles:
-    """Place a clip of AVSBench-semantic: ``v1s`` is S4, ``v1m`` MS3, and ``v2`` has clips of ten seconds."""
+    """Locate a clip of AVSBench-semantic: ``v1s`` is S4, ``v1m`` is MS3, ``v2`` has clips of ten seconds."""
     folder, seconds = root / part / name, AVSS_SECONDS[part]
     labelled = 1 if (part, split) == ("v1s", "train") else seconds
     masks = tuple(folder / "labels_rgb" / f"{second}.png" for second in range(labelled))
@@ -105,7 +105,7 @@ def avss_files(root: Path, part: str, split: str, category: str, name: str) -> C
 def folder_files(
     root: Path, split: str, category: str, name: str, *, seconds: int, masked: bool = False
 ) -> ClipFiles:
-    """Place a clip of a folder of one's own, as ``avslib prepare folder`` writes it."""
+    """Locate a clip in a folder that ``avslib prepare folder`` wrote."""
     folder = root / "clips" / name
     masks: tuple[Path | None, ...] = tuple(folder / "masks" / f"{i}.png" for i in range(seconds))
     return ClipFiles(
@@ -121,11 +121,11 @@ def folder_files(
 
 
 def list_s4(root: str | Path, *, split: Kind = PLAIN) -> list[ClipFiles]:
-    """List the clips of S4, of all splits, out of AVSBench-object or of ``v1s`` in AVSBench-semantic.
+    """List the clips of S4, of all splits, from AVSBench-object or from ``v1s`` of AVSBench-semantic.
 
     Args:
         root: the folder that holds ``Single-source`` or ``metadata.csv``.
-        split: what names of splits must be.
+        split: what the name of a split must match.
 
     Raises:
         FileNotFoundError: if there is neither table.
@@ -142,11 +142,11 @@ def list_s4(root: str | Path, *, split: Kind = PLAIN) -> list[ClipFiles]:
 
 
 def list_ms3(root: str | Path, *, split: Kind = PLAIN) -> list[ClipFiles]:
-    """List the clips of MS3, of all splits, out of AVSBench-object or of ``v1m`` in AVSBench-semantic.
+    """List the clips of MS3, of all splits, from AVSBench-object or from ``v1m`` of AVSBench-semantic.
 
     Args:
         root: the folder that holds ``Multi-sources`` or ``metadata.csv``.
-        split: what names of splits must be.
+        split: what the name of a split must match.
 
     Raises:
         FileNotFoundError: if there is neither table.
@@ -169,8 +169,8 @@ def list_avss(
 
     Args:
         root: the folder that holds ``metadata.csv``.
-        parts: which of ``v1s``, ``v1m`` and ``v2``.
-        split: what names of splits must be.
+        parts: the parts to list, out of ``v1s``, ``v1m`` and ``v2``.
+        split: what the name of a split must match.
 
     Raises:
         FileNotFoundError: if there is no table.
@@ -186,7 +186,7 @@ def list_avss(
 
 
 def list_folder(root: str | Path) -> list[ClipFiles]:
-    """List the clips of a folder that ``avslib prepare folder`` wrote, with masks where there are any.
+    """List the clips of a folder that ``avslib prepare folder`` wrote, with their masks if they have any.
 
     Raises:
         FileNotFoundError: if there is no table.
@@ -210,13 +210,13 @@ def list_folder(root: str | Path) -> list[ClipFiles]:
 
 
 LISTERS: dict[str, Lister] = {"s4": list_s4, "ms3": list_ms3, "avss": list_avss, "folder": list_folder}
-"""By the name of a setting: what lists its clips."""
+"""Function that lists the clips of a setting, by the setting's name."""
 
 
 def holds_classes(root: Path, setting: str) -> bool:
-    """Tell whether the masks of a setting are those of AVSBench-semantic.
+    """Return whether the masks of a setting are those of AVSBench-semantic.
 
-    S4 and MS3 are read out of it where their own folder is not there.
+    S4 and MS3 are read from it if their own folder is missing.
     """
     if setting not in _OWN_FOLDERS:
         return setting == "avss"
@@ -234,16 +234,17 @@ def read_table(
 
     Args:
         path: the CSV file.
-        columns: the columns that it must have, and what their values must be.
-        texts: columns that may hold anything; empty where the table lacks them.
-        aliases: other names that a column goes by.
+        columns: the columns that it must have, and what their values must match.
+        texts: columns that may hold any text; empty if the table lacks them.
+        aliases: other names of columns, each with the name in ``columns`` that it stands for.
 
     Returns:
-        A dictionary a row, with these columns alone; blanks around names and values are dropped.
+        One dictionary per row, with these columns only; blanks around names and values are removed.
 
     Raises:
-        FileNotFoundError: if there is no such file; the message says where it was looked for.
-        ValueError: if it is no CSV file, lacks a column, or a value is not what it must be.
+        FileNotFoundError: if there is no such file; the message says where it was expected.
+        ValueError: if it is too large, is not a CSV file, lacks a column, or holds a value that does not
+            match.
     """
     if not path.is_file():
         has_folder = path.parent.name in _OWN_FOLDERS.values()

@@ -1,4 +1,4 @@
-"""Two clips -> one in which both are heard."""
+"""Mix pairs of clips, so that both are heard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avslib.data.sound import ClipDataset, examples_of
 from avslib.data.sound_transforms import RandomGain
 
 _EXAMPLE = 15_360
-"""Samples from one log-mel example to the next."""
+"""Number of samples from one log-mel example to the next."""
 
 
 class ClipsWithWaveforms(ClipDataset, Protocol):
@@ -30,33 +30,36 @@ class ClipsWithWaveforms(ClipDataset, Protocol):
 class MixedClips(Dataset[Clip]):
     """The clips of a dataset, some of them with the sound of a random second clip added to their own.
 
-    On screen, what sounds in the second clip is also seen, pasted over the first one's frames, and the union
-    of both masks is ground truth; see `paste_sounding`. Off screen nothing is pasted: frames and ground truth
-    stay as they were, and the model learns to pass over a sound that comes from nowhere in the picture. Such
-    a sound cannot be told from one of a silent thing of the same kind that happens to be seen. On screen, all
-    that is pasted sounds: leave enough clips as they are, or a model learns to find cut-outs.
+    With ``on_screen``, what sounds in the second clip is also pasted over the frames of the first, and the
+    union of both masks is the ground truth; see `paste_sounding`. Everything that is pasted sounds, so leave
+    enough clips unmixed, or a model learns to find cut-outs. Without ``on_screen``, nothing is pasted: frames
+    and ground truth stay unchanged, and the model learns to ignore a sound whose source is not in the
+    picture. It cannot tell such a sound from that of a silent object of the same kind that happens to be in
+    view.
 
-    The log-mel is computed from the sum of the waveforms, which is not clipped, as the clips have theirs: a
-    reader's ``sound_transform`` changes the sum. Stored log-mels may differ from computed ones, and so tell
-    which clips are mixed; therefore a reader must have ``sound="wav"``. If one of the two clips is nothing
-    but padding, as one that could not be read is, the first is returned as it was. The draws come from
+    The waveforms are added without clipping, and the log-mel of the sum is computed like those of the clips:
+    a reader's ``sound_transform`` changes the sum. A reader must have ``sound="wav"``, since stored log-mels
+    may differ from computed ones, which would tell a model which clips are mixed. If one of the two clips is
+    all padding, like a clip that could not be read, the first is returned unchanged. Random numbers come from
     torch's global generator, so every worker of a loader draws its own.
 
     Args:
-        clips: a dataset of at least two clips, on screen of one length and size, that gives their waveforms.
-            Where the second sound is shorter than the first, it goes on with its last 0.96 s.
-        probability: how many of the clips are mixed, in ``[0, 1]``.
-        low_db: least gain of the second clip's sound, dB.
-        high_db: its largest gain, dB. Far from 0, one of the sounds drowns the other, whose mask is still
-            ground truth.
+        clips: a dataset of at least two clips that gives their waveforms; with ``on_screen``, all must have
+            the same length and size. If the second sound is shorter than the first, its last 0.96 s is
+            repeated.
+        probability: probability that a clip is mixed, in ``[0, 1]``.
+        low_db: smallest gain of the second clip's sound, dB.
+        high_db: largest gain, dB. Far from 0 dB, one sound drowns the other, whose mask is still ground
+            truth.
         on_screen: whether what sounds in the second clip is seen too.
-        sound_transform: changes the sum ``(S,)`` before its log-mel; not beside a reader's own.
-        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`, of
-            a dataset that is no reader; a reader knows its own.
+        sound_transform: changes the sum ``(S,)`` before its log-mel is computed; None if the reader has one.
+        example_hop_steps: distance between two log-mel examples, as in
+            :func:`~avslib.media.log_mel_examples`, for a dataset that is not a reader; a reader knows its
+            own.
 
     Raises:
         ValueError: if a number is out of its range, there are fewer than two clips, they have no waveforms, a
-            reader reads stored log-mels, or both it and this have a ``sound_transform``.
+            reader reads stored log-mels, or both the reader and this dataset have a ``sound_transform``.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench
@@ -100,10 +103,10 @@ class MixedClips(Dataset[Clip]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        """Return one clip, by chance mixed with another; its ``id`` then names both, joined by ``+``.
+        """Return one clip, possibly mixed with another; its ``id`` then names both, joined by ``+``.
 
         Raises:
-            ValueError: if the two clips differ in length or size.
+            ValueError: with ``on_screen``, if the two clips differ in length or size.
         """
         first = self.clips[index]
         if torch.rand(()).item() >= self.probability:
@@ -128,10 +131,10 @@ class MixedClips(Dataset[Clip]):
 
 
 def check_waveforms(clips: ClipsWithWaveforms, hop_steps: int) -> None:
-    """Refuse clips whose changed sounds could not be given log-mels like their own.
+    """Refuse clips if the log-mel of a changed sound could not be computed like their own.
 
     Raises:
-        ValueError: if they have no waveforms, or are a reader's with stored log-mels, or the distance of two
+        ValueError: if they have no waveforms, a reader reads stored log-mels, or the distance between two
             examples is not above 0.
     """
     if not hasattr(clips, "waveform"):
@@ -144,19 +147,19 @@ def check_waveforms(clips: ClipsWithWaveforms, hop_steps: int) -> None:
 
 
 def paste_sounding(first: Clip, second: Clip) -> Clip:
-    """Show what sounds in the second clip in front of the first one.
+    """Paste what sounds in the second clip over the first.
 
     Pixels under the second clip's masks replace the first clip's, in the frames and, with their classes, in
-    the masks. So the union of the masks is ground truth, with the second clip's class where they overlap.
-    Where the second clip has no mask, for want of a label or since nothing that sounds is seen, nothing is
-    pasted. Frames are labelled, and seconds valid, that are so in both clips.
+    the masks. The union of the masks is the ground truth, with the second clip's class where they overlap.
+    Nothing is pasted where the second clip's mask is empty, because the frame is not labelled or nothing that
+    sounds is in view. A frame is labelled, or valid, only if it is so in both clips.
 
     Args:
-        first: the clip behind; its log-mel and its id stay.
-        second: the clip in front, of the same length and size.
+        first: the clip in the background, whose log-mel and id are kept.
+        second: the clip in the foreground, of the same length and size.
 
     Returns:
-        The clip with both, whose masks are empty in the frames that are not labelled.
+        The combined clip; its masks are empty in frames that are not labelled.
 
     Raises:
         ValueError: if the two clips differ in length or size.
@@ -179,7 +182,7 @@ def paste_sounding(first: Clip, second: Clip) -> Clip:
 
 
 def _go_on(waveform: Tensor, samples: int) -> Tensor:
-    """Cut a waveform, or let its last 0.96 s go on, as `fit_examples` repeats the last example."""
+    """Cut a waveform, or repeat its last 0.96 s, as `fit_examples` repeats the last example."""
     if not len(waveform):
         return waveform.new_zeros(samples)
     tail = waveform[-_EXAMPLE:]

@@ -1,4 +1,4 @@
-"""A dataset with an off-screen sound beside its own."""
+"""A dataset with an off-screen sound added to its own."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from avslib.data.sound import OtherSound, examples_of, other_clips
 class OffScreenSound(OtherSound):
     """The clips of a dataset, each with the sound of another one added to its own.
 
-    A model that listens finds what it found before: what is added comes from nothing in the picture, but by
-    chance, which ``category="other"`` makes smaller. The same pairs as in
-    :class:`~avslib.data.SwappedSound`, and nothing is drawn; to train with such sounds take
-    :class:`~avslib.data.MixedClips`. AVSBench-Robust (Li et al., 2025) means to do this too, but the
-    published code returns the own sound alone.
+    A model that listens finds the same as before: only by chance does the added sound come from something in
+    the picture, and ``category="other"`` makes that less likely. Clips are paired as in
+    :class:`~avslib.data.SwappedSound`, and nothing is random; to train with such sounds, use
+    :class:`~avslib.data.MixedClips`. AVSBench-Robust (Li et al., 2025) intends the same, but its published
+    code returns the clip's own sound alone.
 
     Args:
-        clips: a dataset of at least two clips that gives their waveforms; a reader with ``sound="wav"``, so
-            that the true sound has gone through the same front end, its ``sound_transform`` included.
-        gain_db: how much louder the other sound is made, dB.
-        category: ``"any"``, ``"same"`` or ``"other"``, of the other clip.
-        categories: what sounds in each clip; None to ask the dataset.
-        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`, of
-            a dataset that is no reader; a reader knows its own.
+        clips: a dataset of at least two clips that gives their waveforms. A reader must have ``sound="wav"``,
+            so that the true sound goes through the same front end, including its ``sound_transform``.
+        gain_db: gain of the other sound, dB.
+        category: category of the other clip: ``"any"``, ``"same"`` or ``"other"``.
+        categories: what sounds in each clip; None if the dataset knows.
+        example_hop_steps: distance between two log-mel examples, as in
+            :func:`~avslib.media.log_mel_examples`, for a dataset that is not a reader; a reader knows its
+            own.
 
     Raises:
-        ValueError: if the clips have no waveforms or a reader reads stored log-mels; if there is no other
-            clip, or the categories do not give one, see :class:`~avslib.data.SwappedSound`.
+        ValueError: if the clips have no waveforms, a reader reads stored log-mels, there is no other clip, or
+            the categories do not give one, see :class:`~avslib.data.SwappedSound`.
     """
 
     clips: ClipsWithWaveforms

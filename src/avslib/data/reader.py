@@ -1,4 +1,4 @@
-"""Files of a clip -> Clip: what every dataset on disk has in common."""
+"""Read clips from files: the base class of all datasets on disk."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from avslib.media.mask import read_mask
 from avslib.media.mel import fit_examples, log_mel_examples
 
 SAMPLE_RATE = 16_000
-"""Hz, of every waveform that goes into a log-mel."""
+"""Sample rate of every waveform from which a log-mel is computed, Hz."""
 _SOUNDS = ("log_mel", "wav")
 _FITS = ("stretch", "crop")
 
 
 class ReaderOptions(TypedDict, total=False):
-    """The arguments of :class:`ClipReader` that every reader takes alike."""
+    """The arguments of :class:`ClipReader` that all readers share."""
 
     size: int | tuple[int, int] | None
     fit: str
@@ -45,28 +45,30 @@ class ReaderOptions(TypedDict, total=False):
 
 
 class ClipReader(Dataset[Clip], ABC):
-    """A dataset on disk: an index of files, checked when it is built, and how to read a clip of it.
+    """A dataset on disk, which checks that its files exist when it is built and reads a clip on demand.
 
     Args:
         root: the folder into which the dataset was unpacked.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        size: ``(H, W)`` that frames and masks are brought to, px, or one number for a square; None for their
+        size: ``(H, W)`` to which frames and masks are resized, px, or one number for a square; None for their
             own size.
-        fit: how they are: ``"stretch"`` changes the aspect ratio, ``"crop"`` scales the shorter side and cuts
-            the middle out.
-        sound: ``"log_mel"`` for the stored log-mels, as safetensors or else as pickles, which are what is
+        fit: how they are resized: ``"stretch"`` changes the aspect ratio, ``"crop"`` scales the picture until
+            it covers ``size`` and cuts out its centre.
+        sound: ``"log_mel"`` to read the stored log-mels, from safetensors files or else from pickles, as
             published; ``"wav"`` to compute them.
-        seconds: T of every clip: longer ones are cut, shorter ones padded with frames that are not ``valid``;
-            None for the length that clips of the setting have.
-        transform: changes a clip, cut but not yet padded, before its frames, uint8 RGB, are normalised.
-        sound_transform: changes the waveform ``(S,)`` at 16 kHz before its log-mel; needs ``sound="wav"``.
-        normalize: False leaves ``frames`` as uint8 RGB, a quarter of the memory; every model of ours takes
-            them so, and normalises them on its device.
-        on_error: ``"raise"``, or ``"skip"`` to give a black clip, of which no frame is ``valid`` or
-            ``labelled``, in the place of one that cannot be read, with a warning. So the dataset keeps its
-            length; losses and metrics pass over such a clip, and ``evaluate`` says how many there were.
-        follow_links: whether files may lie outside ``root`` behind symbolic links.
-        max_pixels: largest picture that is read.
+        seconds: T of every clip: longer clips are cut, shorter ones are padded with frames that are not
+            ``valid``; None for the length of clips in the setting.
+        transform: changes a clip after it is cut and before it is normalised and padded; its frames are uint8
+            RGB.
+        sound_transform: changes the waveform ``(S,)`` at 16 kHz before its log-mel is computed; needs
+            ``sound="wav"``.
+        normalize: whether to normalise ``frames``; False keeps them as uint8 RGB, which takes a quarter of
+            the memory. Every model of this library accepts those and normalises them on its device.
+        on_error: ``"raise"``, or ``"skip"`` to replace a clip that cannot be read by a black one, with a
+            warning. None of its frames is ``valid`` or ``labelled``, so losses and metrics ignore it. The
+            dataset keeps its length, and ``evaluate`` reports how many such clips there were.
+        follow_links: whether symbolic links may lead to files outside ``root``.
+        max_pixels: most pixels that a picture may have.
 
     Raises:
         FileNotFoundError: if the table or a file that it lists is not there.
@@ -74,7 +76,7 @@ class ClipReader(Dataset[Clip], ABC):
     """
 
     num_classes: ClassVar[int] = 1
-    """Of its masks, background included; 1 if they are binary."""
+    """Number of classes in the masks, background included; 1 if the masks are binary."""
 
     _seconds: ClassVar[int | None] = None
     _padding: str = "repeat"
@@ -142,7 +144,7 @@ class ClipReader(Dataset[Clip], ABC):
         return files.wav if self.sound == "wav" else log_mel_path(files)
 
     def _sound_root(self) -> Path:
-        """Give the folder that the sounds may not leave."""
+        """Return the folder that the sounds may not leave."""
         return self.root
 
     def _check_files(self, follow_links: bool) -> None:
@@ -197,11 +199,11 @@ class ClipReader(Dataset[Clip], ABC):
         return self._read_sound(self.clips[index])
 
     def examples(self, waveform: Tensor, seconds: int) -> Tensor:
-        """Compute the log-mel that a clip with this sound has here.
+        """Compute the log-mel that a clip of this dataset would have with a given sound.
 
-        For a sound that was changed, so that nothing but the change tells it from the clip's own: it goes
-        through ``sound_transform``, and its examples lie as far apart, and are filled up, as those of the
-        files with ``sound="wav"``.
+        This makes a changed sound differ from the clip's own by the change alone: it goes through
+        ``sound_transform``, and its examples are spaced and padded like those of the files with
+        ``sound="wav"``.
 
         Args:
             waveform: ``(S,)`` at 16 kHz.
@@ -211,7 +213,7 @@ class ClipReader(Dataset[Clip], ABC):
             ``(T, 1, 96, 64)``.
 
         Raises:
-            ValueError: if it is too short for one example, where the last one is to be repeated.
+            ValueError: if it is too short for one example and the dataset pads by repeating the last one.
         """
         return self._examples(waveform, seconds, name="waveform")
 
@@ -253,7 +255,7 @@ class ClipReader(Dataset[Clip], ABC):
         )
 
     def _finish(self, clip: Clip) -> Clip:
-        """Transform, normalise, and bring to the length asked for: padding is zero in every field."""
+        """Transform and normalise a clip, then cut or pad it; padding is zero in every field."""
         clip = finish_clip(clip, transform=self.transform, normalize=self.normalize)
         return clip if self.seconds in (None, len(clip.frames)) else fit_clip(clip, self.seconds)
 
@@ -276,7 +278,7 @@ class ClipReader(Dataset[Clip], ABC):
 
 
 def finish_clip(clip: Clip, *, transform: Callable[[Clip], Clip] | None, normalize: bool) -> Clip:
-    """Change a decoded clip, then normalise its frames."""
+    """Transform a decoded clip, then normalise its frames if asked to."""
     if transform is not None:
         clip = transform(clip)
     return clip._replace(frames=normalize_frames(clip.frames)) if normalize else clip
@@ -288,12 +290,12 @@ def clip_examples(waveform: Tensor, seconds: int, *, name: object, padding: str,
     Args:
         waveform: its sound, ``(S,)`` at 16 kHz.
         seconds: T.
-        name: what the sound is called in an error: the file that it is from, where it is from one.
-        padding: what follows where it is too short: ``"repeat"`` or ``"zero"``.
-        hop_steps: distance of two examples, steps of 10 ms.
+        name: name of the sound in an error message: its file, if it comes from one.
+        padding: what follows a sound that is too short: ``"repeat"`` or ``"zero"``.
+        hop_steps: distance between two examples, in steps of 10 ms.
 
     Raises:
-        ValueError: if it is too short for one example, to be repeated.
+        ValueError: if ``padding`` is ``"repeat"`` and the sound is too short for one example.
     """
     examples = log_mel_examples(waveform, example_hop_steps=hop_steps)
     if not len(examples) and padding == "repeat":
@@ -304,7 +306,7 @@ def clip_examples(waveform: Tensor, seconds: int, *, name: object, padding: str,
 
 
 def fit_clip(clip: Clip, seconds: int) -> Clip:
-    """Cut a clip, or pad it with frames that are not ``valid``, zero in every field."""
+    """Cut a clip, or pad it with frames that are not ``valid`` and are zero in every field."""
     frames, log_mel, masks, labelled, valid = (_fit_length(tensor, seconds) for tensor in clip[:5])
     return Clip(frames, log_mel, masks, labelled, valid, clip.id)
 
@@ -316,6 +318,6 @@ def _as_height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _fit_length(tensor: Tensor, seconds: int) -> Tensor:
-    """Cut a field of a clip, or pad it with zeros, along its first axis."""
+    """Cut a field of a clip along its first axis, or pad it with zeros."""
     lacking = max(0, seconds - len(tensor))
     return F.pad(tensor[:seconds], (0, 0) * (tensor.ndim - 1) + (0, lacking))

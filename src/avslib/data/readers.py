@@ -1,4 +1,4 @@
-"""The readers by the name of what they read."""
+"""Registry of the readers, by the name of a setting."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ READERS: dict[str, Callable[..., ClipReader]] = {
     "vpo-ms": partial(VPO, part="ms"),
     "vpo-msmi": partial(VPO, part="msmi"),
 }
-"""By the name of a setting: what reads it, called with ``root``, ``split`` and options of a reader."""
+"""Reader of a setting, by its name; call it with ``root``, ``split`` and the options of a reader."""

@@ -1,8 +1,8 @@
-"""A dataset with another sound: what a model does with it tells whether it listens.
+"""Datasets with another sound, which show whether a model listens.
 
-The frames stay, and so do the masks, which are those of the true sound. What a model that listens finds under
-the other sound is said by each class. Every sound goes through the front end of the true one, since a model
-could tell another front end from it without listening.
+Frames and masks stay unchanged; the masks are those of the true sound. Each class says what a model that
+listens finds under the other sound. Every sound goes through the same front end as the true one, since a
+model could tell a different front end without listening.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ClipDataset(Protocol):
 
 
 class OtherSound(Dataset[Clip], ABC):
-    """The clips of a dataset with another sound in every second that is no padding.
+    """The clips of a dataset with another sound in every second that is not padding.
 
     Args:
         clips: a map-style dataset of clips.
@@ -50,7 +50,7 @@ class OtherSound(Dataset[Clip], ABC):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        """Return the clip with the other sound; one without a valid second as it is."""
+        """Return the clip with the other sound; a clip without a valid second is returned unchanged."""
         clip = self.clips[index]
         if not clip.valid.any():
             return clip
@@ -59,11 +59,11 @@ class OtherSound(Dataset[Clip], ABC):
 
     @abstractmethod
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
-        """Return what is heard instead, in the shape of the clip's; what padding hears does not matter."""
+        """Return the log-mel to hear instead, in the shape of the clip's; values in padding do not matter."""
 
 
 class SilentSound(OtherSound):
-    """The clips of a dataset without their sound: every log-mel value is log 0.01, as VGGish hears silence.
+    """The clips of a dataset in silence: every log-mel value is log 0.01, as VGGish hears silence.
 
     A model that listens finds nothing.
 
@@ -71,7 +71,7 @@ class SilentSound(OtherSound):
         clips: a map-style dataset of clips with log-mels.
 
     Raises:
-        ValueError: by a clip that has embeddings, see :class:`~avslib.storage.CachedAudio`.
+        ValueError: when reading a clip that has embeddings, see :class:`~avslib.storage.CachedAudio`.
     """
 
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
@@ -79,22 +79,23 @@ class SilentSound(OtherSound):
 
 
 class NoiseSound(OtherSound):
-    """The clips of a dataset with white noise in the place of their sound.
+    """The clips of a dataset with white noise instead of their sound.
 
-    A model that listens finds nothing, unless something in the picture hisses. The noise of a clip follows
-    from the seed and the clip's ``id``, so it is the same in any order and in any process.
+    A model that listens finds nothing, unless something in the picture hisses. The noise of a clip depends
+    only on the seed and the clip's ``id``, so it is the same in any order and in any process.
 
     Args:
-        clips: a map-style dataset of clips with log-mels; a reader's ``sound_transform`` and the distance of
-            its examples hold for the noise too.
-        rms: root mean square of the waveform, whose full scale is 1.
-        seed: another seed, another noise.
-        example_hop_steps: distance of two log-mel examples, as in :func:`~avslib.media.log_mel_examples`, of
-            a dataset that is no reader; a reader knows its own.
+        clips: a map-style dataset of clips with log-mels; a reader's ``sound_transform`` and the distance
+            between its examples apply to the noise too.
+        rms: root mean square of the noise; full scale is 1.
+        seed: seed of the noise.
+        example_hop_steps: distance between two log-mel examples, as in
+            :func:`~avslib.media.log_mel_examples`, for a dataset that is not a reader; a reader knows its
+            own.
 
     Raises:
-        ValueError: if ``rms`` or ``example_hop_steps`` is not above 0; and by a clip that has embeddings, see
-            :class:`~avslib.storage.CachedAudio`.
+        ValueError: if ``rms`` or ``example_hop_steps`` is not above 0; and when reading a clip that has
+            embeddings, see :class:`~avslib.storage.CachedAudio`.
     """
 
     def __init__(
@@ -116,28 +117,28 @@ class NoiseSound(OtherSound):
 
 
 class SwappedSound(OtherSound):
-    """The clips of a dataset, each with the sound of another one, every sound used once.
+    """The clips of a dataset, each with the sound of another one; every sound is used once.
 
     What a model that listens finds depends on the category of the other clip:
 
-    - ``"any"``: mostly nothing, but what happens to be in view and makes that sound.
-    - ``"other"``: the same with fewer exceptions. This is what AVSBench-Robust (Li et al., 2025) calls an
-      off-screen sound, but for its choice of categories.
-    - ``"same"``: what it found before, for the same kind of thing sounds. What is lost shows what the model
-      hears beyond the kind of sound.
+    - ``"any"``: mostly nothing, except what happens to be in view and makes that sound.
+    - ``"other"``: the same with fewer exceptions. AVSBench-Robust (Li et al., 2025) calls this an off-screen
+      sound, but chooses its categories differently.
+    - ``"same"``: the same as before, since the same kind of object sounds. What it no longer finds shows what
+      it hears beyond the kind of sound.
 
-    Where the other clip is shorter, its sound starts anew; one that could not be read is silent.
+    If the other clip is shorter, its sound is repeated; a clip that could not be read is silent.
 
     Args:
         clips: a map-style dataset of at least two clips.
-        shift: how far away in the dataset the other clip is; None for half of its length. Only with
-            ``"any"``.
-        category: ``"any"``, ``"same"`` or ``"other"``.
-        categories: what sounds in each clip; None to ask the dataset, of which a reader of S4 knows.
+        shift: number of clips from each clip to the other one; None for half of the dataset's length. Only
+            with ``"any"``.
+        category: category of the other clip: ``"any"``, ``"same"`` or ``"other"``.
+        categories: what sounds in each clip; None if the dataset knows, as a reader of S4 does.
 
     Raises:
-        ValueError: if the shift gives a clip its own sound; or if the categories are not known, or such that
-            a clip is alone in its own, or more than half of all are in one.
+        ValueError: if the shift gives a clip its own sound; if the categories are not known; or if one of
+            them holds a single clip (``"same"``) or more than half of all clips (``"other"``).
     """
 
     def __init__(
@@ -160,17 +161,17 @@ class SwappedSound(OtherSound):
 
 
 class ShiftedSound(OtherSound):
-    """The clips of a dataset whose sound comes late; what falls off the end is heard at the start.
+    """The clips of a dataset with their sound delayed; what falls off the end is heard at the start.
 
-    A model that listens finds what it found before, so much later: where sounds start and stop, the masks
-    are wrong; where one sounds all the time, nothing changes. Whole log-mel examples are moved.
+    A model that listens finds the same as before, but later: where sounds start and stop, the masks are
+    wrong; where one sounds all the time, nothing changes. Whole log-mel examples are moved.
 
     Args:
         clips: a map-style dataset of clips of two seconds or more.
-        seconds: how much later, s; negative for sooner.
+        seconds: delay, s; a negative one makes the sound come sooner.
 
     Raises:
-        ValueError: if the first clip, or later one that is asked for, gets its own sound.
+        ValueError: if the delay gives the first clip its own sound; for other clips, when they are read.
     """
 
     def __init__(self, clips: ClipDataset, *, seconds: int = 1) -> None:
@@ -196,10 +197,10 @@ def other_clips(
     category: str = "any",
     categories: Sequence[str] | None = None,
 ) -> list[int]:
-    """Return the index of another clip for each clip, every one once; arguments as of `SwappedSound`.
+    """Return the index of another clip for each clip, each used once; for the arguments see `SwappedSound`.
 
     Raises:
-        ValueError: as said there.
+        ValueError: as in `SwappedSound`.
     """
     check_one_of("category", category, CATEGORIES)
     count = len(clips)
@@ -232,13 +233,13 @@ def categories_of(clips: ClipDataset) -> list[str]:
 
 
 def examples_of(clips: ClipDataset, waveform: Tensor, seconds: int, *, hop_steps: int) -> Tensor:
-    """Compute the log-mel ``(T, 1, 96, 64)`` of a changed sound as the clips have theirs: a reader knows how.
+    """Compute the log-mel ``(T, 1, 96, 64)`` of a changed sound like those of the dataset.
 
     Args:
-        clips: where the sound is from.
+        clips: the dataset; a reader knows how its log-mels are computed.
         waveform: ``(S,)`` at 16 kHz.
         seconds: T.
-        hop_steps: distance of two examples, unless a reader knows it.
+        hop_steps: distance between two examples, for a dataset that is not a reader.
     """
     if isinstance(clips, ClipReader):
         return clips.examples(waveform, seconds)
@@ -253,7 +254,7 @@ def _members(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _within(names: Sequence[str]) -> list[int]:
-    """Turn every category by half of its length."""
+    """Rotate every category by half of its length."""
     others = [0] * len(names)
     for name, members in _members(names).items():
         if len(members) == 1:
@@ -265,7 +266,7 @@ def _within(names: Sequence[str]) -> list[int]:
 
 
 def _across(names: Sequence[str]) -> list[int]:
-    """Put category behind category, and turn the row by the length of the largest: none meets itself."""
+    """Line up the categories and rotate the row by the size of the largest, so that none meets itself."""
     blocks = _members(names)
     name, largest = max(
         ((name, len(members)) for name, members in blocks.items()), key=lambda block: block[1]
@@ -283,7 +284,7 @@ def _across(names: Sequence[str]) -> list[int]:
 
 
 def _check_log_mel(clip: Clip) -> None:
-    """Refuse an embedding: what silence or noise is to its encoder is not known here."""
+    """Refuse an embedding, since its encoder's embedding of silence or noise is not known here."""
     if clip.log_mel.ndim == 2:
         raise ValueError(
             f"clips: expected log-mels (t, 1, 96, 64), got embeddings {tuple(clip.log_mel.shape)} of "

@@ -1,8 +1,8 @@
-"""Random changes of a clip's sound that leave its ground truth right.
+"""Random changes of a clip's sound that keep its ground truth correct.
 
-Each is a module from waveform to waveform, or on log-mels from clip to clip, and draws from the global
-generator, as torchvision's transforms do, so that every worker of a loader draws its own. Several follow one
-another in an ``nn.Sequential``.
+Each is a module that maps a waveform to a waveform or, for log-mels, a clip to a clip. Random numbers come
+from torch's global generator, as in torchvision's transforms, so every worker of a loader draws its own.
+Chain several of them with ``nn.Sequential``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from avslib._checks import check_one_of, check_shape
 from avslib.clip import Clip
 
 _SLOPES = {"white": 0.0, "pink": 0.5}
-"""How fast the magnitude of a noise falls with frequency: the exponent of 1 / f."""
+"""How fast the magnitude of a noise falls with frequency, as the exponent of 1 / f."""
 
 
 class RandomGain(nn.Module):
     """Make a waveform louder or softer by a random number of decibels.
 
-    What rises above 1 is not clipped: the log-mel front end has no such limit, and clipping would add tones
-    that nothing in the picture makes. Keep the range moderate: what falls under the front end's floor is no
-    longer heard, though its mask stays ground truth.
+    Values above 1 are not clipped: the log-mel front end has no such limit, and clipping would add tones that
+    nothing in the picture makes. Keep the range moderate: a sound below the front end's floor is no longer
+    heard, though its mask stays ground truth.
 
     Args:
-        low_db: least gain, dB; -6 halves the amplitude.
+        low_db: smallest gain, dB; -6 halves the amplitude.
         high_db: largest gain, dB.
 
     Raises:
@@ -48,15 +48,15 @@ class RandomGain(nn.Module):
 
 
 class AddNoise(nn.Module):
-    """Add noise at a random signal-to-noise ratio; it comes from nothing in the picture, so masks stay.
+    """Add noise at a random signal-to-noise ratio; nothing in the picture makes it, so masks stay correct.
 
-    The ratio is that of the mean powers over the whole waveform. So silence, which has no such ratio, stays
-    silent, and the noise of a clip that sounds for one second of five is as loud in the other four.
+    The ratio is that of the mean powers over the whole waveform. Silence, which has no such ratio, stays
+    silent. If a clip sounds for one second of five, its noise is just as loud in the other four.
 
     Args:
-        low_snr_db: least ratio, dB; at 0 the noise is as loud as the sound.
+        low_snr_db: smallest ratio, dB; at 0 the noise is as loud as the sound.
         high_snr_db: largest ratio, dB.
-        colour: ``"white"``, of equal power in every Hz, or ``"pink"``, of equal power in every octave.
+        colour: ``"white"``, with equal power per hertz, or ``"pink"``, with equal power per octave.
 
     Raises:
         ValueError: if ``low_snr_db`` is above ``high_snr_db``, or the colour is unknown.
@@ -71,7 +71,7 @@ class AddNoise(nn.Module):
         self.colour = colour
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Return the waveform ``(S,)`` with noise; not clipped, see `RandomGain`."""
+        """Return the waveform ``(S,)`` with noise, not clipped, see `RandomGain`."""
         check_shape("waveform", waveform, "s")
         if not len(waveform):
             return waveform
@@ -80,10 +80,10 @@ class AddNoise(nn.Module):
 
 
 class RandomLogMelGain(nn.Module):
-    """`RandomGain` for a clip whose log-mel was stored; to pass to a reader as ``transform``.
+    """`RandomGain` for clips with stored log-mels; pass it to a reader as ``transform``.
 
     Args:
-        low_db: least gain, dB.
+        low_db: smallest gain, dB.
         high_db: largest gain, dB.
 
     Raises:
@@ -102,12 +102,12 @@ class RandomLogMelGain(nn.Module):
 
 
 def add_noise(waveform: Tensor, noise: Tensor, snr_db: float) -> Tensor:
-    """Add a noise so that the mean power of the sound is ``snr_db`` above that of the noise.
+    """Add noise so that the mean power of the sound is ``snr_db`` above that of the noise.
 
     Args:
-        waveform: ``(S,)``; where it is silent all over, nothing is added.
+        waveform: ``(S,)``; if it is silent throughout, nothing is added.
         noise: ``(S,)``, of any loudness.
-        snr_db: dB.
+        snr_db: signal-to-noise ratio, dB.
 
     Raises:
         ValueError: if the shapes differ, or the noise is silent.
@@ -124,15 +124,15 @@ def add_noise(waveform: Tensor, noise: Tensor, snr_db: float) -> Tensor:
 
 
 def log_mel_gain(log_mel: Tensor, gain_db: float, *, log_offset: float = 0.01) -> Tensor:
-    """Make a log-mel what it would be, had the waveform been louder by ``gain_db``.
+    """Return the log-mel that the waveform would have if it were louder by ``gain_db``.
 
     This is exact: bands are sums of magnitudes, which a gain only scales, so ``log(m + 0.01)`` becomes
     ``log(g m + 0.01)``.
 
     Args:
         log_mel: of any shape.
-        gain_db: dB.
-        log_offset: what was added before the logarithm.
+        gain_db: gain, dB.
+        log_offset: offset that was added before the logarithm.
 
     Example:
         >>> log_mel_gain(torch.tensor([1.01, 0.51]).log(), 20).exp()

@@ -1,4 +1,4 @@
-"""Stored log-mel of a clip <-> tensor."""
+"""Read and write the stored log-mel of a clip."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def log_mel_path(files: ClipFiles) -> Path:
 
 
 def converted_path(files: ClipFiles) -> Path:
-    """Return where the safetensors file lies that takes the pickle's place."""
+    """Return the path of the safetensors file that replaces the pickle."""
     return files.log_mel.with_suffix(".safetensors")
 
 
 def load_log_mel(path: Path) -> Tensor:
-    """Read a log-mel, of any shape.
+    """Read a log-mel of any shape.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -62,7 +62,7 @@ def load_examples(path: Path, seconds: int) -> Tensor:
 
 def save_log_mel(files: ClipFiles, log_mel: Tensor) -> None:
     """Write a clip's log-mel as a safetensors file, whole or not at all."""
-    from safetensors.torch import save  # save_file writes under a name of its own first, which a kill leaves
+    from safetensors.torch import save  # save_file writes a temporary file first, which a kill leaves
 
     with write_whole(converted_path(files)) as path:
         path.write_bytes(save({"log_mel": log_mel.contiguous()}))

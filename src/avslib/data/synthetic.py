@@ -1,4 +1,4 @@
-"""Synthetic audio-visual clips in memory; ``synthetic_files`` writes them as AVSBench lies on disk."""
+"""Synthetic audio-visual clips in memory; ``synthetic_files`` writes them in the layout of AVSBench."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ __all__ = [
 
 
 class SyntheticAVS(Dataset[Clip]):
-    """Synthetic clips in memory, each rendered when first asked for.
+    """Synthetic clips in memory, each rendered when it is first read.
 
-    They are the clips that ``write_avsbench`` writes for the same configuration and split, but for the JPEG
-    files of AVSS.
+    They are the clips that ``write_avsbench`` writes for the same configuration and split, except that AVSS
+    stores its frames as JPEG files.
 
     Args:
-        config: which kind of clip. In AVSS all are padded to the length of the longest, as in the real set.
-        count: how many clips.
-        split: ``"train"``, ``"val"`` or ``"test"``; S4 labels the first second of training clips only, and so
-            does ``v1s`` of AVSS.
+        config: the kind of clips. In AVSS all are padded to the length of the longest, as in the real
+            dataset.
+        count: number of clips.
+        split: ``"train"``, ``"val"`` or ``"test"``; in S4, and in ``v1s`` of AVSS, only the first second of a
+            training clip is labelled.
 
     Raises:
         ValueError: if the split is unknown or the count not in 1 to 1,000,000.
@@ -70,7 +71,7 @@ class SyntheticAVS(Dataset[Clip]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Clip:
-        """Return one clip; its frames are kept as bytes and normalised anew, to save memory."""
+        """Return one clip; to save memory, its frames are kept as bytes and normalised at each read."""
         index = self.indices[index]
         if index not in self._rendered:
             self._rendered[index] = self._render(index)

@@ -1,4 +1,4 @@
-"""How far synthetic clips can be segmented without hearing them."""
+"""The best score that can be expected on synthetic clips without hearing them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from avslib.data.synthetic_vision import visible_masks
 
 
 def expected_scores(areas: NDArray[np.float64], prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Score every choice of objects against the chance of every set of sounding ones.
+    """Compute the expected score of predicting each set of objects.
 
     Args:
-        areas: ``(n,)``, share of the frame in which each object is seen; they do not overlap.
-        prior: ``(2 ** n,)``, chance that exactly these objects sound; bit i stands for object i.
+        areas: ``(n,)``, share of the frame that each object covers; objects do not overlap.
+        prior: ``(2 ** n,)``, probability that exactly these objects sound; bit i stands for object i.
 
     Returns:
-        ``(2 ** n,)``, the expected J of predicting each set: its IoU with the sounding set, or, where none
-        sounds, the share of the frame left as background.
+        ``(2 ** n,)``, the expected J of each set: its IoU with the set that sounds or, if none sounds, the
+        share of the frame left as background.
 
     Example:
         >>> expected_scores(np.array([0.1, 0.3]), np.array([0, 0.5, 0.5, 0]))
@@ -38,17 +38,17 @@ def expected_scores(areas: NDArray[np.float64], prior: NDArray[np.float64]) -> N
 
 
 def audio_blind_ceiling(config: SyntheticConfig, indices: Iterable[int]) -> float:
-    """Compute the mIoU that no predictor can expect to exceed without hearing.
+    """Compute the mIoU that no predictor without hearing can expect to exceed.
 
-    The best deaf predictor knows every object's pixels and how the generator draws who sounds and when, but
-    not what it drew. That draw knows nothing of the picture beyond the number of objects, so all that is left
-    is to choose, frame by frame, the objects with the best expected score; every choice is tried. Parts of
-    objects need not be: the expected score is convex in the share of an object that is predicted, and every
-    pixel of the background lowers it.
+    The best deaf predictor knows every object's pixels and how the generator draws which objects sound and
+    when, but not the result of that draw. The draw depends on nothing in the picture but the number of
+    objects, so the predictor can only choose, frame by frame, the set of objects with the best expected
+    score; every set is tried. Parts of objects need not be tried: the expected score is convex in the share
+    of an object that is predicted, and every pixel of the background lowers it.
 
     Args:
-        config: which kind of clip, of S4 or MS3, and no negative one: there the best is to predict nothing.
-        indices: which clips; the mean is over all their frames.
+        config: the kind of clips, S4 or MS3, and not negative: there it is best to predict nothing.
+        indices: indices of the clips; the mean is over all their frames.
 
     Returns:
         Expected J of the protocol ``avsbench``, in [0, 1].

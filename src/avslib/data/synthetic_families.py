@@ -1,4 +1,4 @@
-"""The classes of synthetic clips: what their members look and sound like."""
+"""The classes of synthetic clips: how their members look and sound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avslib.media.palette import NUM_CLASSES
 
 @dataclass(frozen=True)
 class Family:
-    """A class: what its members look and sound like. Size, turn, hue, pitch, pace and room vary inside it."""
+    """A class: how its members look and sound; size, angle, hue, pitch, pace and room vary within it."""
 
     name: str
     shape: Shape
@@ -21,10 +21,10 @@ class Family:
     colour: tuple[float, float, float]
     """Hue in turns, saturation and value."""
     accent: tuple[float, float, float]
-    """The same of the texture's other colour."""
+    """The same for the texture's second colour."""
     timbre: Timbre
     scale: float = 1.0
-    """How much larger than others it is drawn, since a star fills less of its circle than a disc."""
+    """Factor by which it is drawn larger than others, since a star fills less of its circle than a disc."""
 
 
 # Neighbours on the colour wheel differ in shape and texture, so that colour alone does not name a class.
@@ -81,4 +81,4 @@ CLASS_NAMES = (
     *(family.name for family in FAMILIES),
     *(f"unused_{number}" for number in range(len(FAMILIES) + 1, NUM_CLASSES)),
 )
-"""Names of the classes by their number in AVSS, which has 71: no pixel is of the last 58."""
+"""Names of the classes by their number in AVSS, which has 71; no pixel belongs to the last 58."""

@@ -1,4 +1,4 @@
-"""Synthetic clips written as AVSBench lies on disk."""
+"""Write synthetic clips to disk in the layout of AVSBench."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from avslib.media.tensor_pickle import save_tensor_pickle
 from avslib.media.video_writer import write_video
 
 VERSION = 1
-"""Of the clips: a change of what an index looks or sounds like raises it."""
+"""Version of the clips; it is raised when the clip of an index comes to look or sound different."""
 VIDEO_FPS = 16
-"""The last of 16 frames a second is the frame of that second."""
+"""Frames per second of a video; the last of each 16 is the frame of that second."""
 _TABLES = {
     "s4": ("Single-source/s4_meta_data.csv", ("name", "start", "category", "split")),
     "ms3": ("Multi-sources/ms3_meta_data.csv", ("video_id", "split")),
     "avss": ("metadata.csv", ("vid", "uid", "s_min", "s_sec", "a_obj", "split", "label")),
 }
-"""By setting: where the table of clips lies, and its columns."""
+"""Path of the table of clips and its columns, by setting."""
 
 
 def write_avsbench(
@@ -53,30 +53,32 @@ def write_avsbench(
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Write synthetic clips to disk in the layout of AVSBench, so that readers of AVSBench read them.
+    """Write synthetic clips to disk in the layout of AVSBench, so that its readers can read them.
 
-    A clip is written whole or not at all, and the table of clips comes last. A second call with the same
-    arguments writes what is missing. ``synthetic.json`` says what the folder holds; it may hold all three
-    settings.
+    A clip is written whole or not at all, and the table of clips is written last. A second call with the same
+    arguments writes what is missing. ``synthetic.json`` records what the folder holds; a folder may hold all
+    three settings.
 
     Args:
-        root: folder that is to hold ``Single-source``, ``Multi-sources`` or ``metadata.csv``; made if
-            missing; for one call at a time.
-        setting: ``"s4"``, ``"ms3"`` or ``"avss"``, which has a clip of ``v1s``, ``v1m`` and ``v2`` in turn.
+        root: folder that will hold ``Single-source``, ``Multi-sources`` or ``metadata.csv``; created if
+            missing. Only one call at a time may write to it.
+        setting: ``"s4"``, ``"ms3"`` or ``"avss"``, whose clips are of ``v1s``, ``v1m`` and ``v2`` in turn.
         clips: number of clips by split, such as ``{"train": 500, "val": 50, "test": 100}``.
         size: side of a frame, px.
-        seed: of all clips.
+        seed: seed of all clips.
         negative: None, ``"silence"``, ``"noise"`` or ``"offscreen"``, see
-            :class:`~avslib.data.SyntheticConfig`; negatives go to a folder of their own, and have the names
-            of the clips that they are made from.
-        videos: whether to write MP4 files, which takes PyAV and most of the time; by default if PyAV is
-            there.
-        workers: processes to render with. More than one needs a script with ``if __name__ == "__main__"``.
-        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+            :class:`~avslib.data.SyntheticConfig`. Negatives need a folder of their own, since they have the
+            names of the clips that they are made from.
+        videos: whether to write MP4 files, which needs PyAV and takes most of the time; by default as in an
+            earlier call for this folder, or else if PyAV is installed.
+        workers: number of processes that render. More than one needs a script with
+            ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, like tqdm's ``update``.
 
     Raises:
-        ValueError: if an argument is not one of those words or a number out of its range, or if the folder
+        ValueError: if an argument is not one of the words above, a number is out of its range, or the folder
             holds clips of this setting that were written with other arguments.
+        RuntimeError: if a clip could not be written.
 
     Example:
         >>> folder = getfixture("tmp_path")
@@ -106,12 +108,12 @@ def write_avsbench(
 def _agree_on_manifest(
     root: Path, config: SyntheticConfig, clips: Mapping[str, int], videos: bool | None
 ) -> dict[str, object]:
-    """Return what the folder holds or shall hold; raise if it holds something else."""
+    """Return what the folder holds or will hold; raise ``ValueError`` if it holds something else."""
     path = root / "synthetic.json"
     settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known = settings.get(config.setting)
     if known is not None:
-        known = {"negative": None, **known}  # what was written before there were negatives
+        known = {"negative": None, **known}  # manifests from before there were negatives
     if videos is None:
         videos = known["videos"] if known else find_spec("av") is not None
     asked = {"version": VERSION, **asdict(config), "clips": dict(clips), "videos": videos}
@@ -136,13 +138,13 @@ def _files(root: Path, config: SyntheticConfig, split: str, index: int) -> ClipF
 
 
 def _places(files: ClipFiles) -> list[Path]:
-    """List the files and folders that are the clip's own, the frames last: they show that it is complete."""
+    """List the files and folders of one clip, the frames last: they show that it is complete."""
     masks = next(path for path in files.masks if path is not None)
     return [files.log_mel, files.wav, files.video, masks.parent, files.frames[0].parent]
 
 
 def _write_clip(job: tuple[str, int], *, root: Path, config: SyntheticConfig, videos: bool) -> None:
-    """Write one clip aside and move it in place."""
+    """Write one clip to a temporary folder and move it into place."""
     split, index = job
     places = _places(_files(root, config, split, index))
     if places[-1].exists():
@@ -160,7 +162,7 @@ def _write_clip(job: tuple[str, int], *, root: Path, config: SyntheticConfig, vi
 
 
 def _render_files(files: ClipFiles, index: int, config: SyntheticConfig, *, videos: bool) -> None:
-    """Render one clip into an empty folder; AVSS comes without log-mels."""
+    """Render one clip into an empty folder; AVSS has no stored log-mels."""
     for place in _places(files):
         place.parent.mkdir(parents=True, exist_ok=True)
     *_, masks, frames = _places(files)

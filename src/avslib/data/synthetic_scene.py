@@ -1,7 +1,7 @@
-"""Synthetic clips in which the sound alone decides what is ground truth.
+"""Synthetic clips in which the sound alone decides which objects are ground truth.
 
-Every frame shows two to four objects of different classes. Which of them sound, and when, is drawn apart
-from how they look and move.
+Every frame shows two to four objects of different classes. Which of them sound, and when, is drawn
+independently of how they look and move.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from avslib.data.synthetic_sound import Timbre
 from avslib.data.synthetic_vision import Sprite
 
 OBJECTS = {2: 0.1, 3: 0.3, 4: 0.6}
-"""How often a clip shows so many objects."""
+"""Probability of each number of objects in a clip."""
 
 FRAME_TIME = 15 / 16
-"""s into each second at which its frame is taken: the last of 16, as in AVSBench."""
+"""Time within each second at which its frame is taken, s: the last of 16, as in AVSBench."""
 
 PARTS = {"v1s": ("s4", 1), "v1m": ("ms3", 1), "v2": ("ms3", 2)}
-"""Of AVSS, by turns of the index: the setting that has such clips, and how many times as long each is."""
+"""Parts of AVSS, in turn by index: the setting that has such clips, and how many times as long they are."""
 
 SETTINGS = (*SOUNDING, "avss")
 NEGATIVES = ("silence", "noise", "offscreen")
@@ -42,24 +42,24 @@ CLIPS_PER_SPLIT = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """Which synthetic clips to make; a clip is a function of this and its index.
+    """Configuration of synthetic clips; a clip is a function of this and its index.
 
     Args:
-        setting: ``"s4"``, one object sounds all the time; ``"ms3"``, one to three sound, each for the
-            whole clip or for some seconds of it, so that some seconds are silent; or ``"avss"``, where the
-            ground truth says which class sounds: index by index in turn a clip of S4 (the part ``v1s``), one
-            of MS3 (``v1m``) and one of MS3 that is twice as long (``v2``).
+        setting: ``"s4"``, where one object sounds all the time; ``"ms3"``, where one to three sound, each for
+            the whole clip or for some seconds of it, so that some seconds are silent; or ``"avss"``, where
+            the ground truth also says which class sounds. Clips of AVSS are, in turn by index, a clip of S4
+            (the part ``v1s``), one of MS3 (``v1m``) and one of MS3 that is twice as long (``v2``).
         size: side of a frame, px; the scene does not depend on it.
-        seconds: length of a clip, s; in AVSS of ``v1s`` and ``v1m``.
-        seed: another seed, other clips.
-        negative: what is heard in the place of the objects in the picture, which stays as it is, so that the
-            ground truth is empty: ``"silence"``, nothing but the faint noise that is in every clip;
-            ``"noise"``, white noise; ``"offscreen"``, classes that are not in view. The last two come and go
-            as the objects would, and are as loud. None for what is in the picture.
+        seconds: length of a clip, s; in AVSS, length of a clip of ``v1s`` or ``v1m``.
+        seed: seed of all clips.
+        negative: what is heard instead of the objects in the picture. The picture does not change, and the
+            ground truth is empty. ``"silence"`` is only the faint noise that every clip has, ``"noise"`` is
+            white noise, and ``"offscreen"`` is the sound of classes that are not in view. The last two start
+            and stop as the objects would, and are as loud. None for the sound of the objects in the picture.
 
     Raises:
-        ValueError: if the setting or the kind of negative is unknown, or the frame is smaller than 32 px, or
-            the clip empty.
+        ValueError: if the setting or the kind of negative is unknown, the frame is smaller than 32 px, or the
+            clip is empty.
     """
 
     setting: str = "ms3"
@@ -68,7 +68,7 @@ class SyntheticConfig:
     seed: int = 0
     negative: str | None = None
     sample_rate: ClassVar[int] = sound.SAMPLE_RATE
-    """Hz, fixed by the log-mel front end."""
+    """Sample rate, Hz, fixed by the log-mel front end."""
 
     def __post_init__(self) -> None:
         check_one_of("setting", self.setting, SETTINGS)
@@ -85,22 +85,23 @@ class SyntheticClip(NamedTuple):
     frames: NDArray[np.uint8]
     """``(T, H, W, 3)``, RGB."""
     masks: NDArray[np.uint8]
-    """``(T, H, W)``, 1 where an object is seen that sounds in this second, in AVSS its class's number."""
+    """``(T, H, W)``, 1 where an object that sounds in this second is seen; in AVSS, the number of its
+    class."""
     objects: NDArray[np.bool_]
     """``(T, n, H, W)``, where each object is seen, sounding or not; the farthest object first."""
     sounding: NDArray[np.bool_]
-    """``(T, n)``, which object sounds; in a negative clip none."""
+    """``(T, n)``, which object sounds; in a negative clip, none."""
     classes: tuple[str, ...]
     """Class of each object."""
     waveform: NDArray[np.float32]
     """``(S,)`` in [-1, 1] at 16 kHz."""
     id: str
     category: str
-    """Class of the sounding object, of one of them, or, in a negative clip, of one that would sound."""
+    """Class of the sounding object, or of one of them; in a negative clip, of one that would sound."""
 
 
 class _Stream(IntEnum):
-    """Independent sources of chance in one clip."""
+    """Independent random streams of one clip."""
 
     CAST = 0
     SCORE = 1
@@ -118,7 +119,7 @@ def clip_indices(split: str, count: int) -> range:
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``.
-        count: how many clips.
+        count: number of clips.
 
     Raises:
         ValueError: if the split is unknown or the count not in 1 to 1,000,000.
@@ -135,12 +136,12 @@ def clip_indices(split: str, count: int) -> range:
 
 
 def part_of(index: int) -> str:
-    """Return the part of AVSS that a clip is in, one of ``PARTS``."""
+    """Return the part of AVSS that a clip belongs to, one of ``PARTS``."""
     return tuple(PARTS)[index % len(PARTS)]
 
 
 def without_classes(index: int, config: SyntheticConfig) -> SyntheticConfig:
-    """Return the configuration of S4 or MS3 that gives the same clip of AVSS, but for its classes.
+    """Return the configuration of S4 or MS3 that gives the same clip as AVSS, but without its classes.
 
     Example:
         >>> clip = without_classes(5, SyntheticConfig(setting="avss"))
@@ -162,7 +163,7 @@ def _cast(index: int, config: SyntheticConfig) -> tuple[list[Family], list[Famil
 
 
 def _voices(index: int, config: SyntheticConfig) -> list[Timbre]:
-    """Return what is heard in the place of each object."""
+    """Return the timbre that is heard for each object."""
     seen, unseen = _cast(index, config)
     if config.negative == "noise":
         return [sound.white_noise] * len(seen)
@@ -170,7 +171,7 @@ def _voices(index: int, config: SyntheticConfig) -> list[Timbre]:
 
 
 def _score(index: int, config: SyntheticConfig, count: int) -> NDArray[np.bool_]:
-    """Draw who sounds when, from a stream of its own."""
+    """Draw which object sounds in which second, from a random stream of its own."""
     config = without_classes(index, config)
     rng = _rng(config, index, _Stream.SCORE)
     return draw_score(rng, count, setting=config.setting, seconds=config.seconds)
@@ -204,10 +205,10 @@ def _look(rng: Generator, family: Family, *, shrink: float, count: int, seconds:
 
 
 def _stage(index: int, config: SyntheticConfig, cast: Sequence[Family]) -> list[Sprite]:
-    """Place the objects so that 40 % or more of each is seen in every frame.
+    """Place the objects so that at least 40 % of each is visible in every frame.
 
-    Scenes are drawn until one fits, judged on a coarse grid; the objects of each next scene are a little
-    smaller, so that one soon does.
+    Scenes are drawn until one fits, judged on a coarse grid. Each new scene has slightly smaller objects, so
+    that one soon fits.
     """
     rng = _rng(config, index, _Stream.LOOK)
     times = frame_times(config)
@@ -225,7 +226,7 @@ def _stage(index: int, config: SyntheticConfig, cast: Sequence[Family]) -> list[
 
 
 def frame_times(config: SyntheticConfig) -> NDArray[np.float64]:
-    """Return when the frame of each second is taken, ``(T,)`` s."""
+    """Return the time at which the frame of each second is taken, ``(T,)`` s."""
     return np.arange(config.seconds, dtype=np.float64) + FRAME_TIME
 
 
@@ -235,11 +236,11 @@ class Scene(NamedTuple):
     cast: list[Family]
     sprites: list[Sprite]
     on: NDArray[np.bool_]
-    """``(T, n)``, which object sounds, or in a negative clip would, in which second."""
+    """``(T, n)``, which object sounds in which second; in a negative clip, which would."""
 
 
 def make_scene(index: int, config: SyntheticConfig) -> Scene:
-    """Decide who is seen, where, and who is heard in clip ``index``."""
+    """Decide which objects are seen in clip ``index``, where, and which are heard."""
     config = without_classes(index, config)
     cast, _ = _cast(index, config)
     return Scene(cast, _stage(index, config, cast), _score(index, config, len(cast)))
@@ -248,16 +249,16 @@ def make_scene(index: int, config: SyntheticConfig) -> Scene:
 def render_clip(
     index: int, config: SyntheticConfig, *, seconds: Sequence[float] | NDArray[np.float64] | None = None
 ) -> SyntheticClip:
-    """Make one clip; the same index and configuration give the same clip, whatever was made before.
+    """Render one clip; the same index and configuration always give the same clip.
 
-    The sound of second t is that of the sources that are on in it and of a faint noise. Log-mel example t
-    starts at 0.96 t s, not at t s, and so hears 0.04 t s of the second before: the real dataset has that too.
+    The sound of second t is that of the sources that are on in it, over a faint noise. Log-mel example t
+    starts at 0.96 t s, not at t s, so it also hears 0.04 t s of the second before, as in the real dataset.
 
     Args:
-        index: which clip.
-        config: which kind of clip.
-        seconds: when frames are taken, in s from 0 to the length of the clip; by default at the end of each
-            second. The waveform is always the whole one.
+        index: index of the clip.
+        config: the kind of clip.
+        seconds: times at which frames are taken, in s from 0 to the length of the clip; by default near the
+            end of each second. The waveform is always complete.
 
     Example:
         >>> clip = render_clip(7, SyntheticConfig(size=64))
@@ -278,7 +279,7 @@ def render_clip(
     rngs = [_rng(config, index, _Stream.SOUND, source) for source in range(len(scene.cast) + 1)]
     return SyntheticClip(
         frames=vision.draw_frames(scene.sprites, backdrop, times),
-        masks=np.max(objects * labels[:, :, None, None], axis=1),  # no pixel is of two objects
+        masks=np.max(objects * labels[:, :, None, None], axis=1),  # no pixel belongs to two objects
         objects=objects,
         sounding=sounding,
         classes=tuple(family.name for family in scene.cast),

@@ -1,6 +1,6 @@
-"""Who sounds when in a synthetic clip.
+"""Draw which objects of a synthetic clip sound, and when.
 
-All that the draw knows of the picture is how many objects are in it, so nothing that is seen tells which of
+The draw depends on nothing in the picture but the number of objects, so nothing that is seen tells which of
 them is heard.
 """
 
@@ -17,16 +17,16 @@ SOUNDING = {
     "s4": {2: {1: 1.0}, 3: {1: 1.0}, 4: {1: 1.0}},
     "ms3": {2: {1: 0.85, 2: 0.15}, 3: {1: 0.5, 2: 0.43, 3: 0.07}, 4: {1: 0.5, 2: 0.4, 3: 0.1}},
 }
-"""By setting and number of objects: how often so many of them sound at some time in the clip."""
+"""By setting and number of objects: probability of each number of them that sound in the clip."""
 
 WHOLE_CLIP = 0.55
-"""MS3: how often a source sounds from the first second to the last; otherwise for 2 s to all but one."""
+"""Probability that a source of MS3 sounds for the whole clip; if not, it sounds for 2 s to all but one."""
 
 
 def _intervals(seconds: int) -> tuple[list[tuple[int, int]], list[float]]:
-    """List when a source may sound that does not sound all the time, and how often it does.
+    """List the intervals of a source that does not sound all the time, and their probabilities.
 
-    Every length from 2 s to all but one second is drawn alike, and then every onset.
+    Every length from 2 s to all but one second is equally likely, and so is every onset for that length.
     """
     lengths = range(2, seconds)
     intervals = [(onset, onset + length) for length in lengths for onset in range(seconds - length + 1)]
@@ -37,7 +37,7 @@ def draw_score(rng: Generator, count: int, *, setting: str, seconds: int) -> NDA
     """Draw which object sounds in which second.
 
     Args:
-        rng: source of chance.
+        rng: random number generator.
         count: how many objects are seen, 2 to 4.
         setting: ``"s4"`` or ``"ms3"``.
         seconds: length of the clip, s.
@@ -58,7 +58,7 @@ def draw_score(rng: Generator, count: int, *, setting: str, seconds: int) -> NDA
 
 
 def sounding_prior(count: int, *, setting: str, seconds: int) -> NDArray[np.float64]:
-    """Compute the chance that exactly a given set of objects sounds in a second.
+    """Compute the probability that exactly a given set of objects sounds in a second.
 
     Args:
         count: how many objects are seen, 2 to 4.
@@ -66,13 +66,13 @@ def sounding_prior(count: int, *, setting: str, seconds: int) -> NDArray[np.floa
         seconds: length of the clip, s.
 
     Returns:
-        ``(T, 2 ** count)``; bit i of the column says whether object i sounds. Rows sum to 1.
+        ``(T, 2 ** count)``; bit i of the column's index says whether object i sounds. Rows sum to 1.
 
     Example:
         >>> sounding_prior(2, setting="s4", seconds=1)
         array([[0. , 0.5, 0.5, 0. ]])
     """
-    on = np.ones(seconds)  # chance that a source of the clip is on in each second
+    on = np.ones(seconds)  # probability that a source of the clip is on in each second
     intervals, often = _intervals(seconds)
     if setting == "ms3" and intervals:
         partly = np.zeros(seconds)

@@ -1,8 +1,8 @@
-"""What synthetic clips sound like: timbres, a room, and the mixing of sources that come and go.
+"""The sound of synthetic clips: timbres, a room, and the mixing of sources that come and go.
 
 A timbre draws its pitch and pace from a generator and returns a waveform of any scale; ``place_in_room`` and
-``mix`` bring it to its loudness. The timbres differ in their band and in how they move within a second, so
-that a log-mel spectrogram tells them apart even when several sound at once.
+``mix`` set its loudness. Timbres differ in their frequency band and in how they change within a second, so a
+log-mel spectrogram tells them apart even when several sound together.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
-"""Hz, what the log-mel examples of VGGish expect."""
+"""Sample rate, Hz, as the log-mel examples of VGGish expect."""
 
 FADE = 0.01
-"""s, how long a source takes to come and to go, inside the second in which it does."""
+"""Time that a source takes to fade in or out, s, within the seconds in which it sounds."""
 
 FloatArray = NDArray[np.float32]
 Timbre = Callable[[Generator, int], FloatArray]
 
 
 def _sine(cycles: NDArray[np.floating]) -> FloatArray:
-    """Return the sine of a phase in cycles; wrapped in float64 first, so that float32 is enough after it."""
+    """Return the sine of a phase in cycles; wrapping it in float64 first makes float32 precise enough."""
     return np.sin((2 * math.pi * np.mod(cycles, 1)).astype(np.float32))
 
 
@@ -48,7 +48,7 @@ def _band_noise(rng: Generator, low: float, high: float, samples: int) -> FloatA
 
 
 def white_noise(rng: Generator, samples: int) -> FloatArray:
-    """Return noise that is no family's timbre."""
+    """Return white noise, which is not the timbre of any family."""
     return rng.standard_normal(samples, dtype=np.float32)
 
 
@@ -82,7 +82,7 @@ def hiss(rng: Generator, samples: int) -> FloatArray:
 
 
 def clicks(rng: Generator, samples: int) -> FloatArray:
-    """Return a train of short clicks of all frequencies."""
+    """Return a train of short broadband clicks."""
     since = _beat(rng, rng.uniform(9, 13), samples)
     return rng.standard_normal(samples, dtype=np.float32) * np.exp(-since / np.float32(0.004))
 
@@ -109,7 +109,7 @@ def tremolo(rng: Generator, samples: int) -> FloatArray:
 
 
 def pluck(rng: Generator, samples: int) -> FloatArray:
-    """Return a string that is plucked again and again; the higher the partial, the sooner it dies."""
+    """Return a string that is plucked repeatedly; higher partials decay faster."""
     since = _beat(rng, rng.uniform(2.4, 3.6), samples)
     cycles = _cycles(rng.uniform(270, 350), samples)
     partials = [_sine(h * cycles) * np.exp(since * np.float32(-3 - 2.5 * h)) / h**0.5 for h in range(1, 9)]
@@ -117,7 +117,7 @@ def pluck(rng: Generator, samples: int) -> FloatArray:
 
 
 def bell(rng: Generator, samples: int) -> FloatArray:
-    """Return a bell: partials in no harmonic order, struck twice a second."""
+    """Return a bell: inharmonic partials, struck about twice a second."""
     since = _beat(rng, rng.uniform(1.8, 2.4), samples)
     pitch = rng.uniform(950, 1150)
     partials = [
@@ -143,7 +143,7 @@ def place_in_room(rng: Generator, sound: FloatArray) -> FloatArray:
     """Add a few echoes of a random room and bring the sound to a random loudness.
 
     Args:
-        rng: source of the room and the loudness.
+        rng: random number generator that draws the room and the loudness.
         sound: ``(S,)``, of any scale.
 
     Returns:
@@ -161,7 +161,7 @@ def place_in_room(rng: Generator, sound: FloatArray) -> FloatArray:
 
 
 def gate(on: NDArray[np.bool_]) -> FloatArray:
-    """Turn seconds into a gain for every sample, with short fades where a source comes or goes.
+    """Turn seconds into a gain for every sample, with short fades where a source starts or stops.
 
     Args:
         on: ``(T,)``, in which seconds the source sounds.
@@ -181,12 +181,12 @@ def gate(on: NDArray[np.bool_]) -> FloatArray:
 
 
 def mix(timbres: Sequence[Timbre], on: NDArray[np.bool_], rngs: Sequence[Generator]) -> FloatArray:
-    """Sound the sources of a clip over a faint background noise.
+    """Mix the sources of a clip over a faint background noise.
 
     Args:
         timbres: one for each source.
         on: ``(T, n)``, which source sounds in which second.
-        rngs: ``n + 1`` generators: one for each source, so that a source is the same whoever else sounds, and
+        rngs: ``n + 1`` generators: one for each source, so that a source does not depend on the others, and
             one for the background.
 
     Returns:

@@ -1,9 +1,9 @@
-"""What synthetic clips look like: shapes, textures, how objects move, and how they are drawn.
+"""The look of synthetic clips: shapes, textures, how objects move, and how they are drawn.
 
-A shape is a function of the plane that is negative inside the shape and lies within the unit circle; a
-texture maps the plane to [0, 1], the place between an object's colour and its accent. Drawing evaluates
-both on the square that an object covers, for all frames at once. Lengths are in frame sides, so that a clip
-is the same at every size.
+A shape is a function of the plane that is negative inside the shape, which lies within the unit circle. A
+texture maps the plane to [0, 1], the position between an object's colour and its accent. Drawing evaluates
+both on the square that an object covers, for all frames together. Lengths are in frame sides, so a clip is
+the same at every size.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def ring(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def star(points: int, inner: float) -> Shape:
-    """Return a star with its corners at radius 1 and ``inner`` in turn; cos(pi / points) gives a polygon."""
+    """Return a star whose corners alternate between radius 1 and ``inner``.
+
+    With ``inner`` = cos(pi / points) it is a polygon.
+    """
     sector = math.pi / points
     corner = (inner * math.cos(sector), inner * math.sin(sector))
     length = math.hypot(corner[1], 1 - corner[0])
@@ -92,7 +95,7 @@ def flower(x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def leaf(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return the lens in which two discs meet."""
+    """Return a leaf: the lens in which two discs overlap."""
     return _norm(np.abs(x) + 0.62, y) - 1.175
 
 
@@ -102,12 +105,12 @@ def _sharpen(wave: FloatArray, slope: float = 2.5) -> FloatArray:
 
 
 def shade(x: FloatArray, y: FloatArray, phase: float) -> FloatArray:
-    """Return a plain gradient, top to bottom."""
+    """Return a plain gradient from top to bottom."""
     return np.clip(0.5 + 0.55 * y + 0.1 * math.sin(phase), 0, 1)
 
 
 def stripes(x: FloatArray, y: FloatArray, phase: float) -> FloatArray:
-    """Return upright stripes."""
+    """Return vertical stripes."""
     return _sharpen(np.sin(10 * x + phase))
 
 
@@ -132,7 +135,7 @@ def spokes(x: FloatArray, y: FloatArray, phase: float) -> FloatArray:
 
 
 def waves(x: FloatArray, y: FloatArray, phase: float) -> FloatArray:
-    """Return lying waves."""
+    """Return horizontal waves."""
     return _sharpen(np.sin(11 * y + 1.6 * np.sin(6 * x + phase)))
 
 
@@ -153,29 +156,29 @@ def plain(x: FloatArray, y: FloatArray, phase: float) -> FloatArray:
 
 
 class Sprite(NamedTuple):
-    """One object of one clip: what it looks like and where it goes."""
+    """One object of one clip: how it looks and where it goes."""
 
     shape: Shape
     texture: Texture
     phase: float
-    """Moves the texture."""
+    """Phase that shifts the texture, in radians."""
     colour: tuple[float, float, float]
     """RGB in [0, 1]."""
     accent: tuple[float, float, float]
-    """The texture's other colour."""
+    """RGB of the texture's second colour, in [0, 1]."""
     radius: float
-    """Of the circle around the shape, in frame sides."""
+    """Radius of the circle around the shape, in frame sides."""
     start: tuple[float, float]
-    """Centre at the first second, (x, y) in frame sides."""
+    """Centre at the start of the clip, without the sway, (x, y) in frame sides."""
     velocity: tuple[float, float]
-    """Frame sides a second."""
+    """Frame sides per second."""
     swing: tuple[float, float]
     """Amplitude of the sway around the straight path, in frame sides."""
     swing_rate: float
     """Radians a second."""
     swing_phase: float
     angle: float
-    """Turn at the first second, in radians."""
+    """Rotation at the start of the clip, in radians."""
     spin: float
     """Radians a second."""
 
@@ -207,7 +210,7 @@ class _Box(NamedTuple):
 
 
 def _locate(sprite: Sprite, size: int, times: NDArray[np.float64]) -> _Box:
-    """Find the pixels around an object at each time, and turn their centres into its coordinates."""
+    """Find the pixels around an object at each time, and the object's coordinates of their centres."""
     sway = np.sin(sprite.swing_rate * times + sprite.swing_phase)[:, None]
     centres = np.add(sprite.start, np.multiply(sprite.velocity, times[:, None])) + np.multiply(
         sprite.swing, sway
@@ -225,7 +228,7 @@ def _locate(sprite: Sprite, size: int, times: NDArray[np.float64]) -> _Box:
 def visible_masks(
     sprites: Sequence[Sprite], size: int, times: NDArray[np.float64]
 ) -> tuple[BoolArray, FloatArray]:
-    """Find the pixels in which each object is seen.
+    """Find the pixels in which each object is visible.
 
     Args:
         sprites: the objects, the farthest first.
@@ -233,8 +236,8 @@ def visible_masks(
         times: ``(T,)`` s.
 
     Returns:
-        The masks ``(T, n, size, size)`` of what is not hidden by nearer objects, and the share ``(T, n)`` of
-        each object that is seen.
+        The masks ``(T, n, size, size)`` of the parts not hidden by nearer objects, and the share ``(T, n)``
+        of each object that is visible.
     """
     masks = np.zeros((len(times), len(sprites), size, size), dtype=np.bool_)
     for i, sprite in enumerate(sprites):
@@ -249,7 +252,7 @@ def visible_masks(
 
 
 def draw_background(rng: Generator, size: int) -> FloatArray:
-    """Draw a backdrop of little contrast: a muted colour, smooth clouds of three sizes and fine grain.
+    """Draw a backdrop of low contrast: a muted colour, smooth clouds of three sizes and fine grain.
 
     Returns:
         RGB, ``(size, size, 3)`` in about [0, 1].
@@ -284,7 +287,7 @@ def draw_frames(
         box = _locate(sprite, size, times)
         depth = sprite.shape(box.x, box.y) * np.float32(-sprite.radius * size)  # px inside the border
         opacity = np.clip(depth + 0.5, 0, 1)[..., None]
-        rim = np.clip(0.45 + 0.3 * depth, 0.45, 1)[..., None]  # a dark outline parts objects that touch
+        rim = np.clip(0.45 + 0.3 * depth, 0.45, 1)[..., None]  # a dark outline separates objects that touch
         mix = sprite.texture(box.x, box.y, sprite.phase)[..., None]
         colour, accent = np.array([sprite.colour, sprite.accent], dtype=np.float32)
         paint = (colour + mix * (accent - colour)) * rim

@@ -1,4 +1,4 @@
-"""Random changes of a clip's pictures, alike for its frames and its masks."""
+"""Random changes of a clip's pictures, applied to frames and masks alike."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from avslib.clip import Clip
 class ClipTransform(nn.Module):
     """Transforms of ``torchvision.transforms.v2`` for a clip, to pass to a reader as ``transform``.
 
-    All seconds of a clip, and frames and masks alike, undergo one random draw: a flip flips the whole clip.
-    A change of place or size takes the nearest pixel of a mask, a change of colour leaves masks alone. What
-    comes into view from outside the picture is background, whatever colour ``fill`` gives it in the frames.
-    A crop may cut away what sounds; then nothing that is seen sounds, and the empty mask is right. The sound
-    is one channel, so that it fits a flipped picture too.
+    One random draw applies to all seconds of a clip, and to frames and masks alike: a flip flips the whole
+    clip. Geometric transforms resample masks by nearest neighbour; colour transforms leave masks unchanged.
+    What comes into view from outside the picture is background, whatever colour ``fill`` gives it in the
+    frames. A crop may cut away what sounds; then nothing in view sounds, and the empty mask is correct. The
+    sound has one channel, so it fits a flipped picture too.
 
-    Several changes of a clip follow one another in an ``nn.Sequential``.
+    Chain several changes of a clip with ``nn.Sequential``.
 
     Args:
-        *transforms: of an image and its mask, one after the other. A ``fill`` with a value for each channel
-            needs torchvision's form ``{tv_tensors.Image: (r, g, b), "others": 0}``. Those that know no masks,
-            such as ``RandAugment`` and ``FiveCrop``, raise a ``TypeError``.
+        *transforms: transforms of an image and its mask, applied in turn. A ``fill`` with a value for each
+            channel needs torchvision's form ``{tv_tensors.Image: (r, g, b), "others": 0}``. Transforms that
+            do not support masks, such as ``RandAugment`` and ``FiveCrop``, raise a ``TypeError``.
 
     Example:
         >>> from torchvision.transforms import v2
@@ -49,11 +49,11 @@ class ClipTransform(nn.Module):
         """Return the clip with its frames and masks changed.
 
         Args:
-            clip: with frames as uint8, as a reader hands them over before it normalises them.
+            clip: a clip with uint8 frames, as a reader passes it before normalising them.
 
         Raises:
-            ValueError: if the frames are not uint8 or the masks not int64, before or after, or the two do not
-                fit each other.
+            ValueError: if the frames are not uint8 or the masks not int64, before or after the transforms, or
+                the shapes of the two do not match.
         """
         from torchvision import tv_tensors
 
@@ -74,15 +74,15 @@ class ClipTransform(nn.Module):
 
 
 def train_transform(size: tuple[int, int] = (224, 224)) -> ClipTransform:
-    """Return moderate random changes to train with: mirrored or not, a crop, other light and colours.
+    """Return moderate random changes for training: mirroring, cropping, and other light and colours.
 
-    A crop holds at least half of the picture, so that what sounds is seldom cut away. Hues stay, since they
-    tell things apart. AVSBench and the models after it train without any such change; leave it out to
-    reproduce them.
+    A crop keeps at least half of the picture, so that what sounds is seldom cut away. Hues stay, since they
+    tell objects apart. AVSBench and later models train without any such change; leave it out to reproduce
+    them.
 
     Args:
-        size: ``(H, W)`` that crops are scaled to, px. A reader with ``size=None`` crops the stored picture
-            rather than a scaled one.
+        size: ``(H, W)`` to which crops are scaled, px. Use a reader with ``size=None`` to crop the stored
+            picture rather than a scaled one.
     """
     from torchvision.transforms import v2
 

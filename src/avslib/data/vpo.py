@@ -1,4 +1,4 @@
-"""VPO (mono): pictures of COCO with sounds of VGGSound, and which pixels sound as which of 21 classes."""
+"""Reader of VPO (mono): pictures from COCO, sounds from VGGSound and masks of 21 sounding classes."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ STORED_NUMBERS = {
     "tennis racket": 43,
     "zebra": 24,
 }
-"""What stands for a class in a mask file, COCO's categories and three more; in the order of the classes."""
+"""Number of each class in a mask file: COCO's category or one of three more; in the order of the classes."""
 NUM_CLASSES = len(STORED_NUMBERS)
 """Background and the 21 classes of VPO."""
 
 _FOLDERS = {"ss": "VPO-SS", "ms": "VPO-MS", "msmi": "VPO-MSMI"}
 _HEARD = SAMPLE_RATE
-"""Samples heard of each sound: the second that the published configuration pairs with a VGG."""
+"""Number of samples taken of each sound: one second, as in the published configuration with a VGG."""
 _PICTURE = Kind(re.compile("[0-9]{1,12}"), "a number of at most 12 digits")
 _COUNT = Kind(re.compile(r"[0-9]{1,6}(\.0)?|True|False"), "a whole number, True or False")
 
@@ -54,27 +54,27 @@ _CLASS_OF[list(STORED_NUMBERS.values())] = torch.arange(NUM_CLASSES)
 
 
 class VPO(ClipReader):
-    """Visual Post-production, mono: clips of one frame, a picture of COCO with sounds put to it.
+    """Visual Post-production, mono: clips of one frame, a picture from COCO to which sounds were added.
 
     A clip of ``ss`` is a row of the table: an object, its mask and a sound. In ``ms`` and ``msmi`` all rows
-    of a picture make a clip: one mask holds its objects, and its sound is the sum of theirs, neither scaled
-    nor clipped. Pictures of ``msmi`` without several objects of one class lie in the folder of ``ms``. Rows
-    of the split ``val`` are in ``test``.
+    of a picture make one clip: one mask holds its objects, and its sound is the sum of their sounds, neither
+    scaled nor clipped. Pictures of ``msmi`` without several objects of one class are stored in the folder of
+    ``ms``. Rows of the split ``val`` count as ``test``.
 
-    Of each sound the second in its middle is heard, which makes one log-mel example; the published code hands
-    that much to a VGG, and 3 s to the network it trains. As there, of a shorter sound only the end is taken
-    (all of it up to a third of a second), and repeated. There are no stored log-mels.
+    Only the middle second of each sound is used, which makes one log-mel example; the published code uses
+    that much with a VGG, and 3 s with the network that it trains. As there, only the end of a shorter sound
+    is taken (all of it up to a third of a second) and repeated. There are no stored log-mels.
 
-    The published code renumbers the classes of a mask one after another, so that cars (3, then 5) turn into
-    airplanes (5, then 1) beside one; here they stay cars. It tests at the pictures' own sizes, ``size=None``,
-    and trains on random crops.
+    The published code renumbers the classes of a mask one after another, so cars (3, then 5) become airplanes
+    (5, then 1) in a mask that also has an airplane; here they stay cars. It tests at the pictures' own sizes,
+    ``size=None``, and trains on random crops.
 
     Args:
         root: the folder that holds ``VPO/VPO-SS``, ``VPO/VPO-MS`` or ``VPO/VPO-MSMI``.
         split: ``"train"`` or ``"test"``.
         part: ``"ss"``, ``"ms"`` or ``"msmi"``.
         vggsound: the folder of VGGSound's WAV files; None for ``vggsound_bench/VGGSound/audios`` in ``root``.
-        **options: the other arguments of :class:`ClipReader`; ``sound`` can only be ``"wav"``.
+        **options: the other arguments of :class:`ClipReader`; ``sound`` must be ``"wav"``.
 
     Raises:
         FileNotFoundError: if the table or a file that it lists is not there.
