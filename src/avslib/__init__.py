@@ -1,7 +1,7 @@
 """Audio-visual segmentation: find, in every frame of a video, the pixels of what is making the sound.
 
-Every public name is loaded when it is first used, so that ``import avslib`` costs next to nothing beyond
-torch.
+Every public name is loaded when it is first used, so ``import avslib`` takes little longer than
+``import torch``.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ _FOLDER = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name, or a folder, when it is first used."""
+    """Load a public name, or a subpackage, when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     folder = importlib.import_module(f"{__name__}.{_FOLDER.get(name, name)}")

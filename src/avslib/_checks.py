@@ -1,4 +1,4 @@
-"""One voice for every error about an argument: its name, what was expected, what came."""
+"""Checks of arguments; every error gives the argument's name, what was expected and what was passed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def check_shape(name: str, tensor: Tensor, pattern: str, **sizes: int) -> dict[s
     """Check a tensor's shape against named axes and return the size of each.
 
     Args:
-        name: how the caller's user knows the tensor.
-        tensor: the tensor.
-        pattern: one word an axis, such as ``"b t c h w"``; a word that is a number must match, and a leading
+        name: name of the tensor in the error message.
+        tensor: the tensor to check.
+        pattern: one word per axis, such as ``"b t c h w"``; a word that is a number must match, and a leading
             ``...`` stands for any number of axes.
         **sizes: the sizes that are already known.
 
@@ -22,7 +22,7 @@ def check_shape(name: str, tensor: Tensor, pattern: str, **sizes: int) -> dict[s
         The size of every named axis.
 
     Raises:
-        TypeError: if it is no tensor.
+        TypeError: if it is not a tensor.
         ValueError: if the number of axes or a known size differs.
 
     Example:
@@ -74,9 +74,9 @@ def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:
 
 
 def check_all(allowed: Tensor, message: str) -> None:
-    """Raise ``ValueError`` with a message unless all elements are True; waits for an accelerator.
+    """Raise ``ValueError`` with a message unless all elements are True; this waits for an accelerator.
 
-    A compiled graph, which cannot branch on values, has an assertion instead, which raises ``RuntimeError``.
+    A compiled graph cannot branch on values, so it gets an assertion instead, which raises ``RuntimeError``.
     """
     if torch.compiler.is_compiling():
         torch._assert_async(allowed.all(), message)

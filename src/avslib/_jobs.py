@@ -1,4 +1,4 @@
-"""Long work over many files: in several processes, and no half-written file under its right name."""
+"""Run long jobs over many files in several processes, and write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import torch
 from avslib._checks import check_positive
 
 UNFINISHED = ".unfinished-"
-"""How the names of files begin that are not whole yet; whoever lists a folder passes over them."""
+"""Prefix of the names of files that are not complete yet; code that lists a folder skips them."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -31,15 +31,16 @@ Result = TypeVar("Result")
 def write_whole(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all.
 
-    The content is on the disk before the name is: after a kill or a power cut there is the old file or the
-    new one, or none. What a kill leaves is a file whose name begins with ``UNFINISHED``.
+    The content reaches the disk before the name does, so after a kill or a power cut there is the old file,
+    the new file or none. A kill may leave a file whose name begins with ``UNFINISHED``.
 
     Args:
-        path: the file; its folder is made if it is missing. If it is a link, the link is replaced.
+        path: the file; its folder is created if it is missing. If it is a link, the link is replaced.
 
     Yields:
-        Another name in the same folder, with the same suffix, to write to, plainly: ``save_file`` of
-        safetensors would make a temporary file of its own, which a kill leaves under its own name.
+        Another path in the same folder, with the same suffix. Write to it directly: ``save_file`` of
+        safetensors would write a temporary file of its own first, which a kill would leave under another
+        name.
 
     Example:
         >>> path = getfixture("tmp_path") / "folder" / "note.txt"
@@ -61,19 +62,22 @@ def write_whole(path: str | Path) -> Iterator[Path]:
 
 
 def permit_as_usual(path: Path) -> None:
-    """Give a file the permissions of any new file in its folder; safetensors writes for the owner alone."""
+    """Give a file the permissions of any new file in its folder.
+
+    Safetensors gives the files that it writes permissions for their owner only.
+    """
     usual = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
     usual.touch()
     mode = usual.stat().st_mode
     usual.unlink()
-    if path.stat().st_mode != mode:  # there are file systems that know one mode and refuse to change it
+    if path.stat().st_mode != mode:  # some file systems know one mode and refuse to change it
         path.chmod(mode)
 
 
 def remove_unfinished(root: str | Path) -> None:
-    """Remove what killed runs left anywhere in a folder; links are not followed.
+    """Remove the unfinished files that killed runs left anywhere in a folder, without following links.
 
-    A run that is still at work there loses the files that it is writing, and reports them as failed.
+    A run that is still writing there loses its unfinished files and reports them as failed.
     """
     for folder, folders, files in os.walk(root):
         for name in files:
@@ -88,7 +92,7 @@ def remove_unfinished(root: str | Path) -> None:
 
 
 class Outcome(NamedTuple, Generic[Job, Result]):
-    """What became of a job."""
+    """Outcome of a job."""
 
     job: Job
     result: Result | None
@@ -103,19 +107,19 @@ def run_jobs(
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[Outcome[Job, Result]]:
-    """Call a function on every job, in several processes, and yield what became of each, in order.
+    """Call a function on every job, in several processes, and yield the outcomes in order.
 
-    An exception ends its job and not the others, and so does a process that dies, killed for its memory or by
-    a file that crashes a decoder. Torch gets one thread, so that the results do not depend on ``workers``.
-    If this process is interrupted or killed, the others end with it, at once.
+    An exception ends only its own job. So does the death of a process, which may be killed for its memory or
+    by a file that crashes a decoder. Torch gets one thread, so that the results do not depend on ``workers``.
+    If this process is interrupted or killed, the others end with it immediately.
 
     Args:
-        function: what to do with one job; with several workers it must be picklable, like the jobs and the
+        function: called with one job; with several workers it must be picklable, and so must the jobs and the
             results.
-        jobs: its arguments.
-        workers: processes; 1 stays in this one. More than one needs a script with
-            ``if __name__ == "__main__"``, since they are spawned: a forked torch may hang.
-        progress: called with 1 after every job, as tqdm's ``update`` likes it.
+        jobs: arguments of the function, one per call.
+        workers: number of processes; 1 runs the jobs in this process. More than one needs a script with
+            ``if __name__ == "__main__"``, since processes are spawned: a forked torch may hang.
+        progress: called with 1 after every job, like tqdm's ``update``.
 
     Raises:
         ValueError: if there is no worker, or ``function`` cannot be sent to several.
@@ -144,7 +148,7 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Outcome[Job, Result
 
 
 _pickled = b""
-"""In a process of `_run_apart`, what its jobs are for."""
+"""In a process of `_run_apart`: the pickled function that it calls on its jobs."""
 
 
 def _attempt_sent(job: Job) -> Outcome[Job, Any]:
@@ -192,7 +196,7 @@ def _run_apart(
                 ) from None
             except ProcessExpired as error:
                 yield Outcome(job, None, f"its process was ended {_end(error.exitcode)}")
-            except Exception as error:  # what it made cannot be sent back
+            except Exception as error:  # the result cannot be sent back
                 yield Outcome(job, None, f"{type(error).__name__}: {error}")
     except BaseException:
         pool.stop()
@@ -220,4 +224,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)  # in the midst of a job, as if it had been killed itself
+    os._exit(1)  # even in the middle of a job, as if it had been killed itself
