@@ -1,4 +1,4 @@
-"""Files <-> tensors; knows no dataset and no network."""
+"""Convert media files to tensors and back, independently of datasets and networks."""
 
 from avslib.media._image import MAX_PIXELS
 from avslib.media.audio import read_wav, resample, write_wav

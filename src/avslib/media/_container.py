@@ -1,4 +1,4 @@
-"""Video files as PyAV opens them, with the errors that a user needs."""
+"""Open video files with PyAV, with errors that tell the user what to do."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ _FORMATS = (
     "3gp,aac,aiff,amr,asf,avi,dv,flac,flv,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp3,mpeg,mpegts,mpegvideo,"
     "mxf,nut,obu,ogg,rm,vob,w64,wav,yuv4mpegpipe"
 )
-"""That hold pictures and sound themselves; a playlist, which FFmpeg knows too, would open other files."""
+"""Formats that contain pictures and sound themselves, unlike playlists, which make FFmpeg open others."""
 
 
 _STREAM_LENGTHS = ("aiff", "asf", "avi", "flac", "ivf", "mov", "mxf", "rm", "w64", "wav")
-"""Formats that store a length for each stream, by the first of FFmpeg's names for them."""
+"""Formats that store a length for each stream, by the first name that FFmpeg gives them."""
 _FILE_LENGTHS = ("flv", "matroska")
-"""That store one for the whole file. In all others FFmpeg looks for the end or guesses from the bit rate."""
+"""Formats that store one length for the whole file. For others FFmpeg finds or guesses the end."""
 
 
 def check_whole(path: str | Path, container: Any, stream: Any, end: float) -> None:
-    """Refuse a stream that ends a second or more before its length, where the format stores one.
+    """Refuse a stream that ends more than a second before the length that its format stores.
 
     Args:
         path: the file.
-        container: as it was opened; where it stores no length for each stream, the file is read once more if
-            the stream is shorter than the longest should be.
+        container: the opened file. If it stores only one length for all streams and this stream is shorter,
+            the file is read once more.
         stream: one of its streams, read to the end.
-        end: when that ended, s from the beginning of the file.
+        end: when that stream ended, s from the beginning of the file.
     """
     kind = container.format.name.partition(",")[0]
     if kind in _STREAM_LENGTHS and stream.duration is not None:
         whole = float(stream.duration * stream.time_base)
-    elif kind in _FILE_LENGTHS and stream.duration is None:  # else it is a guess
+    elif kind in _FILE_LENGTHS and stream.duration is None:  # a duration here would be a guess
         whole = (container.duration or 0) / 1_000_000
-        end += start_of(container)  # most that write such files count from 0, not from the first frame
+        end += start_of(container)  # most writers of such files count from 0, not from the first frame
         if end < whole - 1:
             end = _last_end(path)
     else:
@@ -49,7 +49,7 @@ def check_whole(path: str | Path, container: Any, stream: Any, end: float) -> No
 
 
 def _last_end(path: str | Path) -> float:
-    """Return when the last of all streams ends, s."""
+    """Return when the last stream ends, s."""
     with opened(path) as container:
         return max(
             (
@@ -62,24 +62,24 @@ def _last_end(path: str | Path) -> float:
 
 
 def start_of(container: Any) -> float:
-    """Return when a file begins, s; its times count from some other moment."""
+    """Return the time at which a file begins, s; it need not be 0."""
     return (container.start_time or 0) / 1_000_000
 
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Any]:
-    """Open a file to read."""
+    """Open a file for reading."""
     av = import_av()
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such video file")
-    source = str(Path(path).absolute())  # one that no protocol of FFmpeg's can be taken for
+    source = str(Path(path).absolute())  # so that FFmpeg does not take it for a protocol
     with explained(path), av.open(source, options={"format_whitelist": _FORMATS}) as container:
         yield container
 
 
 @contextlib.contextmanager
 def explained(path: str | Path) -> Iterator[None]:
-    """Turn an error of FFmpeg's into one that names the file."""
+    """Turn an FFmpeg error into one that names the file."""
     try:
         yield
     except import_av().FFmpegError as error:
@@ -89,7 +89,7 @@ def explained(path: str | Path) -> Iterator[None]:
 
 
 def import_av() -> Any:
-    """Return PyAV, or say how to get it."""
+    """Return PyAV, or raise an error that says how to install it."""
     try:
         return importlib.import_module("av")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""One way to open a picture, to bring it to a size, and to say what is wrong with it."""
+"""Open and resize pictures, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from PIL.PngImagePlugin import PngImageFile
 from avslib._checks import check_one_of, check_positive
 
 MAX_PIXELS = 64 * 2**20
-"""Most pixels of a picture that is decoded unless its reader is told otherwise; they take 256 MiB as RGB."""
+"""Default limit on the pixels of a picture that is decoded; this many take 256 MiB as RGB."""
 
-# Pillow reads fifty formats more, some through other programs; a frame or mask comes in none of them.
+# Pillow reads fifty more formats, some through other programs; frames and masks use none of them.
 _FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
     (b"\xff\xd8\xff", JpegImageFile),
     (b"BM", BmpImageFile),
 )
 
-_BYTES_A_PIXEL, _OTHER_BYTES = 8, 16 * 2**20  # largest file: four channels of 16 bits, and notes
+_BYTES_A_PIXEL, _OTHER_BYTES = 8, 16 * 2**20  # largest file: four channels of 16 bits, and metadata
 
 
 def open_rgb(path: str | Path, *, max_pixels: int) -> Image.Image:
-    """Decode a picture as RGB; the errors are those of `open_picture`."""
+    """Decode a picture as RGB; raises the same errors as `open_picture`."""
     return open_picture(path, mode="RGB", max_pixels=max_pixels)
 
 
@@ -41,13 +41,13 @@ def open_picture(path: str | Path, *, mode: str | None = None, max_pixels: int) 
 
     Args:
         path: the file.
-        mode: what Pillow converts it to, for RGB the higher 8 of 16 bits; None for its own mode.
-        max_pixels: most pixels that are decoded.
+        mode: Pillow mode to convert to; RGB keeps the upper 8 of 16 bits. None keeps the picture's own mode.
+        max_pixels: largest number of pixels that is decoded.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if its size or header announces more than ``max_pixels``, before anything is decoded; or
-            if it cannot be decoded to its last pixel.
+        ValueError: if the file's size or header announces more than ``max_pixels`` pixels, before anything is
+            decoded; or if it cannot be decoded completely.
     """
     check_positive("max_pixels", max_pixels)
     path = Path(path)
@@ -58,9 +58,9 @@ def open_picture(path: str | Path, *, mode: str | None = None, max_pixels: int) 
             f"{path}: expected a picture of at most {max_pixels} pixels, got {path.stat().st_size} bytes; "
             "max_pixels= raises the limit"
         )
-    file = io.BytesIO(path.read_bytes())  # a file would reserve what a header tells Pillow to read
+    file = io.BytesIO(path.read_bytes())  # from a file, Pillow would allocate whatever a header announces
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata and animations, not of pixels
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata and animations, not pixels
         with damage_named(path):
             image = _open(file)
         if math.prod(image.size) > max_pixels:
@@ -69,7 +69,7 @@ def open_picture(path: str | Path, *, mode: str | None = None, max_pixels: int) 
                 f"{image.height}; max_pixels= raises the limit"
             )
         with damage_named(path):
-            if mode == "RGB" and image.mode.startswith("I"):  # grey of 16 bits, which Pillow clips at 255
+            if mode == "RGB" and image.mode.startswith("I"):  # 16-bit grey, which Pillow clips at 255
                 return image.point(lambda level: level / 256).convert(mode)
             return image.copy() if mode is None else image.convert(mode)
 
@@ -83,15 +83,15 @@ def fit_picture(
     path: str | Path,
     max_pixels: int,
 ) -> Image.Image:
-    """Bring a picture to ``(H, W)``; frames and masks come through here, so that they line up.
+    """Resize a picture to ``(H, W)``; frames and masks both use this function, so they line up.
 
-    ``"stretch"`` ignores the aspect ratio. ``"crop"`` scales the picture until it just covers the size, its
-    longer side truncated to whole pixels, and cuts out the centre: the published code of AVSBench-semantic
-    prepares its training clips so, for squares.
+    ``"stretch"`` ignores the aspect ratio. ``"crop"`` scales the picture until it just covers the size, with
+    its longer side truncated to whole pixels, and cuts out the centre. The published code of
+    AVSBench-semantic prepares its square training clips this way.
 
     Raises:
-        ValueError: if ``fit`` is another word, or the picture is so narrow that scaling it would take more
-            than ``max_pixels``.
+        ValueError: if ``fit`` is unknown, or the picture is so narrow that scaling it would take more than
+            ``max_pixels`` pixels.
     """
     check_one_of("fit", fit, ("stretch", "crop"))
     if size is None:
@@ -114,7 +114,7 @@ def fit_picture(
 
 
 def _open(file: BinaryIO) -> ImageFile:
-    """Read a header. Pillow's own ``open`` would apply its own limit, which only a global variable lifts."""
+    """Read a header. Pillow's ``open`` has its own limit, which only a global variable lifts."""
     beginning = file.read(8)
     file.seek(0)
     for signature, reader in _FORMATS:
@@ -128,7 +128,7 @@ def damage_named(path: str | Path) -> Iterator[None]:
     """Turn any error into one that names the file."""
     try:
         yield
-    except Exception as error:  # a damaged file surfaces as one of many types
+    except Exception as error:  # a damaged file raises errors of many types
         raise ValueError(
             f"{path}: cannot be read as a picture ({error}); fetch or extract it again"
         ) from error

@@ -1,4 +1,4 @@
-"""WAV file <-> mono waveform, and its change of rate."""
+"""Read, write and resample mono waveforms."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor
 from avslib._checks import check_positive, check_shape
 
 MAX_SECONDS = 3600.0
-"""Longest sound that is read unless its reader is told otherwise, s."""
+"""Default limit on the length of a sound that is read, s."""
 
-_MAX_RATE = 768_000  # Hz; the highest of today's devices
+_MAX_RATE = 768_000  # Hz; the highest rate of today's devices
 _MAX_CHUNKS = 1000  # before the samples; a file has about three
 _MAX_FILTER = (
     2**24
 )  # numbers; to 16 kHz from 44.1 kHz it takes 70,560, from an old computer's 22,255 Hz 1.4e7
 _SAMPLES = 2**20
-"""Samples of a waveform whose rate is changed at a time: at once they take five times their memory."""
-_UNKNOWN = 0xFFFFFFFF  # size that a stream announces, because it is written before the sound ends
+"""Samples that are resampled at a time: resampling a whole waveform takes five times its memory."""
+_UNKNOWN = 0xFFFFFFFF  # size in the header of a stream, which is written before the sound ends
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_GUID_END = bytes.fromhex("800000aa00389b71")  # of the kinds that have a number
+_GUID_END = bytes.fromhex("800000aa00389b71")  # end of the GUIDs that stand for numbered formats
 
 
 def read_wav(path: str | Path, *, max_seconds: float = MAX_SECONDS) -> tuple[Tensor, int]:
@@ -34,17 +34,17 @@ def read_wav(path: str | Path, *, max_seconds: float = MAX_SECONDS) -> tuple[Ten
 
     Args:
         path: a RIFF, RIFX or RF64 file.
-        max_seconds: longest sound that is read.
+        max_seconds: longest sound that is read, s.
 
     Returns:
-        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its rate in Hz. PCM is divided by its
-        full scale, 16 bits by 32768; floats are taken as they are.
+        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its sample rate in Hz. PCM is divided
+        by its full scale, 32768 for 16 bits; floats are not scaled.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no WAV file, ends too early, or holds samples that are not finite; or if it is
-            longer than ``max_seconds``, before they are read. A file of unknown length, as a stream writes
-            it, is read to its end.
+        ValueError: if it is not a WAV file, is truncated, or holds samples that are not finite; or if it is
+            longer than ``max_seconds``, before any samples are read. A file of unknown length, written by a
+            stream, is read to its end.
     """
     check_positive("max_seconds", max_seconds)
     path = Path(path)
@@ -72,12 +72,12 @@ def read_wav(path: str | Path, *, max_seconds: float = MAX_SECONDS) -> tuple[Ten
 
 
 def write_wav(path: str | Path, waveform: Tensor, rate: int) -> None:
-    """Write a mono WAV file of 16 bits; what lies outside ``[-1, 1)`` is clipped.
+    """Write a mono WAV file of 16 bits; samples outside ``[-1, 1)`` are clipped.
 
     Args:
         path: the file, in a folder that exists.
         waveform: ``(S,)``, float in ``[-1, 1]``.
-        rate: Hz.
+        rate: sample rate, Hz.
 
     Raises:
         ValueError: if the waveform has another shape or holds integers.
@@ -91,22 +91,22 @@ def write_wav(path: str | Path, waveform: Tensor, rate: int) -> None:
 
 
 def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
-    """Change the rate of a waveform with a windowed sinc, close to the one that made AVSBench's log-mels.
+    """Resample a waveform with a windowed sinc, close to the resampler that made AVSBench's log-mels.
 
-    That was resampy's ``kaiser_best``. With its window torchaudio stays within 4e-4 of it in a waveform of
-    44.1 kHz, and within 0.025 in the log-mel; torchaudio's own defaults differ by 0.5 there.
+    AVSBench used resampy's ``kaiser_best``. With the same window, torchaudio stays within 4e-4 of it for a
+    waveform at 44.1 kHz, and within 0.025 in the log-mel, where torchaudio's defaults differ by 0.5.
 
     Args:
         waveform: ``(..., S)``, float.
-        rate: its rate, Hz.
-        new_rate: the rate wanted, Hz.
+        rate: its sample rate, Hz.
+        new_rate: the new sample rate, Hz.
 
     Returns:
         ``(..., ceil(S * new_rate / rate))``; the waveform itself if the rates are equal or it is empty.
 
     Raises:
-        ValueError: if the waveform holds integers; or the rates share so small a divisor that the filter
-            would take gigabytes, such as 44101 and 16000 Hz.
+        ValueError: if the waveform holds integers; or if the greatest common divisor of the rates is so small
+            that the filter would be too large, as for 44101 and 16000 Hz.
 
     Example:
         >>> import torch
@@ -135,7 +135,7 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         beta=12.9846,
         dtype=waveform.dtype,
     ).to(waveform.device)
-    before, after = rate // step, new_rate // step  # the filter takes so many samples to so many
+    before, after = rate // step, new_rate // step  # the filter turns this many samples into that many
     reach, at_a_time = math.ceil(convert.width / before), max(1, _SAMPLES // before)
     parts = []
     for first in range(0, math.ceil(waveform.shape[-1] / before), at_a_time):
@@ -146,7 +146,7 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
 
 
 def check_waveform(waveform: Tensor, shape: str) -> None:
-    """Raise ``ValueError`` unless a waveform has a shape, as `check_shape` spells it, and no integers."""
+    """Raise ``ValueError`` unless a waveform is floating-point and has the given shape; see `check_shape`."""
     check_shape("waveform", waveform, shape)
     if not waveform.is_floating_point():
         raise ValueError(
@@ -156,16 +156,16 @@ def check_waveform(waveform: Tensor, shape: str) -> None:
 
 
 class _Sound(NamedTuple):
-    """What a header says."""
+    """Format and size of the samples, from the header."""
 
     rate: int
     channels: int
-    code: str  # of one sample, as NumPy spells it, and "i3" besides
-    size: int  # bytes of all samples
+    code: str  # type of one sample in NumPy's notation, or "i3"
+    size: int  # of all samples, bytes
 
 
 def _read_header(file: BinaryIO) -> _Sound:
-    """Go to the first sample; what the header announces is held against the bytes that are there."""
+    """Read the header up to the first sample, and check the sizes in it against the size of the file."""
     file_bytes = file.seek(0, 2)
     file.seek(0)
     (form,) = _unpack(file, "4s")
@@ -196,7 +196,7 @@ def _read_header(file: BinaryIO) -> _Sound:
         raise ValueError(f"it announces {size} bytes of sound, and has {file_bytes - begin}")
     if (
         not begin <= riff_bytes + 8 <= file_bytes + size % 2
-    ):  # some writers count a last byte that they leave out
+    ):  # some writers count a final byte that they do not write
         raise ValueError(f"it announces {riff_bytes + 8} bytes in all, and has {file_bytes}")
     return sound._replace(size=size)
 

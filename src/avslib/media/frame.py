@@ -1,4 +1,4 @@
-"""Frame file <-> tensor, and the normalisation that every network here expects."""
+"""Read, write, resize and normalise frames."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ def read_frame(
     fit: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
-    """Read a picture.
+    """Read a frame from a picture file.
 
     Args:
-        path: a PNG, JPEG or BMP file. A rotation noted in its EXIF is not applied, as in the published
-            loaders; masks carry none. Of 16 bits the higher 8 are taken.
-        size: ``(H, W)`` to resize to, px, bilinearly; None for its own size.
-        fit: ``"stretch"`` ignores the aspect ratio, as AVSBench's frames were made; ``"crop"`` scales the
-            picture until it covers ``size`` and cuts out its centre, as the published code of
-            AVSBench-semantic does in training.
-        max_pixels: most pixels that are decoded; guards against a small file that announces a huge picture.
+        path: a PNG, JPEG or BMP file. A rotation noted in its EXIF is not applied: the published loaders
+            ignore it, and masks have none. Of 16 bits the upper 8 are used.
+        size: ``(H, W)`` to resize to, px, bilinearly; None for the picture's own size.
+        fit: ``"stretch"`` ignores the aspect ratio, like AVSBench's own frames; ``"crop"`` scales the picture
+            until it covers ``size`` and cuts out its centre, like the published code of AVSBench-semantic in
+            training.
+        max_pixels: largest number of pixels that is decoded; guards against a small file that announces a
+            huge picture.
 
     Returns:
         ``(3, H, W)``, uint8, RGB.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
+        ValueError: if it cannot be decoded completely, or has more than ``max_pixels`` pixels.
     """
     image = open_rgb(path, max_pixels=max_pixels)
     resampling = Image.Resampling.BILINEAR
@@ -51,13 +52,14 @@ def read_frame(
 
 
 def resize_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a picture as OpenCV does by default: from four pixels, however much smaller it becomes.
+    """Resize a frame bilinearly without antialiasing, like OpenCV by default.
 
-    AVSBench's frames were made so, without keeping the aspect ratio.
+    Each new pixel is computed from four old ones, however much smaller the frame becomes. AVSBench's frames
+    were made this way, without keeping the aspect ratio.
 
     Args:
         frame: ``(3, H, W)``, uint8.
-        size: ``(H, W)`` wanted, px.
+        size: new ``(H, W)``, px.
 
     Returns:
         ``(3, *size)``, uint8.
@@ -73,14 +75,14 @@ def resize_frame(frame: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def write_frame(path: str | Path, frame: Tensor) -> None:
-    """Write a picture in the format that the file's name tells.
+    """Write a frame in the format given by the file's extension.
 
     Args:
         path: the file, in a folder that exists.
         frame: ``(3, H, W)``, RGB: uint8, or float in ``[0, 1]``.
 
     Raises:
-        ValueError: if ``frame`` has another shape, or is of another integer type.
+        ValueError: if ``frame`` has another shape, or another integer type.
     """
     check_shape("frame", frame, "3 h w")
     _check_type("frame", frame)
@@ -91,7 +93,7 @@ def write_frame(path: str | Path, frame: Tensor) -> None:
 
 
 def normalize_frames(frames: Tensor) -> Tensor:
-    """Take RGB to zero mean and unit variance over ImageNet.
+    """Normalise RGB frames to zero mean and unit variance over ImageNet.
 
     Args:
         frames: ``(..., 3, H, W)``: uint8, or float in ``[0, 1]``.
@@ -100,7 +102,7 @@ def normalize_frames(frames: Tensor) -> Tensor:
         ``(..., 3, H, W)``, float32.
 
     Raises:
-        ValueError: if ``frames`` has another shape, or is of another integer type.
+        ValueError: if ``frames`` has another shape, or another integer type.
 
     Example:
         >>> import torch
@@ -116,16 +118,16 @@ def normalize_frames(frames: Tensor) -> Tensor:
 
 
 def denormalize_frames(frames: Tensor) -> Tensor:
-    """Undo `normalize_frames`, to look at a frame.
+    """Undo `normalize_frames`, for example to display a frame.
 
     Args:
-        frames: ``(..., 3, H, W)``, ImageNet-normalised; or uint8, which never was.
+        frames: ``(..., 3, H, W)``, ImageNet-normalised; or uint8, which is only scaled.
 
     Returns:
-        ``(..., 3, H, W)``, RGB in ``[0, 1]``; what lies outside is clipped.
+        ``(..., 3, H, W)``, RGB, clipped to ``[0, 1]``.
 
     Raises:
-        ValueError: if ``frames`` has another shape, or is of another integer type.
+        ValueError: if ``frames`` has another shape, or another integer type.
     """
     check_shape("frames", frames, "... 3 h w")
     _check_type("frames", frames)

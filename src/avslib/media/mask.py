@@ -1,4 +1,4 @@
-"""Mask file <-> tensor."""
+"""Read and write masks."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ def read_mask(
     fit: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
-    """Read a mask of two classes, however it was stored.
+    """Read a binary mask, however it is stored.
 
     A pixel is foreground if its brightest channel is at least half as bright as that of the brightest pixel.
-    So white may be 1, 255 or a palette's colour; of a smoothed edge the brighter half is foreground; a black
-    picture is empty, and what is transparent counts as black.
+    So white may be 1, 255 or a palette colour, and the brighter half of a smoothed edge is foreground. A
+    black picture is an empty mask, and transparent pixels count as black.
 
-    AVSBench's loader for S4 says the same of black and white, but loses a mask of 0 and 1 stored as grey
-    levels and dithers the grey of a smoothed edge; its loader for MS3 reads palette indices, so that 1
-    becomes 1/255.
+    AVSBench's loader for S4 agrees for black and white, but it loses masks stored as grey levels 0 and 1, and
+    dithers the grey of smoothed edges. Its loader for MS3 reads palette indices, so 1 becomes 1/255.
 
     Args:
-        path: a PNG, JPEG or BMP file of one bit, grey levels of 8 or 16 bits, palette or RGB.
-        size: ``(H, W)`` to resize to, px, by nearest neighbour; None for its own size.
-        fit: ``"stretch"`` or ``"crop"``; where the mask's file is as large as the frame's, it lines up with
-            what :func:`~avslib.media.read_frame` reads with the same ``size`` and ``fit``.
-        max_pixels: most pixels that are decoded.
+        path: a PNG, JPEG or BMP file with one bit, 8 or 16 bits of grey, a palette, or RGB.
+        size: ``(H, W)`` to resize to, px, by nearest neighbour; None for the picture's own size.
+        fit: ``"stretch"`` or ``"crop"``. If the mask and the frame are stored in the same size, the mask
+            lines up with what :func:`~avslib.media.read_frame` returns for the same ``size`` and ``fit``.
+        max_pixels: largest number of pixels that is decoded.
 
     Returns:
-        ``(H, W)``, int64, 0 is background and 1 foreground.
+        ``(H, W)``, int64: 0 is background, 1 foreground.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
+        ValueError: if it cannot be decoded completely, or has more than ``max_pixels`` pixels.
     """
     brightness = read_brightness(path, max_pixels=max_pixels)
     is_foreground = brightness >= max(1, brightness.max().item() / 2)
@@ -53,21 +52,21 @@ def read_mask(
 
 
 def read_brightness(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read how bright the brightest channel of every pixel is; what is transparent is black.
+    """Read the brightness of the brightest channel of every pixel; transparent pixels are black.
 
     Args:
-        path: a picture.
-        max_pixels: most pixels that are decoded.
+        path: a PNG, JPEG or BMP file.
+        max_pixels: largest number of pixels that is decoded.
 
     Returns:
-        ``(H, W)``, integers; up to 255, of grey levels of 16 bits up to 65535.
+        ``(H, W)``, integers up to 255, or up to 65535 for 16-bit grey.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel, or has more than ``max_pixels``.
+        ValueError: if it cannot be decoded completely, or has more than ``max_pixels`` pixels.
     """
     image = open_picture(path, max_pixels=max_pixels)
-    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip at 255
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
         return torch.from_numpy(np.asarray(image).astype(np.int32))
     with damage_named(path):
         red, green, blue, opacity = image.convert("RGBA").split()
@@ -82,20 +81,20 @@ def read_numbers(
     fit: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
-    """Read a mask whose grey levels, or palette indices, are numbers.
+    """Read a mask whose grey levels or palette indices are numbers, such as classes.
 
     Args:
-        path: a PNG or BMP file of 8 bits.
-        size: ``(H, W)`` to resize to, px, by nearest neighbour; None for its own size.
+        path: an 8-bit PNG or BMP file.
+        size: ``(H, W)`` to resize to, px, by nearest neighbour; None for the picture's own size.
         fit: ``"stretch"`` or ``"crop"``, as in :func:`~avslib.media.read_frame`.
-        max_pixels: most pixels that are decoded.
+        max_pixels: largest number of pixels that is decoded.
 
     Returns:
         ``(H, W)``, int64, from 0 to 255.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel, has more than ``max_pixels``, or holds colours.
+        ValueError: if it cannot be decoded completely, has more than ``max_pixels`` pixels, or holds colours.
     """
     image = open_picture(path, max_pixels=max_pixels)
     if image.mode not in ("L", "P"):
@@ -106,11 +105,11 @@ def read_numbers(
 
 
 def write_mask(path: str | Path, mask: Tensor) -> None:
-    """Write a mask as a grey picture of 8 bits, 0 for background and 255 for foreground.
+    """Write a binary mask as an 8-bit grey picture, 0 for background and 255 for foreground.
 
     Args:
         path: a ``.png`` file, in a folder that exists.
-        mask: ``(H, W)``, 0 and 1, any type.
+        mask: ``(H, W)``, 0 and 1, any dtype.
 
     Raises:
         ValueError: if ``mask`` has another shape or holds anything but 0 and 1.

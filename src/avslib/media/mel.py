@@ -1,4 +1,4 @@
-"""A waveform as log-mel examples, with VGGish's constants."""
+"""Compute log-mel examples from a waveform, with VGGish's constants by default."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from avslib.media.audio import check_waveform
 def mel_matrix(
     *, bins: int, sample_rate: int, mel_bands: int = 64, min_hz: float = 125.0, max_hz: float = 7500.0
 ) -> Tensor:
-    """Weights that take a magnitude spectrum to mel bands.
+    """Return the weights that turn a magnitude spectrum into mel bands.
 
     The bands are triangles of height 1 that are straight *in mel* (HTK's, ``1127 ln(1 + f / 700)``), not in
-    Hz as in most filter banks, and the bin at 0 Hz belongs to none.
+    Hz as in most filter banks. The bin at 0 Hz belongs to no band.
 
     Args:
         bins: number of bins of the spectrum, from 0 Hz to half the sample rate.
-        sample_rate: Hz.
+        sample_rate: sample rate of the waveform, Hz.
         mel_bands: number of bands.
         min_hz: lower edge of the lowest band, Hz.
         max_hz: upper edge of the highest band, Hz.
@@ -31,7 +31,7 @@ def mel_matrix(
         ``(bins, mel_bands)``, float64, in ``[0, 1]``, on the CPU.
 
     Raises:
-        ValueError: unless ``0 <= min_hz < max_hz <= sample_rate / 2`` and there is a band.
+        ValueError: unless ``0 <= min_hz < max_hz <= sample_rate / 2`` and ``mel_bands`` is positive.
 
     Example:
         >>> mel_matrix(bins=257, sample_rate=16000).shape
@@ -59,8 +59,8 @@ def mel_matrix(
 
 
 _STEPS = 3072
-"""Steps of a waveform that are computed at a time: an hour's spectrum at once takes 4.7 GB."""
-# What is made in inference mode may never take part in a gradient, whoever asks for it later.
+"""Steps that are computed at a time: the spectrum of a whole hour would take 4.7 GB."""
+# A matrix made in inference mode could never take part in a gradient, even in later calls.
 _cached_mel_matrix = functools.lru_cache(maxsize=8)(torch.inference_mode(False)(mel_matrix))
 
 
@@ -77,30 +77,30 @@ def log_mel_examples(
     example_steps: int = 96,
     example_hop_steps: int = 96,
 ) -> Tensor:
-    """Cut a waveform into log-mel examples as VGGish hears them (Hershey et al., ICASSP 2017).
+    """Compute log-mel examples of a waveform, as VGGish does (Hershey et al., ICASSP 2017).
 
-    Magnitudes, not powers, under a periodic Hann window, without padding: what does not fill an example is
-    dropped, so under 15,600 samples (0.975 s) there is none, and example ``i`` starts at ``0.96 i`` s. It is
-    computed in float64, because near silence the logarithm lifts the error of float32 to 5e-4. The defaults
-    are the constants of VGGish and of the log-mels that come with AVSBench.
+    The spectrum holds magnitudes, not powers, under a periodic Hann window. The waveform is not padded:
+    sound that does not fill an example is dropped, so fewer than 15,600 samples (0.975 s) give none. Example
+    ``i`` starts at ``0.96 i`` s. The computation runs in float64, since near silence the logarithm amplifies
+    float32 errors to 5e-4. The defaults are the constants of VGGish and of AVSBench's log-mels.
 
     Args:
         waveform: mono sound, ``(S,)`` or ``(..., S)``, float in ``[-1, 1]``, on any device.
-        sample_rate: Hz; :func:`~avslib.media.resample` takes another rate to this one.
-        window_seconds: length of the window, s; its spectrum has the next power of two as many samples.
-        hop_seconds: distance of two steps, s.
+        sample_rate: sample rate, Hz; :func:`~avslib.media.resample` converts a waveform to it.
+        window_seconds: length of the window, s; it is padded to a power of two for the FFT.
+        hop_seconds: distance between two steps, s.
         mel_bands: number of mel bands.
         min_hz: lower edge of the lowest band, Hz.
         max_hz: upper edge of the highest band, Hz.
-        log_offset: what is added before the logarithm; silence is its logarithm.
-        example_steps: steps of one example.
-        example_hop_steps: distance of two examples, steps.
+        log_offset: offset added before the logarithm; silence becomes its logarithm.
+        example_steps: length of one example, steps.
+        example_hop_steps: distance between two examples, steps.
 
     Returns:
         ``(..., N, 1, example_steps, mel_bands)``, float32; N may be 0. Gradients flow to the waveform.
 
     Raises:
-        ValueError: if the waveform holds integers or a number is out of its range.
+        ValueError: if the waveform holds integers or an argument is out of range.
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ def log_mel_examples(
         return waveform.new_zeros((*leading, 0, 1, example_steps, mel_bands), dtype=torch.float32)
 
     device = waveform.device
-    if device.type == "mps":  # has no float64
+    if device.type == "mps":  # does not support float64
         waveform = waveform.cpu()
     hann = torch.hann_window(window, periodic=True, dtype=torch.float64, device=waveform.device)
     weights = weights.to(waveform.device)
@@ -146,16 +146,16 @@ def log_mel_examples(
 
 
 def fit_examples(examples: Tensor, seconds: int, *, padding: str = "repeat") -> Tensor:
-    """Give a clip one log-mel example a second: cut those beyond its end, fill up those that lack.
+    """Cut or pad log-mel examples to one for each second of a clip.
 
-    Five seconds give exactly five examples; a shorter sound gives fewer. The log-mels that come with S4 and
-    MS3 then repeat the last one; the published loader of AVSS puts zeros, which are not silence
-    (that is log 0.01).
+    Five seconds of sound give exactly five examples; a shorter sound gives fewer. The log-mels that come with
+    S4 and MS3 then repeat the last one. The published loader of AVSS appends zeros, which are not silence
+    (silence is log 0.01).
 
     Args:
         examples: ``(N, 1, steps, bands)``.
-        seconds: T, examples wanted.
-        padding: ``"repeat"`` or ``"zero"``.
+        seconds: T, the number of examples to return.
+        padding: ``"repeat"`` repeats the last example, ``"zero"`` appends zeros.
 
     Returns:
         ``(T, 1, steps, bands)``.
@@ -185,21 +185,21 @@ def fit_examples(examples: Tensor, seconds: int, *, padding: str = "repeat") -> 
 
 
 class LogMel(nn.Module):
-    """`log_mel_examples` as a module: waveform in, log-mel examples out, nothing to learn.
+    """Compute log-mel examples from a waveform: `log_mel_examples` as a module without parameters.
 
     Args:
-        sample_rate: Hz.
+        sample_rate: sample rate, Hz.
         window_seconds: length of the window, s.
-        hop_seconds: distance of two steps, s.
+        hop_seconds: distance between two steps, s.
         mel_bands: number of mel bands.
         min_hz: lower edge of the lowest band, Hz.
         max_hz: upper edge of the highest band, Hz.
-        log_offset: what is added before the logarithm.
-        example_steps: steps of one example.
-        example_hop_steps: distance of two examples, steps.
+        log_offset: offset added before the logarithm.
+        example_steps: length of one example, steps.
+        example_hop_steps: distance between two examples, steps.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if an argument is out of range.
 
     Example:
         >>> import torch
@@ -234,10 +234,10 @@ class LogMel(nn.Module):
             example_steps=example_steps,
             example_hop_steps=example_hop_steps,
         )
-        self._compute(torch.zeros(0))  # names a constant that is out of its range
+        self._compute(torch.zeros(0))  # raises if an argument is out of range
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Return log-mel examples ``(..., N, 1, 96, 64)``, float32.
+        """Return log-mel examples ``(..., N, 1, example_steps, mel_bands)``, float32.
 
         Args:
             waveform: ``(..., S)``, float in ``[-1, 1]``, at ``sample_rate``.

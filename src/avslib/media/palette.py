@@ -1,4 +1,4 @@
-"""Colour picture <-> class of each pixel, with the palette of AVSBench-semantic."""
+"""Read and write masks of classes as colour pictures, with the palette of AVSBench-semantic."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from avslib._checks import check_one_of, check_shape
 from avslib.media._image import MAX_PIXELS, fit_picture, open_rgb
 
 NUM_CLASSES = 71
-"""Classes of AVSBench-semantic, the background among them."""
+"""Number of classes of AVSBench-semantic, including the background."""
 
 
 def class_palette(num_classes: int = NUM_CLASSES) -> Tensor:
-    """Give the colour of each class, as in PASCAL VOC.
+    """Return the colour of each class, as in PASCAL VOC.
 
-    The bits of a class go to red, green and blue in turn, the lowest three to the highest bit of each. So
-    every colour belongs to one class of 2**24, and the background is black.
+    The bits of a class go to red, green and blue in turn; the lowest three become the highest bit of each
+    channel. So every colour stands for exactly one of 2**24 classes, and the background is black.
 
     Args:
-        num_classes: number of classes, the background among them.
+        num_classes: number of classes, including the background.
 
     Returns:
         ``(num_classes, 3)``, uint8, RGB.
@@ -50,24 +50,24 @@ def read_classes(
     fit: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> Tensor:
-    """Read a colour mask.
+    """Read a mask of classes from a colour picture.
 
     Args:
-        path: a PNG or BMP file whose colours are those of `class_palette`, as RGB or through a palette of its
-            own. JPEG would change the colours.
-        size: ``(H, W)`` to resize to, px, by nearest neighbour; None for its own size.
-        num_classes: number of classes, the background among them.
-        unknown: what a colour of no class becomes. ``"background"`` is what the published code of
-            AVSBench-semantic does, without a word; ``"raise"`` refuses the file.
+        path: a PNG or BMP file in the colours of `class_palette`, as RGB or with a palette. JPEG would change
+            the colours.
+        size: ``(H, W)`` to resize to, px, by nearest neighbour; None for the picture's own size.
+        num_classes: number of classes, including the background.
+        unknown: how to treat a colour of no class. ``"background"`` reads it as background, as the published
+            code of AVSBench-semantic does silently; ``"raise"`` refuses the file.
         fit: ``"stretch"`` or ``"crop"``, as in :func:`~avslib.media.read_frame`.
-        max_pixels: most pixels that are decoded.
+        max_pixels: largest number of pixels that is decoded.
 
     Returns:
         ``(H, W)``, int64, in ``[0, num_classes)``.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded to its last pixel, has more than ``max_pixels``, or holds a colour
+        ValueError: if it cannot be decoded completely, has more than ``max_pixels`` pixels, or holds a colour
             of no class and ``unknown`` is ``"raise"``; the message names one such colour.
     """
     _check_num_classes(num_classes)
@@ -94,15 +94,15 @@ def read_classes(
 
 
 def write_classes(path: str | Path, classes: Tensor, *, num_classes: int = NUM_CLASSES) -> None:
-    """Write a colour mask as an RGB picture, which `read_classes` reads back.
+    """Write a mask of classes as an RGB picture, which `read_classes` reads back.
 
     Args:
         path: a ``.png`` file, in a folder that exists.
         classes: ``(H, W)``, whole numbers in ``[0, num_classes)``.
-        num_classes: number of classes, the background among them.
+        num_classes: number of classes, including the background.
 
     Raises:
-        ValueError: if ``classes`` has another shape or type, or holds another number.
+        ValueError: if ``classes`` has another shape, is not of an integer type, or holds other numbers.
     """
     check_shape("classes", classes, "h w")
     palette = class_palette(num_classes)
@@ -118,7 +118,7 @@ def _check_num_classes(num_classes: int) -> None:
 
 
 def _class_bits() -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Give the bits of a class that each value of each channel stands for, ``(3, 256)``."""
+    """Return the bits of a class that each value of each channel stands for, ``(3, 256)``."""
     values = np.arange(256, dtype=np.int32)
     bits = np.zeros((3, 256), np.int32)
     for place in range(8):

@@ -1,4 +1,4 @@
-"""A pickled tensor, as AVSBench publishes its log-mels, read without running what a pickle can hold."""
+"""Read a pickled tensor, such as AVSBench's log-mels, without running code from the pickle."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 MAX_BYTES = 64 * 2**20
-"""Largest file, and largest tensor, that is read by default; a log-mel of five seconds has 123 kB."""
+"""Default limit on the size of a file and of its tensor; a log-mel of five seconds takes 123 kB."""
 
 _MAX_OPCODES = 1000  # a tensor takes about 40
-# No instruction makes a dictionary: BUILD would take one to set attributes, even those of a class.
+# No instruction here makes a dictionary: with one, BUILD could set attributes, even those of a class.
 _ALLOWED = """
     PROTO FRAME STOP GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1
     MARK EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS SHORT_BINBYTES BINBYTES
@@ -30,21 +30,21 @@ _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 def load_tensor_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Tensor:
     """Read a pickle that holds one tensor or one array of numbers, and nothing else.
 
-    ``pickle.load`` runs whatever a file asks for. Here every name in the file stands for an inert record of
-    ours; the tensor is made from the records once the file has been read, and any other name is refused
-    before it is looked up.
+    ``pickle.load`` runs any code that a file asks for. Here each name that a tensor needs stands for an inert
+    record, and any other name is refused without being looked up. The tensor is built from the records once
+    the file has been read.
 
     Args:
-        path: what ``pickle.dump`` of protocol 2 or later wrote, of a tensor on any device or of a NumPy
-            array.
-        max_bytes: largest file, and largest tensor, that is read.
+        path: a file written by ``pickle.dump`` with protocol 2 or later, from a tensor on any device or a
+            NumPy array.
+        max_bytes: largest size of the file, and of the tensor, that is read.
 
     Returns:
         The tensor: contiguous, on the CPU, without gradient.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or too large, or holds anything else; the message names what.
+        ValueError: if the file is damaged or too large, or holds anything else; the message says what.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,7 +58,7 @@ def load_tensor_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Tenso
     try:
         _check_opcodes(data)
         return _build(_RecordUnpickler(io.BytesIO(data)).load(), max_bytes)
-    except Exception as error:  # a damaged or hostile file surfaces as one of many types
+    except Exception as error:  # a damaged or hostile file raises errors of many types
         raise ValueError(
             f"{path}: expected one pickled tensor: {error}. Nothing in the file was run; if it should hold a "
             "log-mel, fetch it again or compute it from the WAV file"
@@ -66,7 +66,7 @@ def load_tensor_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Tenso
 
 
 def save_tensor_pickle(path: str | Path, tensor: Tensor) -> None:
-    """Write a tensor as AVSBench publishes its log-mels: a plain pickle, float32, on the CPU.
+    """Write a tensor in the format of AVSBench's log-mels: a plain pickle, float32, on the CPU.
 
     Args:
         path: the file, in a folder that exists.
@@ -101,7 +101,7 @@ class _Parameter(NamedTuple):
 
 
 class _DType:
-    """What a pickle says about a NumPy dtype."""
+    """Record of a pickled NumPy dtype."""
 
     def __init__(self, code: str, *_: object) -> None:
         self.code = code
@@ -112,7 +112,7 @@ class _DType:
 
 
 class _Array:
-    """What a pickle says about a NumPy array, made empty and given its contents later."""
+    """Record of a pickled NumPy array, which is made empty and filled later."""
 
     def __init__(self, *_: object) -> None:
         self.state: tuple[Any, ...] = ()
@@ -134,7 +134,7 @@ def _empty_hooks() -> None:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Undo how protocol 2 writes bytes."""
+    """Decode bytes, which protocol 2 writes as text."""
     if encoding != "latin1":
         raise ValueError(f"found text to be encoded as {str(encoding)[:20]!r}")
     return text.encode("latin1")
@@ -164,7 +164,7 @@ class _RecordUnpickler(pickle.Unpickler):
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuse what could cost memory or time before any name is met, such as a memo of 2**32 entries."""
+    """Refuse instructions that could cost memory or time by themselves, such as a memo of 2**32 entries."""
     allowed = frozenset(_ALLOWED.split())
     file = io.BytesIO(data)
     for _ in range(_MAX_OPCODES):
@@ -176,7 +176,7 @@ def _check_opcodes(data: bytes) -> None:
             raise ValueError(f"found the pickle instruction {name}, which no tensor needs")
         if name == "STOP":
             return
-        if name == "GLOBAL":  # pickletools would interpret escapes in it, and warn of those it does not know
+        if name == "GLOBAL":  # pickletools would interpret escapes, and warn of unknown ones
             file.readline()
             file.readline()
         elif argument is not None:
@@ -204,9 +204,9 @@ def _build_tensor(record: _Tensor, max_bytes: int) -> Tensor:
         raise ValueError("found a storage in another format than pickle writes")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="torch")  # of numbers that name no version of the format
+            warnings.filterwarnings("ignore", module="torch")  # about unknown protocol numbers
             storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own message advises to load it all the same
+    except Exception as error:  # torch's own message advises loading it anyway
         raise ValueError("found a storage that torch's restricted loader refuses") from error
     if not isinstance(storage, torch.storage.TypedStorage):
         raise ValueError(f"found a {type(storage).__name__} in the place of a storage")

@@ -1,4 +1,4 @@
-"""Video file -> frames and sound."""
+"""Read the frames and the sound of video files."""
 
 from __future__ import annotations
 
@@ -16,37 +16,36 @@ from avslib.media._container import check_whole, import_av, opened, start_of
 from avslib.media.audio import MAX_SECONDS, resample
 
 _CLOCK_TOLERANCE = 1e-3
-"""s; Matroska rounds presentation times to milliseconds."""
+"""Tolerance of presentation times, s; Matroska rounds them to milliseconds."""
 _GAP = 0.1
-"""s; sound that comes later than this has a gap before it, and sooner a clock that is not exact."""
+"""Shortest gap in the sound, s; a smaller delay only means that the clock is not exact."""
 _PARTLY_TIMED = "mpeg"
-"""MPEG's program stream, where some frames have no time: the first ones after a seek are one frame off."""
+"""MPEG's program stream, where some frames have no time, so the first ones after a seek are one frame off."""
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class VideoInfo(NamedTuple):
-    """What a video file says about itself, without its pictures."""
+    """Frame times, frame rate and presence of sound of a video file."""
 
     times: tuple[float, ...]
     """When each frame is shown, s from the beginning of the file, ascending."""
     end: float
-    """When the last frame leaves the screen, s."""
+    """When the last frame ends, s from the beginning of the file."""
     fps: float
-    """Frames a second as the file says, on average; 0 where it does not say."""
+    """Average frame rate stated by the file, frames per second; 0 if it states none."""
     has_sound: bool
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Read when each frame of a video is shown; nothing is decoded.
+    """Read when each frame of a video is shown, without decoding it.
 
-    Whether a file was cut off is known where its format stores how long it is: so not of MPEG's program and
-    transport streams.
+    Truncation is only detected if the format stores a length; MPEG program and transport streams do not.
 
     Raises:
         ImportError: if PyAV is missing.
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no video, holds no pictures or ends too early.
+        ValueError: if it is not a video, holds no pictures or is truncated.
     """
     shown: list[tuple[float, float]] = []
     has_sound = False
@@ -70,16 +69,16 @@ def probe_video(path: str | Path) -> VideoInfo:
 
 
 def read_frames(path: str | Path, seconds: Sequence[float]) -> Tensor:
-    """Read the frames that are on the screen at given times.
+    """Read the frames that are shown at given times.
 
-    That is the last frame that starts at or before each time; after the end it is the last one.
+    For each time this is the last frame that starts at or before it; after the end it is the last frame.
 
     Args:
         path: a video file.
         seconds: presentation times, s from the beginning of the file, in any order.
 
     Returns:
-        ``(N, 3, H, W)``, uint8, RGB, turned as the file says it is to be shown.
+        ``(N, 3, H, W)``, uint8, RGB, with the rotation stored in the file applied.
 
     Raises:
         ImportError: if PyAV is missing.
@@ -92,14 +91,14 @@ def read_frames(path: str | Path, seconds: Sequence[float]) -> Tensor:
 
 
 def iter_frames(path: str | Path, seconds: Sequence[float]) -> Iterator[Tensor]:
-    """Read the frames of :func:`read_frames` one by one, for a film that is too long to hold.
+    """Read frames like :func:`read_frames`, but one by one, for a video too long to hold in memory.
 
     Args:
         path: a video file.
-        seconds: presentation times, s from the beginning of the file, none before the one in front of it.
+        seconds: presentation times, s from the beginning of the file, in ascending order.
 
     Yields:
-        ``(3, H, W)``, uint8, RGB, turned as the file says it is to be shown.
+        ``(3, H, W)``, uint8, RGB, with the rotation stored in the file applied.
 
     Raises:
         ImportError: if PyAV is missing.
@@ -131,11 +130,11 @@ def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[Tenso
 
     Args:
         path: the file.
-        seconds: how much of its beginning is decoded, s; None for all.
+        seconds: decode only this much of the beginning, s; None for all.
 
     Returns:
-        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its rate in Hz. It begins where the
-        file begins: sound that sets in later than the pictures, or again after a gap, is preceded by zeros.
+        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its sample rate in Hz. It starts at
+        the beginning of the file: zeros fill gaps in the sound and the time before a late start.
 
     Raises:
         ImportError: if PyAV is missing.
@@ -162,16 +161,16 @@ def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[Tenso
 
 
 def read_sound(path: str | Path, video: VideoInfo, rate: int, *, seconds: float | None = None) -> Tensor:
-    """Read the sound of a video at a rate; of a video without sound, no samples.
+    """Read the sound of a video at a given sample rate; without sound, return no samples.
 
     Args:
         path: a video file.
-        video: what :func:`probe_video` says of it.
-        rate: Hz.
-        seconds: how much of its beginning is read, s; None for all.
+        video: what :func:`probe_video` returned for it.
+        rate: sample rate of the result, Hz.
+        seconds: read only this much of the beginning, s; None for all.
 
     Returns:
-        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, from the beginning of the file on.
+        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, starting at the beginning of the file.
 
     Raises:
         ImportError: if PyAV is missing.
@@ -204,7 +203,7 @@ def _upright(frame: Any) -> Tensor:
 
 
 def _sound_from(path: str | Path, container: Any) -> Iterator[Samples]:
-    """Yield the mean of a file's channels block by block, with zeros where there is no sound."""
+    """Yield the mean of the channels block by block, with zeros where there is no sound."""
     to_float = import_av().AudioResampler(format="fltp")
     stream, start, samples = container.streams.audio[0], start_of(container), 0
     for frame in container.decode(stream):
@@ -221,24 +220,24 @@ def _sound_from(path: str | Path, container: Any) -> Iterator[Samples]:
 
 
 def _frames_from(path: str | Path, second: float) -> Iterator[tuple[float, Any]]:
-    """Yield ``(time, frame)`` from one at or before ``second`` on, or from the first one of all."""
+    """Yield ``(time, frame)``, starting at or before ``second``, or at the first frame."""
     with opened(path) as container:
         if second <= 1 or container.format.name == _PARTLY_TIMED:
             yield from _decode(path, container)
             return
-        # some indices count decoding times, a few frames ahead: aim a second earlier
+        # some indices hold decoding times, a few frames ahead: seek to a second earlier
         container.seek(int((second - 1 + start_of(container)) * 1_000_000))
         frames = _decode(path, container)
         first = next(frames, None)
         if first is not None and first[0] <= second:
             yield from chain([first], frames)
             return
-    with opened(path) as container:  # anew: where a seek to the beginning leads depends on the format
+    with opened(path) as container:  # reopened: the result of seeking to the beginning depends on the format
         yield from _decode(path, container)
 
 
 def _decode(path: str | Path, container: Any) -> Iterator[tuple[float, Any]]:
-    """Yield ``(time, frame)`` to the end, which is not to come too early."""
+    """Yield ``(time, frame)`` to the end, and raise if the file is truncated."""
     stream, start = _pictures(path, container), start_of(container)
     stream.thread_type = "AUTO"
     end = None

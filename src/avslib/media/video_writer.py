@@ -1,4 +1,4 @@
-"""Frames and sound -> video file."""
+"""Write frames and sound to a video file."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def write_video(
 ) -> None:
     """Write an MP4 file with H.264 pictures and AAC sound.
 
-    Pixels are yuv420p, the format that every player and browser shows. It needs even sizes: an odd last row
-    or column is written twice.
+    Pixels are yuv420p, the format that every player and browser supports. It needs even sizes, so an odd last
+    row or column is repeated.
 
     Args:
         path: the file, in a folder that exists.
-        frames: ``(N, 3, H, W)``, uint8, RGB; or frames ``(3, H, W)`` one by one, of a film that is too long
-            to hold.
-        fps: frames a second.
-        waveform: mono sound, ``(S,)``, float in ``[-1, 1]``; None for a silent film without a sound stream.
-        sample_rate: Hz of the waveform, one that AAC knows, such as 16000, 22050, 44100 or 48000.
-        threads: of the picture's encoder; None for one a core. With 1 the same film gives the same bytes
-            every time; with more, x264 now and then decides a block otherwise.
+        frames: ``(N, 3, H, W)``, uint8, RGB; or an iterable of frames ``(3, H, W)``, for a video too long to
+            hold in memory.
+        fps: frames per second.
+        waveform: mono sound, ``(S,)``, float in ``[-1, 1]``; None for a video without a sound stream.
+        sample_rate: sample rate of the waveform, Hz; AAC supports 16000, 22050, 44100, 48000 and others.
+        threads: threads of the video encoder; None leaves the number to x264. With 1 the same input always
+            gives the same bytes; with more, x264 sometimes encodes a block differently.
 
     Raises:
         ImportError: if PyAV is missing.
-        FileNotFoundError: if the folder is not there.
+        FileNotFoundError: if the folder does not exist.
         ValueError: if a frame or ``waveform`` has another shape or type, there is no frame, ``fps`` is under
-            1/1001, ``threads`` is under 1, or AAC does not know the rate.
+            1/1001 or not finite, ``threads`` is under 1, or AAC does not support the sample rate.
     """
     if isinstance(frames, Tensor):
         check_shape("frames", frames, "n 3 h w")
@@ -82,7 +82,7 @@ def write_video(
                     f"frames: expected one size, {tuple(first.shape)}, got {tuple(frame.shape)} at {index}"
                 )
             _check_picture(frame)
-            if sound is not None and waveform is not None:  # beside its picture, where a player looks for it
+            if sound is not None and waveform is not None:  # next to its picture, where players look for it
                 start, stop = (int(sample_rate * place / rate) for place in (index, index + 1))
                 _add_sound(container, sound, waveform, start, stop)
             pixels = np.pad(frame.cpu().permute(1, 2, 0).numpy(), padding, mode="edge")
@@ -102,7 +102,7 @@ def _check_picture(frame: Tensor) -> None:
 
 
 def _add_sound(container: Any, stream: Any, waveform: Tensor, start: int, stop: int) -> None:
-    """Write some samples of a waveform, as many as there are."""
+    """Write samples ``start`` to ``stop`` of a waveform, or as many of them as there are."""
     samples = waveform[start:stop].detach().cpu().float().numpy()[None]
     if samples.size:
         block = import_av().AudioFrame.from_ndarray(
