@@ -1,4 +1,4 @@
-"""Clips decoded once, put away, and read back fast."""
+"""Store decoded clips and embeddings, and read them back fast."""
 
 from avslib.storage.audio_cache import CachedAudio, cache_audio
 from avslib.storage.cache import CachedClips

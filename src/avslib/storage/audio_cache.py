@@ -1,4 +1,4 @@
-"""Embeddings of the sound of a dataset: computed once, read back in the place of log-mels."""
+"""Compute the audio embeddings of a dataset once, and read them back instead of log-mels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from avslib.encoders.state_dict import weights_sha256
 from avslib.storage.stored import check_fixed
 
 VERSION = 1
-"""Of the file: a change of what is written raises it."""
+"""Version of the file; raised when its content changes."""
 _TOLERANCE = 1e-4
-"""Between two means of one second's log-mel: machines differ in the last bits, other sounds by far more."""
+"""Tolerance for the mean log-mel of a second: machines differ in the last bits, other sounds by far more."""
 
 
 def cache_audio(
@@ -35,20 +35,20 @@ def cache_audio(
     batch_size: int = 64,
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Embed the sound of every clip and write the embeddings to a file, whole or not at all.
+    """Embed the sound of every clip and write the embeddings to a file, completely or not at all.
 
-    :class:`CachedAudio` reads it. A second of sound takes 4 A + 4 bytes, 0.5 kB with VGGish; all of them are
-    held in memory until they are written. A file that is there is replaced.
+    :class:`CachedAudio` reads the file. A second of sound takes 4 A + 4 bytes, 0.5 kB with VGGish. All
+    embeddings are held in memory until they are written. An existing file is replaced.
 
     Args:
         clips: a map-style dataset, such as a reader, without a transform.
-        audio_encoder: a frozen one; on the device that is to be used.
+        audio_encoder: a frozen encoder, on the device to use.
         path: the safetensors file; its folder is made if missing.
-        batch_size: log-mel examples that are embedded at once.
-        progress: called with the number of clips after every batch, as tqdm's ``update`` likes it.
+        batch_size: number of log-mel examples that are embedded together.
+        progress: called with the number of clips after every batch, for example tqdm's ``update``.
 
     Raises:
-        ValueError: if the encoder is not frozen, or the clips have a transform, or there is none.
+        ValueError: if the encoder is not frozen, the clips have a transform, or there are no clips.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench
@@ -85,26 +85,27 @@ def cache_audio(
 
 
 class CachedAudio(Dataset[Clip]):
-    """The clips of a dataset with stored embeddings ``(T, A)`` as their ``log_mel``.
+    """A dataset whose clips hold stored embeddings ``(T, A)`` as their ``log_mel``.
 
-    Every model takes them there, and does not call its audio encoder. An embedding belongs to a sound and to
-    an encoder. So the file must have been made by an encoder with these weights, and every clip must sound as
-    it did then: the mean log-mel of each second that is no padding is compared, of the first and the last
-    clip here and of the others as they are read. Nothing else matters. The file of a bare reader serves its
-    clips in another size, behind :class:`~avslib.storage.CachedClips`, or with a transform of the frames;
-    it does not serve those under another sound.
+    Every model accepts embeddings there, and then does not call its audio encoder.
 
-    The embeddings stay in the file, so the dataset can be sent to workers and takes no memory.
+    An embedding depends on the sound and on the encoder. So the file must have been made by an encoder with
+    the same weights, and every clip must have the same sound. To check this, the mean log-mel of each second
+    that is not padding is compared: for the first and the last clip when the dataset is made, for the others
+    when they are read. Only the sound matters: a file made from a plain reader also fits its clips in another
+    size, from :class:`~avslib.storage.CachedClips`, or with transformed frames, but not with another sound.
+
+    The embeddings stay in the file, so the dataset takes little memory and can be sent to workers.
 
     Args:
         clips: the clips, with their own log-mels, in the order in which they were embedded.
         path: the file that :func:`cache_audio` wrote.
-        audio_encoder: the model's, frozen, with its weights loaded.
+        audio_encoder: the model's audio encoder, frozen, with its weights loaded.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or is of other clips, sounds or weights; or the encoder is not
-            frozen.
+        ValueError: if the file is damaged, or was made from other clips, sounds or weights; or the encoder is
+            not frozen.
     """
 
     def __init__(self, clips: ClipDataset, path: str | Path, audio_encoder: AudioEncoder) -> None:
@@ -128,11 +129,11 @@ class CachedAudio(Dataset[Clip]):
         """Return one clip.
 
         Raises:
-            ValueError: if it sounds otherwise than when it was embedded.
+            ValueError: if its sound differs from the one that was embedded.
         """
         index = range(len(self))[index]
         clip = self.clips[index]
-        with _open(self.path, self._made_by) as file:  # costs 0.1 ms, and nothing is left open to be sent
+        with _open(self.path, self._made_by) as file:  # costs 0.1 ms, and no open file is sent to workers
             begin, end = file.get_slice("offsets")[index : index + 2].tolist()
             embedding = file.get_slice("embeddings")[begin:end]
             expected = file.get_slice("mean_log_mel")[begin:end]
@@ -158,7 +159,7 @@ class CachedAudio(Dataset[Clip]):
 
 
 def _describe(audio_encoder: AudioEncoder) -> dict[str, str]:
-    """Say which network an encoder is, to be compared with what was stored."""
+    """Describe the network of an encoder, to compare it with the stored description."""
     if not audio_encoder.frozen:
         raise ValueError(
             "audio_encoder: expected a frozen one, whose embeddings stay the same, got frozen=False; a model "
@@ -172,7 +173,7 @@ def _describe(audio_encoder: AudioEncoder) -> dict[str, str]:
 
 
 def _batches(clips: ClipDataset, batch_size: int) -> Iterator[list[Tensor]]:
-    """Yield the log-mels of clip after clip, as many as make a batch."""
+    """Yield the log-mels of consecutive clips, enough for a batch at a time."""
     waiting: list[Tensor] = []
     for index in range(len(clips)):
         waiting.append(clips[index].log_mel)
@@ -190,14 +191,14 @@ def _embed(audio_encoder: AudioEncoder, log_mel: Tensor, batch_size: int) -> Ten
 
 
 def _mean_log_mel(log_mel: Tensor) -> Tensor:
-    """Return one number a second to know a sound again by, ``(T,)``."""
+    """Return one number per second that identifies a sound, ``(T,)``."""
     check_shape("log_mel", log_mel, "t 1 96 64")
     return log_mel.float().mean(dim=(1, 2, 3))
 
 
 @contextlib.contextmanager
 def _open(path: Path, made_by: dict[str, str]) -> Iterator[Any]:
-    """Open a file of embeddings, and raise unless such an encoder made it, or if it is damaged."""
+    """Open a file of embeddings; raise if it is damaged or another encoder made it."""
     try:
         with safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}

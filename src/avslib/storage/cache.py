@@ -1,4 +1,4 @@
-"""A dataset of clips that are decoded once."""
+"""A dataset that decodes each clip only once."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from avslib.data.sound import ClipDataset
 from avslib.storage.stored import agree, check_decoded, check_fixed, describe_clips, narrow_masks
 
 VERSION = 1
-"""Of the files: a change of what is written raises it."""
+"""Version of the files; raised when their content changes."""
 _PER_FOLDER = 1000
 
 
 class CachedClips(Dataset[Clip]):
-    """The clips of a dataset, each stored when first asked for, from then on mapped into memory.
+    """A dataset whose clips are stored when first read, and memory-mapped from then on.
 
-    Several workers and processes may use one folder at once: a file is moved in place when it is complete. A
-    clip without a ``valid`` frame, which stands for one that could not be read, is not stored; a stored one
-    that is damaged is made anew. Five seconds at 224 px take 1.1 MB.
+    Several workers and processes can share a folder, because a file is moved into place only when it is
+    complete. A clip without a ``valid`` frame could not be read and is not stored; a damaged file is written
+    again. Five seconds at 224 px take 1.1 MB.
 
-    What is stored never changes. Therefore random augmentation comes after the cache, as its ``transform``,
-    and a reader that has one of its own is refused::
+    Stored clips never change. So random augmentation comes after the cache, as its ``transform``, and a
+    reader with a transform of its own is refused::
 
         clips = AVSBenchMS3(root, "train", normalize=False)
         clips = CachedClips(clips, "/scratch/ms3-train", transform=ClipTransform(v2.RandomHorizontalFlip()))
 
     Args:
-        clips: a map-style dataset with frames as uint8, so a reader with ``normalize=False``.
-        folder: made if missing.
-        transform: changes a clip, with frames as uint8 RGB, after it was taken out of the cache.
+        clips: a map-style dataset with uint8 frames, such as a reader with ``normalize=False``.
+        folder: the folder to store the clips in; made if missing.
+        transform: changes a clip, with frames as uint8 RGB, after it was read from the cache.
         normalize: False leaves ``frames`` as uint8 RGB.
 
     Raises:
-        ValueError: if the folder is a cache of something else, or the clips have a transform or normalised
-            frames.
+        ValueError: if the folder is the cache of another dataset, or the clips have a transform or
+            normalised frames.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench
@@ -74,7 +74,7 @@ class CachedClips(Dataset[Clip]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Clip:
-        """Return one clip, decoded only if it has not been before."""
+        """Return one clip; it is decoded only if it is not stored."""
         index = range(len(self))[index]
         path = self.folder / f"{index // _PER_FOLDER:06}" / f"{index:09}.safetensors"
         clip = _load(path) if path.exists() else None

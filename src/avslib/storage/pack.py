@@ -1,4 +1,4 @@
-"""A dataset of clips -> tar files, as WebDataset lays them out."""
+"""Write a dataset of clips as tar files in the layout of WebDataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avslib.storage.shard_index import INDEX, ShardIndex, index_shard, list_shar
 from avslib.storage.stored import agree, check_fixed, describe_clips, write_json
 
 VERSION = 1
-"""Of the shards: a change of what is written raises it."""
+"""Version of the shards; raised when their content changes."""
 
 
 def pack(
@@ -29,28 +29,29 @@ def pack(
 ) -> None:
     """Write a dataset as tar files, which :class:`~avslib.storage.ShardedClips` and WebDataset read.
 
-    A shard is written whole or not at all, and ``index.json`` says at last where each clip lies. A call that
-    was killed is taken up where it was by a second one with the same arguments; the bytes are the same in
-    the end, whatever the number of workers. Clips lie in the order of the dataset; the reader shuffles.
+    Each shard is written completely or not at all. When all are written, ``index.json`` lists where each clip
+    lies. If a call is killed, a second call with the same arguments continues where it stopped. The resulting
+    bytes do not depend on the number of workers. Clips keep the order of the dataset; the reader shuffles
+    them.
 
-    A clip has a running number as its key and the files ``.json`` (``id``, ``labelled``, ``valid``),
+    The key of a clip is a running number. Its files are ``.json`` (``id``, ``labelled``, ``valid``),
     ``.log_mel.npy``, and either ``.frames.npy`` and ``.masks.npy``, or ``.frame_0.png``, ``.mask_0.png``, ...
 
     Args:
-        clips: with frames as uint8, so a reader with ``normalize=False``; without a transform, which goes to
-            what reads the shards. A clip that it gives as a black one is stored as such.
-        folder: made if missing; for one call at a time.
-        clips_per_shard: 256 clips of 5 s at 224 px, as arrays, take 290 MB.
-        encoding: ``"npy"`` for arrays, read fastest, or ``"png"`` for pictures, which take less than half the
-            space and several times as long to read. Both keep every bit.
-        workers: processes that read clips and write shards. More than one needs a script with
+        clips: a dataset with uint8 frames, such as a reader with ``normalize=False``. A transform belongs in
+            the reader of the shards instead. Black clips that stand for unreadable ones are stored as such.
+        folder: the folder to write into; made if missing. Only one call at a time may use it.
+        clips_per_shard: number of clips in a shard; 256 clips of 5 s at 224 px, as arrays, take 290 MB.
+        encoding: ``"npy"`` for arrays, which are fastest to read, or ``"png"`` for pictures, which take less
+            than half the space but several times as long to read. Both are lossless.
+        workers: number of processes that read clips and write shards. More than one needs a script with
             ``if __name__ == "__main__"``.
-        progress: called with the number of clips after every shard, as tqdm's ``update`` likes it.
+        progress: called with the number of clips after every shard, for example tqdm's ``update``.
 
     Raises:
         ValueError: if the folder holds something else, the clips have a transform or normalised frames, or
-            the first or the last, by which they are known again, cannot be read; or if others cannot, after
-            the shards without such clips have been written.
+            the first or the last clip, which identify the dataset, cannot be read. If other clips cannot be
+            read, it is raised after all shards without such clips have been written.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench
@@ -102,7 +103,7 @@ def pack(
 def _write_shard(
     number: int, *, clips: ClipDataset, folder: Path, clips_per_shard: int, encoding: str
 ) -> ShardIndex:
-    """Write a shard, unless it is there, and say where its samples lie."""
+    """Write a shard unless it exists, and return where its samples lie."""
     path = folder / f"shard-{number:06}.tar"
     first = number * clips_per_shard
     indices = range(first, min(first + clips_per_shard, len(clips)))

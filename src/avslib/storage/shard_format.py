@@ -1,4 +1,4 @@
-"""A clip <-> the files of one sample in a tar file, as WebDataset lays them out."""
+"""Convert a clip to the files of one sample in a tar file and back, in the layout of WebDataset."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from avslib.storage.stored import check_decoded, narrow_masks
 
 ENCODINGS = ("npy", "png")
 BLOCK = 512
-"""Bytes; what lies in a tar file begins at a multiple of it."""
+"""Block size of a tar file, bytes; headers and contents begin at multiples of it."""
 END = bytes(2 * BLOCK)
-"""What a tar file ends with."""
+"""End-of-archive mark of a tar file."""
 _MAX_EXTENDED_HEADER = 64 * 2**10
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
 
 
 class Member(NamedTuple):
-    """A file within a tar file; WebDataset ends the key at the first dot of the name."""
+    """A file in a tar file; as in WebDataset, the key ends at the first dot of the file name."""
 
     key: str
     extension: str
     begin: int
-    """Byte at which what belongs to it begins: its header, or one before that."""
+    """Byte at which it begins: that of its header, or of an extra header before it."""
     start: int
     """Byte at which its contents begin."""
     size: int
-    """Of its contents, bytes."""
+    """Size of its contents, bytes."""
 
 
 def encode_clip(clip: Clip, encoding: str) -> dict[str, bytes]:
-    """Return the files of a clip by extension, sorted.
+    """Return the files of a clip, keyed and sorted by extension.
 
     Args:
-        clip: as decoded; frames uint8.
-        encoding: ``"npy"`` for arrays, read fastest; ``"png"`` for a picture a frame and a mask, smaller.
-            Both keep every bit.
+        clip: a decoded clip with uint8 frames.
+        encoding: ``"npy"`` for arrays, which are fastest to read; ``"png"`` for a picture of each frame and
+            mask, which is smaller. Both are lossless.
 
     Raises:
-        ValueError: if a field has another type or shape, or has classes above 255 that a picture cannot hold.
+        ValueError: if a field has another type or shape, or masks for PNG hold classes above 255.
     """
     check_decoded(clip)
     masks = narrow_masks(clip.masks)
@@ -75,7 +75,7 @@ def decode_clip(files: Mapping[str, memoryview]) -> Clip:
     """Undo :func:`encode_clip`; frames stay uint8.
 
     Args:
-        files: by extension; those of another name are passed over. The tensors of arrays share their memory.
+        files: contents by extension; other extensions are ignored. Tensors from arrays share their memory.
 
     Raises:
         ValueError: if one is missing or damaged.
@@ -101,7 +101,7 @@ def decode_clip(files: Mapping[str, memoryview]) -> Clip:
 
 
 def tar_sample(key: str, files: Mapping[str, bytes]) -> bytes:
-    """Return the part of a tar file that holds a sample; who made it, and when, is left out."""
+    """Return the part of a tar file that holds a sample, without owners and times."""
     parts = []
     for extension, data in files.items():
         header = tarfile.TarInfo(f"{key}.{extension}")
@@ -111,17 +111,17 @@ def tar_sample(key: str, files: Mapping[str, bytes]) -> bytes:
 
 
 def list_members(data: memoryview | mmap, *, whole: bool = True) -> Iterator[Member]:
-    """List the files in a tar file, of which nothing is unpacked.
+    """List the files in a tar file without unpacking it.
 
-    Only what is needed for samples is understood: plain files with names of at most 256 bytes.
+    Only plain files with names of at most 256 bytes are supported, which is enough for samples.
 
     Args:
-        data: the file, or a part of it that begins with a header.
+        data: the tar file, or a part of it that begins with a header.
         whole: whether an end-of-archive mark must follow the last file.
 
     Raises:
-        ValueError: if a header is damaged, a file ends beyond the data, or something else than a file or a
-            folder is found; the message says at which byte.
+        ValueError: if a header is damaged, a file ends beyond the data, or there is an entry other than a
+            file or a folder; the message gives its byte.
     """
     begin = position = 0
     while position < len(data):
@@ -146,7 +146,7 @@ def list_members(data: memoryview | mmap, *, whole: bool = True) -> Iterator[Mem
             )
         position = start + math.ceil(header.size / BLOCK) * BLOCK
         name = _NAME.fullmatch(header.name)
-        if header.isreg() and name:  # WebDataset, too, passes over names without an extension
+        if header.isreg() and name:  # WebDataset also ignores names without an extension
             yield Member(name[1], name[2], begin, start, header.size)
             begin = position
     if whole:
@@ -154,7 +154,7 @@ def list_members(data: memoryview | mmap, *, whole: bool = True) -> Iterator[Mem
 
 
 def _check_extended_header(content: memoryview | bytes) -> None:
-    """Admit the times that some writers note, but nothing that would change what a header says."""
+    """Accept the times that some writers store, but nothing that would override a header."""
     if len(content) > _MAX_EXTENDED_HEADER or re.search(rb"\d (path|size|GNU\.sparse[^=]*)=", content):
         raise ValueError("expected names of at most 256 bytes and files of at most 8 GiB, got longer ones")
 
@@ -178,7 +178,7 @@ def _get(files: Mapping[str, memoryview], extension: str) -> memoryview:
 
 
 def _from_npy(files: Mapping[str, memoryview], extension: str, *dtypes: torch.dtype) -> Tensor:
-    """Take an array where it lies. Its header allocates nothing: what it announces must be there."""
+    """Return an array without copying it. Its header must match the size of the data."""
     data = _get(files, extension)
     file = io.BytesIO(data[:BLOCK])
     try:
@@ -186,7 +186,7 @@ def _from_npy(files: Mapping[str, memoryview], extension: str, *dtypes: torch.dt
         if version != (1, 0):
             raise ValueError(f"version {version} of the format")
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # a damaged header surfaces as one of many types
+    except Exception as error:  # a damaged header raises errors of many types
         raise ValueError(f".{extension}: expected an array as NumPy saves it ({error})") from error
     body = data[file.tell() :]
     for candidate in dtypes:
@@ -208,7 +208,7 @@ def _from_png(files: Mapping[str, memoryview], extensions: list[str], mode: str)
             if math.prod(picture.size) > MAX_PIXELS or picture.mode != mode:
                 raise ValueError(f"{picture.width} x {picture.height} pixels of {picture.mode}")
             pictures.append(torch.from_numpy(np.array(picture)))
-        except Exception as error:  # a damaged picture surfaces as one of many types
+        except Exception as error:  # a damaged picture raises errors of many types
             raise ValueError(f".{extension}: expected a PNG picture of {mode} ({error})") from error
     if len({picture.shape for picture in pictures}) != 1:
         raise ValueError(f".{extensions[0]}: expected pictures of one size")

@@ -1,4 +1,4 @@
-"""Where the samples of a folder of shards lie."""
+"""Find where the samples lie in a folder of shards."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class ShardIndex(NamedTuple):
     """Where the samples of one tar file lie."""
 
     file: str
-    """Its name."""
+    """Name of the file."""
     bytes: int
-    """Its size."""
+    """Size of the file."""
     begins: list[int]
-    """The byte at which each sample begins, and, as one number more, at which the last one ends."""
+    """Byte at which each sample begins, followed by the byte at which the last one ends."""
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """Find out where the samples of a shard lie, by the headers in it.
+    """Find where the samples of a shard lie, from the headers in it.
 
     Raises:
-        ValueError: if it is damaged or empty; the message names it.
+        ValueError: if the shard is damaged or empty; the message names it.
     """
     begins: list[int] = []
     key, end = None, 0
@@ -51,10 +51,10 @@ def index_shard(path: Path) -> ShardIndex:
 
 
 def read_index(folder: Path) -> list[ShardIndex]:
-    """Read where the samples of all shards lie; without ``index.json`` find out by the headers in ``*.tar``.
+    """Read where the samples of all shards lie, from ``index.json`` or else from the headers in ``*.tar``.
 
     Raises:
-        FileNotFoundError: if there is neither.
+        FileNotFoundError: if there is neither an index nor a tar file.
         ValueError: if the index is damaged, or the shards are not complete yet.
     """
     if not (folder / INDEX).is_file():
@@ -74,7 +74,7 @@ def read_index(folder: Path) -> list[ShardIndex]:
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """List the tar files in a folder, but not those that a killed run left unfinished."""
+    """List the tar files in a folder, except those that a killed run left unfinished."""
     return sorted(path for path in folder.glob("*.tar") if not path.name.startswith(UNFINISHED))
 
 

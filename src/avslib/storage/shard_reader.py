@@ -1,4 +1,4 @@
-"""Tar files of clips -> Clip, in an order that does not depend on who reads."""
+"""Read clips from tar files, in an order that does not depend on the number of ranks and workers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ Numbers = npt.NDArray[np.int64]
 
 
 class ShardedClips(IterableDataset[Clip]):
-    """Clips out of tar files that :func:`~avslib.storage.pack` wrote, shared out over ranks and workers.
+    """A dataset of the clips that :func:`~avslib.storage.pack` wrote, divided among ranks and workers.
 
-    The order of an epoch is drawn from ``seed`` and the epoch alone: the shards are shuffled, then the clips
-    within windows. The ranks deal it out clip by clip, and the workers of a rank batch by batch. So every
-    clip is given exactly once an epoch, and what a rank trains on does not depend on its number of workers.
+    The order of an epoch depends only on ``seed`` and the epoch: the shards are shuffled, then the clips
+    within windows. Clips are dealt out to the ranks one by one, and the batches of a rank to its workers. So
+    each clip is read exactly once per epoch, and the batches of a rank do not depend on its number of
+    workers.
 
-    Batches are made here, and the loader is told so with ``batch_size=None``. The order is known beforehand,
-    hence an epoch can be taken up at any batch without reading those before it::
+    The dataset makes the batches itself, so the loader gets ``batch_size=None``. The order is known in
+    advance, so an epoch can be resumed at any batch without reading the earlier ones::
 
         clips = ShardedClips(folder, batch_size=8, shuffle=1024)
         loader = DataLoader(clips, batch_size=None, num_workers=4, persistent_workers=True)
@@ -38,32 +39,33 @@ class ShardedClips(IterableDataset[Clip]):
             clips.set_epoch(epoch)
             for clip in loader: ...
 
-    Under several processes every rank must call backward equally often, else DistributedDataParallel waits
-    for ever: train with ``uneven="drop"`` or ``"repeat"``. To score, keep the default: no clip is lost and
-    none counts twice. Do not hand the loader to Accelerate's ``prepare`` then, which would deal out what has
-    been dealt out.
+    With several processes, every rank must call backward equally often, or DistributedDataParallel hangs:
+    train with ``uneven="drop"`` or ``"repeat"``. To score, keep the default: no clip is lost and none counts
+    twice. In both cases, do not pass the loader to Accelerate's ``prepare``, which would divide the clips
+    again.
 
-    The draws of a random ``transform`` come from the worker that makes the batch, as in any loader, so they
-    do depend on the number of workers.
+    A random ``transform`` draws in the worker that makes the batch, as in any loader, so its draws do depend
+    on the number of workers.
 
     Args:
-        folder: holds ``index.json`` and the tar files. Without the index the headers in ``*.tar`` are read.
-        batch_size: clips a batch; None to yield single clips.
-        shuffle: how many clips are shuffled together, after the shards; larger is more random, smaller reads
-            fewer shards at a time; 0 for the order in which they were packed.
-        seed: of the order.
-        rank: which share of the clips is given; None for that of ``torch.distributed``.
-        world: number of shares; None for that of ``torch.distributed``, 1 without it.
-        uneven: what happens to clips that cannot be dealt out evenly. ``"keep"`` gives them all: ranks differ
-            by at most one clip, hence by at most one batch. ``"drop"`` leaves out the last of the order, so
-            that all ranks get equally many full batches; ``"repeat"`` gives some of the first again instead.
-        transform: changes a clip before its frames, uint8 RGB, are normalised.
+        folder: the folder with the tar files and ``index.json``. Without the index, the headers in ``*.tar``
+            are read.
+        batch_size: clips per batch; None to yield single clips.
+        shuffle: number of clips that are shuffled together, after the shards are shuffled. A larger number is
+            more random, a smaller one reads fewer shards at a time. 0 keeps the order of packing.
+        seed: seed of the order.
+        rank: index of this process's share of the clips; None takes it from ``torch.distributed``.
+        world: number of shares; None takes it from ``torch.distributed``, or 1 without it.
+        uneven: how to treat clips that cannot be divided evenly. ``"keep"`` yields them all: ranks differ by
+            at most one clip, so by at most one batch. ``"drop"`` drops the last clips of the order, so that
+            all ranks get the same number of full batches; ``"repeat"`` repeats the first ones instead.
+        transform: changes a clip, with frames as uint8 RGB, before its frames are normalised.
         normalize: False leaves ``frames`` as uint8 RGB.
-        on_error: ``"raise"``, or ``"skip"`` to give a black clip, of which no frame is ``valid`` or
-            ``labelled``, in the place of one that cannot be read, with a warning.
+        on_error: ``"raise"``, or ``"skip"`` to replace a clip that cannot be read with a black one, in which
+            no frame is ``valid`` or ``labelled``, and to warn.
 
     Raises:
-        FileNotFoundError: if there are no shards, or one that the index lists is not there.
+        FileNotFoundError: if there are no shards, or a shard in the index is missing.
         ValueError: if a shard or the index is damaged; the message names it.
     """
 
@@ -102,7 +104,7 @@ class ShardedClips(IterableDataset[Clip]):
         self.normalize = normalize
         self.on_error = on_error
         self._share = None if rank is None or world is None else (rank, world)
-        # Epoch, and batches to skip: shared, so that workers that persist see them change.
+        # Epoch, and batches to skip; shared, so that persistent workers see changes.
         self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
         shards = read_index(self.folder)
         self._files = [shard.file for shard in shards]
@@ -117,33 +119,33 @@ class ShardedClips(IterableDataset[Clip]):
             self._blank = self._make_blank()
 
     def __getstate__(self) -> dict[str, object]:
-        """Settle the rank if it is known: a worker in a process of its own cannot ask for it."""
+        """Fix the rank if it is known: a worker in another process cannot query it."""
         return {**self.__dict__, "_share": self._known_share()}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Share the epoch anew: a copy's workers, too, must see it change."""
+        """Share the epoch again, so that the workers of a copy see it change too."""
         self.__dict__.update(state)
         self._position.share_memory_()
 
     def set_epoch(self, epoch: int, skip_batches: int = 0) -> None:
-        """Choose the epoch that the next iteration gives, and where in it to begin.
+        """Set the epoch of the next iteration, and where in it to begin.
 
-        Without a call every epoch has the same order. Workers that persist hear of it too.
+        Without a call every epoch has the same order. Persistent workers see the change too.
 
         Args:
-            epoch: counted from 0.
-            skip_batches: how many batches (clips, if ``batch_size`` is None) this rank has had of it already.
+            epoch: number of the epoch, from 0.
+            skip_batches: number of its batches (clips, if ``batch_size`` is None) that this rank skips.
         """
         if epoch < 0 or skip_batches < 0:
             raise ValueError(f"epoch, skip_batches: expected 0 or more, got {epoch} and {skip_batches}")
         self._position[0], self._position[1] = epoch, skip_batches
 
     def __len__(self) -> int:
-        """Return how many batches (clips, if ``batch_size`` is None) this rank gets in a whole epoch."""
+        """Return the number of batches (clips, if ``batch_size`` is None) of this rank in a whole epoch."""
         return -(-len(self._deal(np.arange(len(self._begin)))) // (self.batch_size or 1))
 
     def __iter__(self) -> Iterator[Clip]:
-        """Give what this rank, and in a loader this worker, gets of the epoch that was set."""
+        """Yield the batches or clips of the current epoch for this rank and, in a loader, this worker."""
         epoch, skipped = self._position.tolist()
         numbers = self._deal(epoch_order(self._lengths, window=self.shuffle, seed=self.seed, epoch=epoch))
         size = self.batch_size or 1
@@ -153,7 +155,7 @@ class ShardedClips(IterableDataset[Clip]):
         return (self._batch(numbers[start : start + size].tolist()) for start in starts)
 
     def _known_share(self) -> tuple[int, int] | None:
-        """Return rank and world; None before ``torch.distributed`` is there to tell them."""
+        """Return rank and world; None if neither was given and ``torch.distributed`` is not initialised."""
         if self._share is None and torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
         return self._share
@@ -198,7 +200,7 @@ class ShardedClips(IterableDataset[Clip]):
         warnings.warn(f"{message}; what is lost is read as black clips without ground truth", stacklevel=3)
 
     def _make_blank(self) -> Clip:
-        """Make a black clip of the shape of the first one that can be read."""
+        """Make a black clip with the shape of the first clip that can be read."""
         for number in range(len(self._begin)):
             with contextlib.suppress(ValueError):
                 clip = self._read(number)
@@ -213,13 +215,13 @@ class ShardedClips(IterableDataset[Clip]):
 
 
 def epoch_order(lengths: Sequence[int], *, window: int, seed: int, epoch: int) -> Numbers:
-    """Return the order in which the clips of all shards are given.
+    """Return the order of the clips of all shards in an epoch.
 
     Args:
-        lengths: how many clips each shard holds; they are numbered through.
-        window: the shards are shuffled, then every ``window`` clips that follow one another; 0 for neither.
-        seed: draws another order.
-        epoch: draws another order.
+        lengths: number of clips in each shard; clips are numbered across shards.
+        window: the shards are shuffled, then each window of this many consecutive clips; 0 shuffles neither.
+        seed: seed of the order.
+        epoch: number of the epoch; each epoch has its own order.
 
     Example:
         >>> epoch_order([3, 3, 3], window=3, seed=0, epoch=0)
@@ -235,18 +237,18 @@ def epoch_order(lengths: Sequence[int], *, window: int, seed: int, epoch: int) -
 
 
 def deal_out(order: Numbers, *, rank: int, world: int, batch_size: int, uneven: str) -> Numbers:
-    """Return what one rank gets of an order: every ``world``-th, from ``rank`` on.
+    """Return the share of one rank in an order: every ``world``-th clip, starting at ``rank``.
 
     Args:
         order: the numbers of all clips.
         rank: 0 to ``world - 1``.
         world: number of ranks.
-        batch_size: of all ranks.
-        uneven: ``"drop"`` and ``"repeat"`` make it full batches, as many for every rank, the one with fewer
-            clips, the other with some of the first once more; ``"keep"`` does neither.
+        batch_size: clips per batch, the same on all ranks.
+        uneven: ``"drop"`` and ``"repeat"`` give every rank the same number of full batches, by dropping the
+            last clips or repeating the first ones; ``"keep"`` does neither.
 
     Raises:
-        ValueError: if there are too few clips for a full batch a rank, and ``uneven`` is ``"drop"``.
+        ValueError: if ``uneven`` is ``"drop"`` and there are too few clips for a full batch on every rank.
 
     Example:
         >>> order = np.arange(7)

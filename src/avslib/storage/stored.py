@@ -1,4 +1,4 @@
-"""Clips that are put away decoded, as shards or in a cache: what they must be, and how to know them again."""
+"""Check and identify clips that are stored decoded, as shards or in a cache."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from avslib.data.sound import ClipDataset
 
 
 def check_fixed(clips: ClipDataset) -> None:
-    """Refuse a dataset that may change its clips at random, since one draw would be kept for ever.
+    """Refuse a dataset that may change its clips at random, since one draw would be stored for ever.
 
     Raises:
-        ValueError: if it has a transform or mixes its clips, or a dataset does that it is made from.
+        ValueError: if it, or a dataset that it wraps, has a transform or mixes its clips.
     """
     if isinstance(clips, MixedClips):
         raise ValueError(
@@ -36,7 +36,7 @@ def check_fixed(clips: ClipDataset) -> None:
                 f"clips: expected a dataset without {name}, whose first draw would be stored for ever; give "
                 "transform to what reads the stored clips"
             )
-    for name in ("clips", "dataset"):  # as ours and torch's call what they are made from
+    for name in ("clips", "dataset"):  # names of the wrapped dataset in avslib and torch
         if (inner := getattr(clips, name, None)) is not None:
             check_fixed(inner)
     for part in getattr(clips, "datasets", ()):  # of torch's ConcatDataset
@@ -44,7 +44,7 @@ def check_fixed(clips: ClipDataset) -> None:
 
 
 def check_decoded(clip: Clip) -> None:
-    """Refuse a clip that is not as readers decode it.
+    """Refuse a clip whose fields differ in type or shape from those of a reader.
 
     Raises:
         ValueError: if a field has another type or shape; the message names it.
@@ -61,10 +61,10 @@ def check_decoded(clip: Clip) -> None:
 
 
 def narrow_masks(masks: Tensor) -> Tensor:
-    """Return masks as uint8 where their classes fit, else as int16.
+    """Return masks as uint8 if their classes fit, else as int16.
 
     Raises:
-        ValueError: if they fit neither.
+        ValueError: if their classes fit neither.
     """
     lowest, highest = (int(value) for value in masks.aminmax())
     for dtype in (torch.uint8, torch.int16):
@@ -75,14 +75,14 @@ def narrow_masks(masks: Tensor) -> Tensor:
 
 
 def describe_clips(clips: ClipDataset) -> dict[str, object]:
-    """Say what a dataset holds, to be compared with what was stored, in words that JSON knows.
+    """Describe a dataset, in values that JSON can hold, to compare it with a stored description.
 
-    Where the dataset lies is no part of it. Of a ``torch.utils.data.Subset`` it is told which clips of what
-    it is, and of a ``ConcatDataset`` what each part holds. The first and the last clip are read, and stand
-    for what a dataset does not say about itself.
+    The location of the dataset is not included. For a ``torch.utils.data.Subset`` the description holds the
+    type of the whole dataset and the indices, for a ``ConcatDataset`` a description of each part. The first
+    and the last clip are read, since their content identifies what the dataset does not state.
 
     Raises:
-        ValueError: if these are not as readers decode them, or differ when they are read again.
+        ValueError: if these clips have other types or shapes than a reader's, or change when read again.
     """
     described: dict[str, object] = {"dataset": type(clips).__name__, "clips": len(clips)}
     whole, indices = _whole_of(clips)
@@ -110,14 +110,14 @@ def describe_clips(clips: ClipDataset) -> dict[str, object]:
 
 
 def agree(path: Path, settings: Mapping[str, object]) -> None:
-    """Write down what a folder is to hold, or raise if something else is written there.
+    """Store the settings of a folder, or raise if it was made with other settings.
 
     Args:
-        path: the JSON file that says it; made, with its folder, if missing.
-        settings: what it shall be.
+        path: the JSON file with the settings; made, with its folder, if missing.
+        settings: the settings that it must hold.
 
     Raises:
-        ValueError: if the two differ; the message names the first difference.
+        ValueError: if the settings differ; the message names the first difference.
     """
     if not path.exists():
         write_json(path, settings)
@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict[str, object]:
     """Read a JSON file that holds a dictionary.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if it is not JSON or holds something else.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def _whole_of(clips: ClipDataset) -> tuple[ClipDataset, list[int]]:
-    """Return what a dataset is a subset of, itself if of nothing, and which of its clips are in it."""
+    """Return the dataset that ``clips`` is a subset of, or ``clips`` itself, and the subset's indices."""
     indices = list(range(len(clips)))
     while isinstance(clips, Subset):
         indices = [int(clips.indices[index]) for index in indices]
