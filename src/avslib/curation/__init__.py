@@ -1,4 +1,4 @@
-"""Videos and downloads -> a whole data folder."""
+"""Prepare data folders from videos and downloads, and examine and repair them."""
 
 from avslib.curation.doctor import examine
 from avslib.curation.doctor_fix import fix

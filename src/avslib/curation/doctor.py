@@ -1,4 +1,4 @@
-"""Examine a data folder: its tables, every file that they mention, and what else lies there."""
+"""Examine a data folder: its tables, the files that they list, and any other files."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def examine(
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Diagnosis:
-    """Look at every file of a data folder; nothing is changed, and no damage ends the examination.
+    """Examine every file of a data folder, without changing it or stopping at damaged files.
 
     Args:
-        root: the folder into which the dataset was unpacked, or that ``avslib prepare folder`` wrote.
-        settings: which of ``"s4"``, ``"ms3"``, ``"avss"`` and ``"folder"``; None for all that are there.
-        sample: clips of each split whose files are opened, spread evenly; None for all.
-        deep: whether to compute every log-mel from its WAV file, to compare.
-        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
-        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+        root: the folder where the dataset was unpacked, or that ``avslib prepare folder`` wrote.
+        settings: any of ``"s4"``, ``"ms3"``, ``"avss"`` and ``"folder"``; None for all that are in ``root``.
+        sample: number of evenly spaced clips of each split whose files are opened; None for all.
+        deep: whether to compare every log-mel with one computed from its WAV file.
+        workers: number of processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, for example tqdm's ``update``.
 
     Returns:
-        What was found.
+        The findings, and the number of clips in each split.
 
     Raises:
-        FileNotFoundError: if there is no dataset; the message says what was looked for, and what lies there.
-        ValueError: if a setting is unknown or ``sample`` or ``workers`` not positive.
+        FileNotFoundError: if there is no dataset; the message says what was expected and what is there.
+        ValueError: if a setting is unknown, or ``sample`` or ``workers`` is not positive.
 
     Example:
         >>> examine("/nowhere")
@@ -77,7 +77,7 @@ def examine(
 
 
 def find_settings(root: str | Path) -> tuple[str, ...]:
-    """Tell which settings lie in a folder, by their tables and folders."""
+    """Return the settings whose tables or folders lie in a folder."""
     own = [
         setting
         for setting, place in PLACES.items()
@@ -117,7 +117,7 @@ def _examine_setting(
             find(problem.kind, setting, problem.path, problem.text, clip=clip, is_unused=problem.is_unused)
             for problem in result.problems
         ]
-    in_order = dict.fromkeys(clips)  # of the table, not of the processes
+    in_order = dict.fromkeys(clips)  # order of the table, not of the processes
     examined = {clip: results[clip] for clip in in_order if clip in results}
     rules: list[Callable[[], Iterable[Finding]]] = [
         partial(check_rows, setting, table, clips),
@@ -137,7 +137,7 @@ def _examine_setting(
 def _attempt(setting: str, path: Path, rule: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
         return list(rule())
-    except Exception as error:  # what no rule foresaw must not hide what the others found
+    except Exception as error:  # a rule that fails must not hide the findings of the others
         return [find("check-failed", setting, path, f"{type(error).__name__}: {error}")]
 
 
@@ -172,7 +172,7 @@ def _count(
 
 
 def _nothing(root: Path) -> tuple[str, ...]:
-    """Say what was looked for in a folder that holds no dataset, and what lies there and near."""
+    """Raise an error that says what was expected in a folder without a dataset, and what is there."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     looked_for = ", ".join(f"{place.table} ({place.words})" for place in PLACES.values())

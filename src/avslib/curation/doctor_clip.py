@@ -1,4 +1,4 @@
-"""What is wrong with the files of one clip."""
+"""Examine the files of one clip."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from avslib.media.mel import fit_examples, log_mel_examples
 from avslib.media.palette import read_classes
 
 BLACKEST = 10
-"""Of 255: a frame without a brighter pixel shows nothing; a video's black is not always 0."""
+"""A frame without a pixel brighter than this, of 255, counts as black; black in a video is not always 0."""
 FLOOR = math.log(0.01)
-"""Silence: no value of a log-mel lies below."""
+"""Log-mel of silence, the lowest possible value."""
 ALIKE = 0.1
-"""Mean distance below which two log-mels are of one sound; 16 bits in the WAV file make less than 0.001."""
+"""Largest mean distance of two log-mels of the same sound; 16 bits in the WAV file cause less than 0.001."""
 
 Sound = tuple[Tensor, int]
-"""Waveform and its rate, Hz."""
+"""Waveform and its sample rate, Hz."""
 
 
 class Expectation(NamedTuple):
-    """What holds for every clip of a setting."""
+    """What to expect of every clip of a setting."""
 
     has_classes: bool
-    """Whether masks hold classes as colours, not two values."""
+    """Whether masks hold classes as colours; otherwise they are binary."""
     always_sounds: bool
-    """Whether no clip can have all of its masks empty."""
+    """Whether every clip has at least one mask that is not empty."""
     reads_wav: bool
-    """Whether readers take the WAV file unless told otherwise, not the log-mel."""
+    """Whether readers use the WAV file by default, not the log-mel."""
     padding: str
-    """What follows in a log-mel where the sound is too short."""
+    """How the log-mel of a short sound is padded: ``"repeat"`` or ``"zero"``."""
     hop_steps: int
-    """Distance of two log-mel examples, steps of 10 ms."""
+    """Distance between two log-mel examples, steps of 10 ms."""
 
     def log_mel(self, sound: Sound, seconds: int) -> Tensor:
-        """Compute what the log-mel of a clip should be, ``(T, 1, 96, 64)``.
+        """Compute the expected log-mel of a clip, ``(T, 1, 96, 64)``.
 
         Raises:
-            ValueError: if the sound is too short for an example, and none may be left out.
+            ValueError: if the sound is too short for one example and ``padding`` is ``"repeat"``.
         """
         waveform, rate = sound
         examples = log_mel_examples(resample(waveform, rate, SAMPLE_RATE), example_hop_steps=self.hop_steps)
@@ -58,7 +58,7 @@ class Expectation(NamedTuple):
 
 
 def expectation(root: Path, setting: str) -> Expectation:
-    """Tell what holds for every clip of a setting."""
+    """Return what to expect of every clip of a setting."""
     semantic = holds_classes(root, setting)
     return Expectation(
         has_classes=semantic,
@@ -70,33 +70,33 @@ def expectation(root: Path, setting: str) -> Expectation:
 
 
 class Problem(NamedTuple):
-    """What is wrong with a file."""
+    """A problem with a file."""
 
     kind: str
     path: Path
     text: str
     is_unused: bool = False
-    """Whether readers do without the file unless told otherwise."""
+    """Whether readers do not use the file by default."""
 
 
 class Examined(NamedTuple):
-    """What there is to say about one clip."""
+    """Result of examining one clip."""
 
     problems: tuple[Problem, ...]
     frame_sizes: dict[Path, tuple[int, int]]
     mask_sizes: dict[Path, tuple[int, int]]
     fingerprint: str
-    """Of its frames as stored, to find copies; empty unless all of them are there and show something."""
+    """Hash of its frame files, to find copies; empty if a frame is missing, damaged or black."""
     has_video: bool
 
 
 def examine_clip(clip: ClipFiles, *, expected: Expectation, deep: bool) -> Examined:
-    """Look at every file of a clip.
+    """Examine every file of a clip.
 
     Args:
-        clip: where its files are.
-        expected: what holds for its setting.
-        deep: whether to compute its log-mel from the WAV file, to compare.
+        clip: the paths of its files.
+        expected: what to expect of a clip of its setting.
+        deep: whether to compare its log-mel with one computed from the WAV file.
     """
     frame_sizes: dict[Path, tuple[int, int]] = {}
     mask_sizes: dict[Path, tuple[int, int]] = {}
@@ -236,7 +236,7 @@ def _load(path: Path, is_unused: bool) -> tuple[Tensor | None, list[Problem]]:
     try:
         return load_log_mel(path), []
     except (OSError, ValueError) as error:
-        is_hostile = "found the name" in str(error)  # of something that it wants to call
+        is_hostile = "found the name" in str(error)  # of something that the pickle wants to call
         kind = "hostile-log-mel" if is_hostile else "damaged-log-mel"
         return None, [Problem(kind, path, reason(error, path), is_unused)]
 
@@ -244,7 +244,7 @@ def _load(path: Path, is_unused: bool) -> tuple[Tensor | None, list[Problem]]:
 def _check_same_sound(clip: ClipFiles, expected: Expectation, log_mel: Tensor, sound: Sound) -> list[Problem]:
     try:
         computed = expected.log_mel(sound, len(clip.frames))
-    except ValueError:  # shorter than one example, which has been said
+    except ValueError:  # shorter than one example, which is already reported
         return []
     distance = float((log_mel - computed).abs().mean())
     if distance <= ALIKE:
@@ -261,5 +261,5 @@ def _fingerprint(paths: tuple[Path, ...]) -> str:
 
 
 def reason(error: Exception, path: Path) -> str:
-    """Give what is wrong out of a message, without the file and what to do about it."""
+    """Extract the problem from an error message, without the path and the advice."""
     return str(error).removeprefix(f"{path}: ").partition("; ")[0]

@@ -1,4 +1,4 @@
-"""Make anew what is missing or damaged in a data folder and can be derived."""
+"""Remake missing or damaged files of a data folder that can be derived from others."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ class _Repair(NamedTuple):
     clip: ClipFiles
     bad: frozenset[Path]
     size: tuple[int, int] | None
-    """Of the frames, px; None for that of the video."""
+    """``(H, W)`` of the frames, px; None for the size of the video."""
 
 
 def fix(diagnosis: Diagnosis, *, workers: int = 1, progress: Callable[[int], object] | None = None) -> Report:
-    """Make anew what is missing or damaged and can be derived; masks and tables are never touched.
+    """Remake missing or damaged files that can be derived; masks and tables are never touched.
 
-    Log-mels come from WAV files; frames and WAV files from the videos of AVSBench, in the size of the other
-    frames. A new log-mel is a ``.safetensors`` file, which readers take in the place of the pickle, so that
-    may stay. What killed runs left is removed: let no other run write there. Then examine the folder again.
+    Log-mels are made from WAV files; frames, in the size of the other frames, and WAV files from the videos
+    of AVSBench. A new log-mel is a ``.safetensors`` file, which readers use instead of the pickle, so the
+    pickle may stay. Files that killed runs left are removed, so no other run may write to the folder at the
+    same time. Examine the folder again afterwards.
 
     Args:
-        diagnosis: what :func:`~avslib.curation.examine` found.
-        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
-        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+        diagnosis: what :func:`~avslib.curation.examine` returned.
+        workers: number of processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, for example tqdm's ``update``.
 
     Returns:
-        Of how many clips all was made that lacked, and why it was not for others.
+        The number of clips that were repaired, and why the others could not be.
     """
     root = diagnosis.root
     remove_unfinished(root)
@@ -63,7 +64,7 @@ def fix(diagnosis: Diagnosis, *, workers: int = 1, progress: Callable[[int], obj
 
 
 def _repairs(root: Path, setting: str, bad: set[Path]) -> Iterator[_Repair]:
-    """Find what is to be made of which clips, and in which size frames are."""
+    """Yield the clips to repair, with their bad files and the size of their frames."""
     clips = list(dict.fromkeys(LISTERS[setting](root)))
     one_size = setting in ("s4", "ms3") and not holds_classes(root, setting)
     of_set = _size_of((path for clip in clips for path in clip.frames), bad) if one_size else None
@@ -75,7 +76,7 @@ def _repairs(root: Path, setting: str, bad: set[Path]) -> Iterator[_Repair]:
 
 
 def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
-    """Make the bad files of a clip, first what no video is needed for; what is there stays until then."""
+    """Remake the bad files of a clip, first those that need no video; each stays until it is replaced."""
     clip, bad, size = job
     converted = converted_path(clip)
     refuse_links_out((*bad, converted), root, to_allow="prepare")
@@ -115,7 +116,7 @@ def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
 
 
 def _size_of(paths: Iterable[Path], bad: set[Path]) -> tuple[int, int] | None:
-    """Give the size of the first frame that is not bad, nor was left out of a sample and is."""
+    """Return the size of the first frame that can be read and is not bad; a sample may miss bad ones."""
     for path in paths:
         if path not in bad:
             with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What is wrong with a data folder: kinds of findings, what to do about each, and all of them as a table."""
+"""Findings about a data folder: their kinds, their remedies, and a report of all of them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from avslib.data.layout import ClipFiles
 
 LEVELS = ("error", "warning", "note")
 _LINES, _ROWS = 40, 16
-"""That a summary has at most, and the table of splits in it."""
+"""Largest number of lines in a summary, and of rows in its table of splits."""
 
 
 class Kind(NamedTuple):
     """A kind of finding."""
 
     level: str
-    """``"error"``: a reader fails, or what is learned or measured is wrong; ``"warning"``: it may be;
-    ``"note"``: good to know."""
+    """``"error"``: a reader fails, or training or scores are wrong; ``"warning"``: they may be wrong;
+    ``"note"``: for information only."""
     remedy: str
 
 
@@ -74,7 +74,7 @@ KINDS = {
     "empty-mask": Kind("note", "look at the clip: in this setting something in the picture always sounds"),
     "silent-sound": Kind("note", "listen to the clip: there is nothing to hear"),
 }
-"""By name, the worst first. What is an error is a warning where readers do without the file."""
+"""Kinds by name, the worst first. An error becomes a warning if readers do not use the file by default."""
 _PREPARED = "`avslib prepare folder` makes it from the video"
 _OWN = {
     "missing-table": "`avslib prepare folder` writes it",
@@ -90,25 +90,25 @@ _OWN = {
     "frame-size": f"delete it: {_PREPARED}; else it is stretched",
     "short-sound": f"delete it: {_PREPARED}, as long as the pictures; else it is padded from 0.975 s on",
 }
-"""What to do instead in a folder of one's own, whose videos lie elsewhere."""
+"""Remedies for a folder of one's own, whose videos lie elsewhere, instead of those in ``KINDS``."""
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong."""
+    """One problem in a data folder."""
 
     level: str
     kind: str
     setting: str
     split: str
-    """Empty if it is the matter of no split."""
+    """Empty if the finding concerns no split."""
     clip: str
-    """The clip's id; empty if it is the matter of no clip."""
+    """The clip's id; empty if the finding concerns no clip."""
     path: Path
     problem: str
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """What to do about the problem."""
         own = _OWN.get(self.kind) if self.setting == "folder" else None
         return own or KINDS[self.kind].remedy
 
@@ -122,7 +122,7 @@ def find(
     clip: ClipFiles | None = None,
     is_unused: bool = False,
 ) -> Finding:
-    """Make a finding, of the level of its kind; of a file that readers do without, no error."""
+    """Make a finding with the level of its kind; an unused file gives a warning instead of an error."""
     level = KINDS[kind].level
     return Finding(
         level="warning" if is_unused and level == "error" else level,
@@ -136,25 +136,25 @@ def find(
 
 
 class SplitCount(NamedTuple):
-    """What a split of a setting comes to."""
+    """Number of clips in a split of a setting."""
 
     setting: str
     split: str
     clips: int
     examined: int
     usable: int
-    """Clips that were examined and have no error."""
+    """Clips that were examined and have no errors."""
     videos: int
-    """Clips that were examined and whose video is there; readers do without."""
+    """Clips that were examined and have a video; readers do not need it."""
 
 
 class Diagnosis(NamedTuple):
-    """What an examination found."""
+    """Result of examining a data folder."""
 
     root: Path
     splits: tuple[SplitCount, ...]
     findings: tuple[Finding, ...]
-    """The worst first."""
+    """All findings, the worst first."""
 
     @property
     def is_healthy(self) -> bool:
@@ -162,7 +162,7 @@ class Diagnosis(NamedTuple):
         return all(finding.level == "note" for finding in self.findings)
 
     def summary(self) -> str:
-        """Give a table of splits, and by kind what to do and a few examples; never more than a screen."""
+        """Return a table of splits, and a remedy and examples for each kind of finding; 40 lines at most."""
         by_kind: dict[tuple[str, str, str], list[Finding]] = {}
         for finding in self.findings:
             by_kind.setdefault((finding.level, finding.kind, finding.remedy), []).append(finding)
@@ -185,12 +185,12 @@ class Diagnosis(NamedTuple):
         return "\n".join([*lines, self._verdict()])
 
     def write_csv(self, path: str | Path) -> None:
-        """Write all findings as a table."""
+        """Write all findings to a CSV file."""
         rows = [(*finding, finding.remedy) for finding in self.findings]
         write_table(path, [(*Finding._fields, "remedy"), *rows])
 
     def write_json(self, path: str | Path) -> None:
-        """Write all findings and the table of splits."""
+        """Write all findings and the table of splits to a JSON file."""
         record = {
             "root": str(self.root),
             "splits": [split._asdict() for split in self.splits],

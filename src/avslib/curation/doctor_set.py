@@ -1,4 +1,4 @@
-"""What is wrong with the clips of a setting together: its table, and what lies beside their files."""
+"""Examine the clips of a setting together: its table, and the files in its folders."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Place(NamedTuple):
 
     table: str
     folders: tuple[str, ...]
-    """That hold nothing but its clips."""
+    """Folders that hold nothing but its clips."""
     words: str
     published: Mapping[str, int] = {}
-    """Number of clips of each split, where it is known."""
+    """Number of clips of each split, if it is known."""
 
 
 PLACES = {
@@ -47,7 +47,7 @@ PLACES = {
 
 
 def check_rows(setting: str, table: Path, clips: Sequence[ClipFiles]) -> Iterator[Finding]:
-    """Find clips that the table has in several splits, several times, or in no split that a reader knows."""
+    """Find clips that the table lists in several splits, several times, or in an unknown split."""
     by_id: dict[str, list[ClipFiles]] = defaultdict(list)
     for clip in clips:
         by_id[clip.id].append(clip)
@@ -64,7 +64,7 @@ def check_rows(setting: str, table: Path, clips: Sequence[ClipFiles]) -> Iterato
 
 
 def check_counts(root: Path, setting: str, table: Path, clips: Sequence[ClipFiles]) -> Iterator[Finding]:
-    """Find a table of no clips, or of others than were published."""
+    """Find a table without clips, or with other numbers of clips than were published."""
     if not clips:
         yield find("damaged-table", setting, table, "lists no clip")
     published = PLACES[setting].published
@@ -88,7 +88,7 @@ def check_copies(setting: str, examined: Mapping[ClipFiles, Examined]) -> Iterat
 
 
 def check_sizes(setting: str, examined: Mapping[ClipFiles, Examined], *, shared: bool) -> Iterator[Finding]:
-    """Compare sizes with the most frequent one, of the set if it has one size, or else of the clip."""
+    """Compare sizes with the most frequent frame size, of the set if ``shared``, else of the clip."""
     of_set = _usual(chain.from_iterable(result.frame_sizes.values() for result in examined.values()))
     for clip, result in examined.items():
         usual = of_set if shared else _usual(result.frame_sizes.values())
@@ -101,7 +101,7 @@ def check_sizes(setting: str, examined: Mapping[ClipFiles, Examined], *, shared:
 
 
 def check_extra(root: Path, setting: str, clips: Sequence[ClipFiles]) -> Iterator[Finding]:
-    """Find files and folders among a setting's own that belong to none of its clips."""
+    """Find files and folders in a setting's folders that belong to none of its clips."""
     expected = {path for clip in clips for path in _files_of(clip)}
     folders: set[Path] = set()
     for path in expected:
@@ -120,7 +120,7 @@ def check_extra(root: Path, setting: str, clips: Sequence[ClipFiles]) -> Iterato
 
 
 def check_links(root: Path, setting: str, clips: Sequence[ClipFiles]) -> Iterator[Finding]:
-    """Find links by which files of clips lie outside of the folder."""
+    """Find links that lead files of clips out of the folder."""
     inside, links = root.resolve(), set()
     for path in links_out((path for clip in clips for path in _files_of(clip)), root):
         steps = [path, *path.parents]
@@ -132,7 +132,7 @@ def check_links(root: Path, setting: str, clips: Sequence[ClipFiles]) -> Iterato
 
 
 def check_class_names(root: Path, setting: str) -> Iterator[Finding]:
-    """Find out whether AVSBench-semantic's classes have names."""
+    """Check that the class names of AVSBench-semantic can be read."""
     path = root / "label2idx.json"
     try:
         read_class_names(path)
@@ -141,7 +141,7 @@ def check_class_names(root: Path, setting: str) -> Iterator[Finding]:
 
 
 def check_unfinished(root: Path) -> Iterator[Finding]:
-    """Find what killed runs left."""
+    """Find unfinished files that killed runs left."""
     for folder, inner, files in os.walk(root):
         for name in chain(inner, files):
             if name.startswith(UNFINISHED):

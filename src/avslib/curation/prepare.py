@@ -1,4 +1,4 @@
-"""Raw videos and the table of a dataset -> the frames, sounds and log-mels that its readers want."""
+"""Make the frames, sounds and log-mels that readers need from the raw videos of a dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from avslib.media.video import iter_frames, probe_video, read_sound
 
 _SETTINGS = ("s4", "ms3", "avss")
 _SHORTEST = 15_600
-"""Samples of one log-mel example at 16 kHz."""
+"""Length of one log-mel example at 16 kHz, samples."""
 
 
 def prepare(
@@ -38,33 +38,34 @@ def prepare(
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Report:
-    """Make what a reader needs and an unpacked AVSBench lacks: frames, WAV files, log-mels.
+    """Make the frames, WAV files and log-mels that readers need and an unpacked AVSBench lacks.
 
-    Frames and WAV files come from the raw videos; log-mels from the WAV files, as safetensors: pickles are
-    read and never written. Masks are never touched. Every file is written whole or not at all, and one that
-    is there and whole is left alone; so after a kill a second call makes the rest, and the result is the same
-    to the byte. What a changed ``frame_rule`` or ``size`` would make anew needs ``overwrite``.
+    Frames and WAV files are made from the raw videos, and log-mels from the WAV files, as safetensors;
+    pickles are read but never written. Masks are never touched. Each file is written completely or not at
+    all, and complete files are left alone. So if a call is killed, a second call makes the rest, with the
+    same bytes as a single call. Use ``overwrite`` to apply another ``frame_rule`` or ``size`` to existing
+    frames.
 
-    Pictures are resized as the published code does it: bilinearly between the four nearest pixels, without
-    keeping the aspect ratio. AVSBench-semantic comes with frames and WAV files, of which only log-mels are
-    made; where its frames lack and there is a video, they keep the size of the video, as its masks do.
+    Pictures are resized like in the published code: bilinearly between the four nearest pixels, without
+    keeping the aspect ratio. AVSBench-semantic comes with frames and WAV files, so only log-mels are made;
+    missing frames are made if there is a video, and keep its size, as the masks do.
 
     Args:
         setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
-        root: the folder into which the dataset was unpacked.
-        frame_rule: which frame stands for a second, see :func:`~avslib.curation.frame_moments`.
+        root: the folder where the dataset was unpacked.
+        frame_rule: which frame represents a second; see :func:`~avslib.curation.frame_moments`.
         size: ``(H, W)`` of the frames, px; None for the size of the video.
-        overwrite: make frames and WAV files anew where there is a video, and every log-mel.
-        follow_links: whether files may lie outside ``root`` behind symbolic links.
-        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
-        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+        overwrite: remake frames and WAV files if there is a video, and every log-mel.
+        follow_links: whether symbolic links may lead to files outside ``root``.
+        workers: number of processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, for example tqdm's ``update``.
 
     Returns:
-        How many clips were made or whole already, and why the others failed.
+        How many clips were made or were already complete, and why the others failed.
 
     Raises:
         FileNotFoundError: if there is no table.
-        ValueError: if the table is damaged or names a file outside of ``root``, or an argument is wrong.
+        ValueError: if the table is damaged or names a file outside ``root``, or an argument is wrong.
     """
     check_one_of("setting", setting, _SETTINGS)
     check_one_of("frame_rule", frame_rule, FRAME_RULES)
@@ -92,24 +93,24 @@ def convert_pickles(
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Report:
-    """Convert the pickled log-mels of a set to safetensors beside them, which readers then take instead.
+    """Convert the pickled log-mels of a set to safetensors files, which readers then use instead.
 
-    Nothing that a pickle holds is run, see :func:`~avslib.media.load_tensor_pickle`.
+    No code in a pickle is run; see :func:`~avslib.media.load_tensor_pickle`.
 
     Args:
         setting: ``"s4"``, ``"ms3"`` or ``"avss"``.
-        root: the folder into which the dataset was unpacked.
-        delete: remove each pickle once its tensor has been read back from the new file.
-        follow_links: whether files may lie outside ``root`` behind symbolic links.
-        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
-        progress: called with 1 after every clip, as tqdm's ``update`` likes it.
+        root: the folder where the dataset was unpacked.
+        delete: delete each pickle once the new file has been read back and holds the same tensor.
+        follow_links: whether symbolic links may lead to files outside ``root``.
+        workers: number of processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every clip, for example tqdm's ``update``.
 
     Returns:
-        How many clips were converted or had been already, and why the others failed.
+        How many clips were converted or already had been, and why the others failed.
 
     Raises:
         FileNotFoundError: if there is no table.
-        ValueError: if the table is damaged or names a file outside of ``root``.
+        ValueError: if the table is damaged or names a file outside ``root``.
     """
     check_one_of("setting", setting, _SETTINGS)
     root = Path(root)
@@ -144,23 +145,23 @@ def prepare_clip(
     overwrite: bool = False,
     with_log_mel: bool = True,
 ) -> bool:
-    """Make the frames, the WAV file and the log-mel of a clip, as far as they are not there and whole.
+    """Make the frames, the WAV file and the log-mel of a clip, unless they exist and are complete.
 
     Args:
-        files: where they go, and the video from which they are made.
+        files: the paths of these files and of the video to make them from.
         size: ``(H, W)`` of the frames, px; None for the size of the video.
-        frame_rule: which frame stands for a second.
-        padding: what follows in the log-mel where the sound is too short: ``"repeat"`` or ``"zero"``.
-        hop_steps: distance of two log-mel examples, steps of 10 ms.
-        fill_sound: whether the sound gets the length of the pictures.
-        overwrite: make frames and WAV file anew if there is a video, and the log-mel.
+        frame_rule: which frame represents a second.
+        padding: how the log-mel of a short sound is padded: ``"repeat"`` or ``"zero"``.
+        hop_steps: distance between two log-mel examples, steps of 10 ms.
+        fill_sound: whether the sound is cut or padded to the length of the pictures.
+        overwrite: remake the frames and the WAV file if there is a video, and the log-mel.
         with_log_mel: False leaves the log-mel alone.
 
     Returns:
         Whether anything was made.
 
     Raises:
-        FileNotFoundError: if a file lacks and there is no video.
+        FileNotFoundError: if a file is missing or damaged and there is no video.
         ValueError: if the video is damaged; the message names it.
     """
     seconds = len(files.frames)
@@ -177,7 +178,7 @@ def prepare_clip(
         video = probe_video(files.video)
     if lacking:
         moments = frame_moments(video, seconds, rule=frame_rule)
-        for i, picture in enumerate(iter_frames(files.video, moments)):  # all: where one seeks could matter
+        for i, picture in enumerate(iter_frames(files.video, moments)):  # all: a seek elsewhere could matter
             if i in lacking:
                 with write_whole(files.frames[i]) as path:
                     write_frame(path, picture if size is None else resize_frame(picture, size))
@@ -206,7 +207,7 @@ def _is_whole(read: Callable[[Path], object], path: Path) -> bool:
 
 
 def _has_log_mel(files: ClipFiles) -> bool:
-    """Tell whether the log-mel that a reader would take is there and whole."""
+    """Return whether the log-mel that a reader would use exists and is complete."""
     return _is_whole(partial(load_examples, seconds=len(files.frames)), log_mel_path(files))
 
 

@@ -1,4 +1,4 @@
-"""Any folder of videos -> a folder of clips that ``ClipFolder`` reads."""
+"""Turn any folder of videos into a folder of clips that ``ClipFolder`` reads."""
 
 from __future__ import annotations
 
@@ -38,40 +38,42 @@ def prepare_folder(
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Report:
-    """Make clips out of every video below a folder, for :class:`~avslib.data.ClipFolder` to read.
+    """Make a clip from every video in a folder, for :class:`~avslib.data.ClipFolder` to read.
 
-    A clip is as long as its video, in whole seconds, with a frame and a log-mel example for each. A second is
-    whole if 15/16 of it are there; the first always is. Sound is mixed to one channel, brought to 16 kHz, and
-    cut or followed by silence where it does not end with the pictures; a video without sound is silent. The
-    log-mel example of second t starts at t s.
+    A clip is as long as its video in whole seconds, with a frame and a log-mel example for each second. A
+    second is whole if 15/16 of it exist; the first always is. Sound is mixed to one channel, resampled to
+    16 kHz, and cut or padded with silence to the length of the pictures; a video without sound gives silence.
+    The log-mel example of second t starts at t s.
 
-    Every file is written whole or not at all, and the table comes last; so after a kill a second call makes
-    the rest, and the result is the same to the byte. A clip is made anew if its video has another length in
-    bytes than before or an argument has changed; masks drawn for it stay, and where the video is another one,
-    the clip is only made if you ask to overwrite it, and so where a video of another folder that was searched
-    has given its name to another clip. Clips of other videos stay in the table, clips of these in the split
-    that they have, and so do columns that you added.
+    Each file is written completely or not at all, and the table is written last. So if a call is killed, a
+    second call makes the rest, with the same bytes as a single call.
+
+    A clip is remade if an argument or the size of its video in bytes has changed; its masks stay. But without
+    ``overwrite``, no clip with masks is remade from a different or changed video, and no clip at all from a
+    different video in another folder. The table keeps clips of other videos, the split of the clips that it
+    already lists, and columns that you added.
 
     Args:
-        videos: folder to search, with the folders in it; hidden files are passed over. The folder that holds
-            a video, below this one, becomes the category of the clip.
-        out: folder that is to hold ``clips.csv`` and ``clips``.
-        split: what the table says of these clips.
-        frame_rule: which frame stands for a second, see :func:`~avslib.curation.frame_moments`.
+        videos: folder to search, including the folders in it; hidden files are ignored. The path of a video's
+            folder below this one becomes the category of the clip.
+        out: folder for ``clips.csv`` and ``clips``.
+        split: split of the new clips in the table.
+        frame_rule: which frame represents a second; see :func:`~avslib.curation.frame_moments`.
         size: ``(H, W)`` of the frames, px, without keeping the aspect ratio; None for the size of the video.
-        max_seconds: take no more of each video than its beginning.
-        overwrite: make every clip of these videos anew.
-        follow_links: whether videos may lie elsewhere behind symbolic links; linked folders are not searched.
-        workers: processes. More than one needs a script with ``if __name__ == "__main__"``.
-        progress: called with 1 after every video, as tqdm's ``update`` likes it.
+        max_seconds: use only this much of the beginning of each video, s; None for all.
+        overwrite: remake every clip of these videos.
+        follow_links: whether symbolic links may lead to videos elsewhere; linked folders are not searched.
+        workers: number of processes. More than one needs a script with ``if __name__ == "__main__"``.
+        progress: called with 1 after every video, for example tqdm's ``update``.
 
     Returns:
-        How many clips were made or whole already, why the others failed, and how many stay in another split.
+        How many clips were made or were already complete, why the others failed, and how many stay in another
+        split.
 
     Raises:
         FileNotFoundError: if there is no video.
-        ValueError: if an argument is wrong, a video lies behind a link, or the table has, in another split, a
-            clip of the same name but of another video.
+        ValueError: if an argument is wrong, a link leads out of a folder, or the table has a clip of the same
+            name from another video in another split.
     """
     check_one_of("frame_rule", frame_rule, FRAME_RULES)
     if not PLAIN.pattern.fullmatch(split):
@@ -123,11 +125,11 @@ class _Made(NamedTuple):
 
 
 def _read_table(out: Path) -> dict[str, dict[str, str]]:
-    """Read the rows of clips that were made before, whatever columns they have, by id."""
+    """Read the rows of clips that were made before, with all of their columns, by id."""
     table = out / "clips.csv"
     if not table.is_file():
         return {}
-    list_folder(out)  # refuses a damaged one
+    list_folder(out)  # raises if the table is damaged
     with table.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file, restkey="", restval=""))
     return {row["id"]: {name: cell for name, cell in row.items() if name} for row in rows}
@@ -136,7 +138,7 @@ def _read_table(out: Path) -> dict[str, dict[str, str]]:
 def _prepare_video(
     video: VideoFile, *, root: str, out: Path, settings: dict[str, Any], overwrite: bool
 ) -> _Made:
-    """Make a clip, after a note of what it is made from and how."""
+    """Make a clip, after recording what it is made from and how."""
     folder = _folder_of(video, out)
     wanted = {**_origin(video), **settings}
     record = _read_record(folder)
@@ -164,15 +166,15 @@ def _prepare_video(
         shutil.rmtree(made[0], ignore_errors=True)
         for path in made[1:]:
             path.unlink(missing_ok=True)
-    if anew or old_root != root:  # which may have been moved
-        with write_whole(folder / RECORD) as path:  # from now on what is there belongs to this video
+    if anew or old_root != root:  # the videos may have been moved
+        with write_whole(folder / RECORD) as path:  # from now on the folder belongs to this video
             note = {**wanted, "folder": root, "seconds": seconds}
             path.write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     anew |= prepare_clip(
         files,
         size=settings["size"],
         frame_rule=settings["frame_rule"],
-        hop_steps=100,  # one a second
+        hop_steps=100,  # one example per second
         fill_sound=True,
     )
     return _Made(seconds, anew)
@@ -205,7 +207,7 @@ def _folder_of(video: VideoFile, out: Path) -> Path:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """Read of what a clip was made, and how; empty where that is not known."""
+    """Read what a clip was made from, and how; empty if that is not known."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a run over many clips made, left as it was, and failed to make, and why."""
+"""Report which clips a run made, left as they were, or failed to make, and why."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from avslib._jobs import write_whole
 
 
 class Report(NamedTuple):
-    """What became of the clips of a run."""
+    """Outcome of a run over many clips."""
 
     made: int
-    """Clips of which something was written."""
+    """Clips for which something was written."""
     kept: int
-    """Clips that were whole already."""
+    """Clips that were already complete."""
     failures: Mapping[str, str]
-    """Why, by clip."""
+    """Reason of each failure, by clip."""
     staying: Mapping[str, int] = MappingProxyType({})
-    """How many clips stay in another split than was asked for, by split."""
+    """Number of clips that stay in another split than the one asked for, by split."""
 
     def summary(self, *, reasons: int = 10) -> str:
-        """Say it in a few lines: the counts, and the most frequent reasons with an example of each.
+        """Return the counts and the most frequent reasons of failure, with an example of each.
 
         Args:
-            reasons: how many at most.
+            reasons: largest number of reasons.
 
         Example:
             >>> failures = {"a": "a.mp4: ends after 3.2 s", "b": "b.mp4: ends after 4.1 s", "c": "disk full"}
@@ -56,7 +56,7 @@ class Report(NamedTuple):
 
 
 def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write a CSV file, whole or not at all; what is no Unicode in a file's name is escaped."""
+    """Write a CSV file, completely or not at all; characters that are not valid Unicode are escaped."""
     with (
         write_whole(path) as unfinished,
         unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -65,13 +65,13 @@ def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
 
 
 def printable(text: str, *, most: int = 160) -> str:
-    """Keep what a name could say to a terminal from it, and cut the middle out of what is long."""
+    """Replace characters that could control a terminal, and cut the middle out of a long text."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def _alike(failures: Mapping[str, str]) -> list[list[str]]:
-    """Put clips together that failed for one reason but for names and numbers in it; most frequent first."""
+    """Group clips whose reasons differ only in names and numbers; the largest group comes first."""
     groups: dict[str, list[str]] = {}
     for name, reason in failures.items():
         kind = re.sub(r"^(?:\w:)?[^:]*[/\\.][^:]*: |\S*[/\\.]\S*|\d+", "", reason)  # a path may have spaces
@@ -80,7 +80,7 @@ def _alike(failures: Mapping[str, str]) -> list[list[str]]:
 
 
 def report_of(outcomes: Iterable[tuple[str, bool, str]]) -> Report:
-    """Count outcomes: the name of each clip, whether something was written, and why it failed, if it did."""
+    """Make a report from the name of each clip, whether something was written, and why it failed, if so."""
     made = kept = 0
     failures: dict[str, str] = {}
     for name, was_made, reason in outcomes:

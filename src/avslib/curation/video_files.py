@@ -1,4 +1,4 @@
-"""The videos below a folder, and a plain name for each."""
+"""Find the videos in a folder, and give each a plain name."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 _ENDINGS = "3gp avi flv m4v mkv mov mp4 mpeg mpg mts ogv webm wmv"
-_LONGEST_NAME = 100  # bytes; a file's may have 255
+_LONGEST_NAME = 100  # bytes; file systems allow 255
 _DEVICE = re.compile(r"^(?=(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))", re.IGNORECASE)
-"""Before a name that Windows takes for a device's, whatever follows a dot."""
+"""Matches the start of a name that Windows takes for a device, with any extension."""
 
 
 class VideoFile(NamedTuple):
     """A video in a folder that was searched."""
 
     id: str
-    """A name of its own that suits any file system."""
+    """Unique name that is valid on any file system."""
     path: Path
     source: str
-    """Where it lies below the folder, with slashes."""
+    """Path relative to the folder, with slashes."""
 
     @property
     def category(self) -> str:
-        """The folder that holds it, below the one that was searched; empty for that one itself."""
+        """Path of its folder, relative to the one that was searched; empty for that folder itself."""
         folder = self.source.rpartition("/")[0]
         return folder.encode(errors="replace").decode()  # a name on disk need not be Unicode
 
@@ -36,15 +36,16 @@ class VideoFile(NamedTuple):
 def find_videos(
     root: str | Path, *, is_named: Callable[[str, str], bool] = lambda name, source: False
 ) -> list[VideoFile]:
-    """Find the videos in a folder and in the folders in it, by the end of their names.
+    """Find the videos in a folder and its subfolders, by their file extensions.
 
-    Hidden files and folders are passed over, and so are folders behind links. The name of a video is its
-    path, plain; two that would have the same name, on any system, get a few digits of their path's hash, so
+    Hidden files and folders and linked folders are ignored. A video is named after its path, in plain
+    characters. Videos whose names would be the same on some system get a few digits of their path's hash, so
     that a name never passes from one video to another.
 
     Args:
         root: the folder to search.
-        is_named: whether a source has a name from before; it keeps that, with digits or without.
+        is_named: whether a source already has a name, ``is_named(name, source)``; it then keeps that name,
+            with or without digits.
 
     Raises:
         FileNotFoundError: if there is no video.
