@@ -1,4 +1,4 @@
-"""What every benchmark does alike: time in turn, check what was computed, weigh, write down where."""
+"""Tools of the benchmarks: time calls in turn, check their results, measure memory, record the machine."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Run = Callable[[], object]
 
 
 class Timing(NamedTuple):
-    """How long calls took, and how many times longer the calls of another that stood beside them."""
+    """How long calls took, and how many times faster they were than the reference."""
 
     ms: dict[str, float]
     """Quantiles p10, p50, p90, p99."""
     speedup: dict[str, float]
-    """Quantiles p10, p50, p90 over rounds: the time of the reference over the time of this one."""
+    """Quantiles p10, p50, p90 over rounds: the reference's time divided by this one's."""
 
 
 def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser with what every benchmark can be told."""
+    """Return a parser with the options that all benchmarks share."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,7 +48,7 @@ def make_parser(description: str | None, *, rounds: int) -> argparse.ArgumentPar
 
 
 def set_up(arguments: argparse.Namespace) -> torch.device:
-    """Seed, set the threads and return the device."""
+    """Set the seed and the number of threads, and return the device."""
     torch.manual_seed(0)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -56,9 +56,9 @@ def set_up(arguments: argparse.Namespace) -> torch.device:
 
 
 def describe(device: torch.device | str = "cpu") -> dict[str, object]:
-    """Say what is measured, and on what."""
+    """Describe the machine, the versions of the packages and the commit."""
     device = torch.device(device)
-    written = (":(top,exclude)benchmarks/results", ":(top,exclude)docs")  # by benchmarks themselves
+    written = (":(top,exclude)benchmarks/results", ":(top,exclude)docs")  # benchmarks write there themselves
     changed = "+" if _git("status", "--porcelain", "--", ":(top)", *written) else ""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -85,21 +85,21 @@ def time_in_turn(
     atol: float = 1e-5,
     rtol: float = 1e-5,
 ) -> dict[str, Timing]:
-    """Time several ways to compute the same, each once a round, so that what disturbs them disturbs all.
+    """Time several ways to compute the same result, each once a round, so that disturbances affect all alike.
 
-    Before anything is timed, and with the last outputs again after, every way must give what the reference
-    gives. What a call returned is overwritten with NaN before the next call, so that an answer left in a
-    buffer is no answer.
+    Every way must give the reference's result before the timing and again in the last round. The output of a
+    call is overwritten (see :func:`poison`) before the next call of the same way, so that a result left in a
+    buffer does not pass.
 
     Args:
         runs: the ways by name; each returns tensors, in any nesting, or nothing.
-        device: where they compute.
-        rounds: how many timed calls of each.
+        device: device on which they compute.
+        rounds: number of timed calls of each.
         reference: the way that the others are compared with; None for the first.
-        unchecked: what is timed in turn with them but computes something else, such as a lower bound.
-        seconds: no new round begins after that time, once three are done.
-        atol: by how much the outputs may differ.
-        rtol: the same, in relation to the reference.
+        unchecked: calls that are timed in turn with them but compute something else, such as a lower bound.
+        seconds: no new round starts after this time, once three are done.
+        atol: absolute tolerance between the outputs.
+        rtol: relative tolerance.
 
     Raises:
         AssertionError: if two ways give different results.
@@ -127,7 +127,7 @@ def time_in_turn(
 
 
 def timed_ms(run: Run, device: torch.device) -> tuple[float, object]:
-    """Time one call in ms, by events on a GPU and by the clock elsewhere; return also what it returned."""
+    """Time one call in ms, with events on a GPU and the clock elsewhere; return the time and the output."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
@@ -142,16 +142,16 @@ def timed_ms(run: Run, device: torch.device) -> tuple[float, object]:
 
 
 def poison(tensor: Tensor) -> None:
-    """Overwrite an output, so that nobody can hand it out again."""
+    """Overwrite an output with NaN, or with 0 if it is not floating point, so that it cannot be reused."""
     with torch.no_grad():
         tensor.detach().fill_(float("nan") if tensor.is_floating_point() else 0)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations made and that live at the same time.
+    """Counts the bytes of the tensors that operations create and that are alive at the same time.
 
-    It works on any device and on fake tensors, gives the same number every time, and does not see what an
-    operation allocates for itself only.
+    It works on any device and on fake tensors, gives the same number every time, and does not see memory that
+    an operation allocates only for its own use.
 
     Example::
 
@@ -168,7 +168,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        for leaf in [*_tensors(args), *_tensors(kwargs)]:  # what was there before does not count
+        for leaf in [*_tensors(args), *_tensors(kwargs)]:  # tensors that existed before do not count
             if leaf.untyped_storage() not in self._storages:
                 self._storages[leaf.untyped_storage()] = None
         for leaf in _tensors(output):
@@ -179,7 +179,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class _Held:
-    """Counts as alive for as long as the dictionary keeps it, that is as long as its storage lives."""
+    """Counts bytes as alive while the dictionary keeps it, which is as long as the storage lives."""
 
     def __init__(self, mode: LiveBytes, size: int) -> None:
         self.mode, self.size = mode, size
@@ -191,9 +191,9 @@ class _Held:
 
 
 def peak_bytes(run: Run, device: torch.device) -> int:
-    """Return how many bytes a call needs beside those of its arguments, at the worst moment.
+    """Return the peak number of bytes that a call needs in addition to its arguments.
 
-    On a GPU the allocator tells; elsewhere :class:`LiveBytes`.
+    On a GPU the allocator reports it; elsewhere :class:`LiveBytes` counts it.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -210,7 +210,7 @@ def peak_bytes(run: Run, device: torch.device) -> int:
 def write(
     arguments: argparse.Namespace, subject: str, rows: Sequence[Mapping[str, object]], **more: object
 ) -> None:
-    """Write what was measured as JSON, if ``--out`` was given: subject, machine, settings, rows."""
+    """Write the measurements as JSON, if ``--out`` was given: subject, machine, settings, rows."""
     if arguments.out is None:
         return
     settings = {key: value for key, value in vars(arguments).items() if key != "out"}
@@ -231,7 +231,7 @@ def _timing(times: Sequence[float], reference: Sequence[float]) -> Timing:
 
 
 def quantiles(values: Sequence[float], percent: Sequence[int]) -> dict[str, float]:
-    """Return quantiles by the names p10, p50, ..."""
+    """Return quantiles under the names p10, p50, ..."""
     if len(values) == 1:
         return {f"p{p}": values[0] for p in percent}
     cuts = statistics.quantiles(values, n=100, method="inclusive")

@@ -1,4 +1,4 @@
-"""Models and clips to measure with: presets with random weights, clips of noise, and ways to call a model."""
+"""Models and clips for the benchmarks: presets with random weights, clips of noise, ways to run a model."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from avslib.fusion import TPAVI
 from avslib.models import C3N, AVSModel, create_model, list_models
 
 DENSE = "dense"
-"""The way that the others are compared with."""
+"""The way that all others are compared with."""
 
 
 def find(patterns: list[str]) -> list[str]:
-    """Return the names of presets that match one of the patterns, each once."""
+    """Return the names of the presets that match any of the patterns, without duplicates."""
     return list(dict.fromkeys(name for pattern in patterns for name in list_models(pattern)))
 
 
 def make_model(name: str, device: torch.device) -> AVSModel:
-    """Return a preset whose every part has a say in the result; always with the same weights."""
+    """Build a preset, always with the same weights, in which every part affects the result."""
     torch.manual_seed(0)
     model = create_model(name)
     fill(model)
-    if isinstance(model, C3N):  # normal, so that the best pair of classes stands out beyond rounding errors
+    if isinstance(model, C3N):  # normal: the best pair of classes must stand out beyond rounding errors
         model.consensus.set_similarity(torch.randn_like(model.consensus.similarity))
     return model.to(device)
 
 
 def make_clip(model: AVSModel, *, batch: int, frames: int, size: int, device: torch.device) -> Clip:
-    """Return a batch of clips with ground truth in every frame."""
+    """Return a batch of clips of noise with ground truth in every frame."""
     generator = torch.Generator().manual_seed(0)
     every = torch.ones(batch, frames, dtype=torch.bool)
     masks = torch.randint(max(2, model.num_classes), (batch, frames, size, size), generator=generator)
@@ -50,10 +50,11 @@ def make_clip(model: AVSModel, *, batch: int, frames: int, size: int, device: to
 
 
 def build(model: AVSModel, way: str) -> nn.Module:
-    """Return a copy of a model to be called a way, whose name is made of words.
+    """Return a copy of a model prepared to run in the way that the words of ``way`` name.
 
-    "dense": with the published TPAVI. "channels last": the weights are. "checkpointed": the backbone only
-    keeps what enters its stages, and computes the rest again. "compiled". "bf16" is left to the caller.
+    "dense": with the published TPAVI. "channels last": with channels-last weights. "checkpointed": the
+    backbone keeps only the inputs of its stages and recomputes the rest. "compiled": by ``torch.compile``.
+    "bf16" is left to the caller.
     """
     if way == DENSE:
         return densify(model)
@@ -66,18 +67,18 @@ def build(model: AVSModel, way: str) -> nn.Module:
         return model
     from torch._inductor import config
 
-    config.fallback_random = True  # so that it draws the same noise as what is not compiled
+    config.fallback_random = True  # to draw the same noise as without compiling
     return cast("nn.Module", torch.compile(model, dynamic=False))
 
 
 def ways_of(model: AVSModel, ways: Sequence[str]) -> list[str]:
-    """Return the ways that differ: a model without TPAVI has no dense one."""
+    """Return the ways that apply to a model: one without TPAVI has no dense way."""
     fused = any(isinstance(module, TPAVI) for module in model.modules())
     return [way for way in ways if fused or way != DENSE]
 
 
 def compiler_problem(run: Run) -> str | None:
-    """Call what is compiled for the first time; say why it cannot be, if so."""
+    """Call a compiled function for the first time; return the error if it cannot be compiled, else None."""
     try:
         run()
     except Exception as error:  # compilers have many exceptions of their own
@@ -86,7 +87,7 @@ def compiler_problem(run: Run) -> str | None:
 
 
 def rates(timing: Timing, clips: int) -> dict[str, float]:
-    """Return clips a second; p10 is the slow end."""
+    """Return quantiles of clips per second; p10 is the slow end."""
     return {p: 1e3 * clips / timing.ms[q] for p, q in (("p10", "p90"), ("p50", "p50"), ("p90", "p10"))}
 
 

@@ -1,4 +1,4 @@
-"""What the paper says: its numbers, and the comparisons that it draws from them."""
+"""The paper's numbers, and the claims that it draws from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from _paper_rows import BY_SECOND, IN_SILENCE
 
 WINDOWS = {"": "whole clip", BY_SECOND: "own second"}
-"""Which sounds a pixel hears, by what the names of such rows end with."""
+"""Which sounds a pixel hears, by the suffix of the row's name."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """By setting, then by measure: mIoU in percent, F in [0, 1]."""
@@ -22,18 +22,18 @@ class Published(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a table asks."""
+    """A table: its question, its reference and the paper's numbers."""
 
     title: str
     question: str
     reference: str
     """The row that the others are compared with."""
     published: Mapping[str, Published] = {}
-    """The paper's rows, by the names that they have in ``_paper_rows``."""
+    """The paper's rows, by their names in ``_paper_rows``."""
 
 
 class Claim(NamedTuple):
-    """One row is better than another."""
+    """The claim that one row is better than another."""
 
     table: str
     text: str
@@ -45,7 +45,7 @@ class Claim(NamedTuple):
         return self.better + window, self.worse + window
 
     def published(self, setting: str, measure: str) -> float | None:
-        """Return by how much the paper's better row is better; None where the paper has no number."""
+        """Return the paper's difference between the two rows; None where the paper has no number."""
         rows = TABLES_OF_PAPER.get(self.table, Table("", "", "")).published
         scores = [rows[name].scores.get(setting, {}) for name in self.rows() if name in rows]
         if len(scores) < 2 or any(measure not in score for score in scores):
@@ -131,7 +131,7 @@ TABLES_OF_PAPER: dict[str, Table] = {
         },
     ),
 }
-"""The paper's numbers with PVT v2; its tables II, III, IV and VI have no others. Labels are shortened."""
+"""The paper's numbers with PVT v2, the only ones in its tables II, III, IV and VI. Labels are shortened."""
 
 TABLES_BEYOND: dict[str, Table] = {
     "decode_from": Table(
@@ -202,7 +202,7 @@ CLAIMS = (
     Claim("6", "D = 24 beats D = 16", "full", "d16"),
     Claim("6", "D = 24 beats D = 32", "full", "d32"),
 )
-"""Table by table, and what section IV-B says of parameters."""
+"""The claims table by table, and what section IV-B says about parameters."""
 
 NAMES = {"1": "I", "2": "II", "3": "III", "4": "IV", "5": "V", "6": "VI", "text": "IV-B, text"}
-"""How the paper calls a table."""
+"""The paper's names for its tables."""

@@ -1,4 +1,4 @@
-"""The controls, as sections of the page: which seconds are heard, is the sound used, is the latent?"""
+"""The controls, as sections of the page: which seconds are heard, and are sound and latent used?"""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from avslib.data import SyntheticConfig, audio_blind_ceiling, clip_indices
 from avslib.data.synthetic_scene import make_scene
 
 COLLAPSED = 0.3
-"""A standard deviation of z0 below this is called a collapse."""
+"""A standard deviation of z0 below this counts as a collapse."""
 DIVERGED = 2
-"""Samples this many times wider than z0 are said to have diverged."""
+"""Samples whose standard deviation is more than this many times that of z0 count as diverged."""
 
 
 def windows(study: Study) -> str:
-    """Write what it is worth that a pixel hears its own second alone, where sounds change and where not."""
+    """Write what rows gain if a pixel hears only its own second, where sounds change and elsewhere."""
     lines = []
     for row in study.runs:
         if study.seeds(row, row + BY_SECOND):
@@ -48,13 +48,13 @@ def windows(study: Study) -> str:
 
 
 def window_gain(study: Study, row: str, among: str = "all") -> Comparison | None:
-    """Compare a row whose pixels hear their own second alone with the one whose hear the whole clip.
+    """Compare a row whose pixels hear only their own second with the same row hearing the whole clip.
 
     Args:
-        study: where the rows are.
-        row: the row of the whole clip.
-        among: which test clips count: ``"all"``, those in which a sound starts or stops, ``"changing"``, or
-            the others, ``"steady"``.
+        study: the study that has the rows.
+        row: the row that hears the whole clip.
+        among: which test clips count: ``"all"``, ``"changing"`` (a sound starts or stops) or ``"steady"``
+            (the others).
     """
     return compare(study, row + BY_SECOND, row, MIOU, among=_among(study, among))
 
@@ -67,14 +67,14 @@ def _among(study: Study, among: str) -> NDArray[np.bool_]:
 
 @cache
 def _changing(setting: str, size: int, clips: int) -> NDArray[np.bool_]:
-    """Return in which test clips a sound starts or stops."""
+    """Return a mask of the test clips in which a sound starts or stops."""
     config = SyntheticConfig(setting=setting, size=size)
     on = [make_scene(index, config).on for index in clip_indices("test", clips)]
     return np.array([(sounds != sounds[0]).any() for sounds in on])
 
 
 def sounds(study: Study) -> str:
-    """Write what is left of every row when its sound is taken away."""
+    """Write the score of every row with its sound, in silence and with another clip's sound."""
     lines = [
         [
             named(study, row),
@@ -88,7 +88,7 @@ def sounds(study: Study) -> str:
 
 
 def ceiling(study: Study) -> float:
-    """Return the mIoU that no predictor can expect to exceed on a study's test clips without hearing."""
+    """Return the mIoU that no predictor can expect to exceed on the test clips without hearing."""
     budget = study.settings
     return _ceiling(study.setting, budget["size"], budget["clips"][study.setting]["test"])
 
@@ -99,7 +99,7 @@ def _ceiling(setting: str, size: int, clips: int) -> float:
 
 
 def latents(study: Study) -> str:
-    """Write what a head makes of latents, and whether they are like codes of masks; alarms are bold."""
+    """Write scores and statistics of latents of each kind; collapse and divergence are in bold."""
     lines = []
     for row, seeds in study.runs.items():
         tests = [report["test"] for report in seeds.values() if STD in report["test"]]
@@ -124,7 +124,7 @@ def latents(study: Study) -> str:
 
 
 def information(study: Study) -> str:
-    """Write the bound on the mutual information of condition and latent, first and last."""
+    """Write the bound on the mutual information of condition and latent in the first and the last epoch."""
     lines = []
     for row in study.runs:
         bounds = list(bounds_by_seed(study, row).values())
@@ -136,7 +136,7 @@ def information(study: Study) -> str:
 
 
 def bounds_by_seed(study: Study, row: str) -> dict[int, list[float]]:
-    """Return log n minus the contrastive loss, epoch by epoch, of every seed that was trained with it."""
+    """Return log n minus the contrastive loss in each epoch, for every seed that was trained with it."""
     most = math.log(candidates(study, row))
     return {
         seed: [most - record["contrastive"] for record in report["history"]]
@@ -146,7 +146,7 @@ def bounds_by_seed(study: Study, row: str) -> dict[int, list[float]]:
 
 
 def candidates(study: Study, row: str) -> int:
-    """Return with how many codes a condition is compared: those of a batch's labelled frames."""
+    """Return the number of codes that a condition is compared with: those of a batch's labelled frames."""
     frames = 1 if study.setting == "s4" else SyntheticConfig(setting=study.setting).seconds
     loss = getattr(ROWS[row].objective(), "contrastive", None) if row in ROWS else None
     left_out = 0 if loss is None or loss.same_clip_negatives else frames - 1
@@ -154,7 +154,7 @@ def candidates(study: Study, row: str) -> int:
 
 
 def _plain(values: list[float]) -> str:
-    """Write the mean over seeds of something that has no unit to be scaled by, or is in nats."""
+    """Write the mean over seeds, and their standard deviation, of a number that is written unscaled."""
     if not values:
         return ""
     return f"{fmean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{fmean(values):.2f}"

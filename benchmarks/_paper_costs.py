@@ -1,4 +1,4 @@
-"""What the runs of a study were given, what they cost, and which are missing."""
+"""What the runs of a study were given, what they cost, and which runs are missing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from _paper_statistics import interval
 from _paper_writing import hours, many, minutes, named, span, spread, table
 
 STILL_LEARNING = 0.05
-"""More mIoU than this in the last epoch is too much to call a row trained."""
+"""A row that gains more mIoU than this in its last epoch is not done training."""
 SEEDS = 3
-"""How many every row should have at least."""
+"""Number of seeds that every row should have at least."""
 
 
 def origin(study: Study) -> str:
-    """Say what the models of a study were given."""
+    """Describe the clips, the training and the backbone of a study's models."""
     budget = study.settings
     clips, epochs = budget["clips"][study.setting], budget["epochs"][study.setting]
     seeds = [len(found) for found in study.runs.values()]
@@ -39,7 +39,7 @@ def origin(study: Study) -> str:
 
 
 def cost(study: Study) -> str:
-    """Write parameters, what the last epoch gained and the time of every row."""
+    """Write the parameters, the gain of the last epoch and the CPU time of every row."""
     lines = []
     for row, seeds in study.runs.items():
         reports = [seeds[seed] for seed in sorted(seeds)]
@@ -59,25 +59,25 @@ def cost(study: Study) -> str:
 
 
 def ended_at_its_best(report: Report) -> bool:
-    """Say whether no epoch was better on the validation clips than the last."""
+    """Return whether no epoch scored higher on the validation clips than the last."""
     scores = [record["validation"] for record in report["history"]]
     return bool(scores[-1] == max(scores))
 
 
 def late_gain(report: Report) -> float:
-    """Return what the last epoch added to the mIoU on the validation clips."""
+    """Return how much mIoU the last epoch added on the validation clips."""
     before, last = [0.0, *(record["validation"] for record in report["history"])][-2:]
     return float(last - before)
 
 
 def still_learning(study: Study) -> dict[str, float]:
-    """Return the rows that were still learning fast when their training ended, and their last gains."""
+    """Return the rows that were still learning fast when training ended, with the gains of the last epoch."""
     gains = {row: fmean(map(late_gain, seeds.values())) for row, seeds in study.runs.items()}
     return {row: gain for row, gain in gains.items() if gain > STILL_LEARNING}
 
 
 def unfinished(study: Study) -> str:
-    """Say how much runs were still learning when they ended, and which rows fast."""
+    """Write how much the runs gained in their last epoch, and which rows were still learning fast."""
     reports = [report for seeds in study.runs.values() for report in seeds.values()]
     gains = sorted(map(late_gain, reports))
     low, middle, high = map(MIOU.write_signed, (gains[0], median(gains), gains[-1]))
@@ -91,7 +91,7 @@ def unfinished(study: Study) -> str:
 
 
 def repeated(study: Study) -> str:
-    """Write the runs that were repeated beside the first time; nothing if none was."""
+    """Write a table of repeated runs next to the originals; empty if none was repeated."""
     lines = []
     for row, seeds in study.again.items():
         for seed in study.seeds(row):
@@ -116,7 +116,7 @@ def repeated(study: Study) -> str:
 
 
 def commands(study: Study) -> str:
-    """Write the command of a table, and how many of its runs are there."""
+    """Write the command that trains a table, and how many runs of each table are finished."""
     seeds = range(max(SEEDS, 1 + max(seed for found in study.runs.values() for seed in found)))
     lines, untouched = [], []
     for key, asked in TABLES.items():
@@ -138,7 +138,7 @@ def commands(study: Study) -> str:
 
 
 def without(studies: Sequence[Study]) -> str:
-    """List the settings in which no two rows were run."""
+    """List the settings in which fewer than two rows were run."""
     there = {(study.budget, study.setting) for study in studies}
     lines = [
         f"- {setting.upper()} with budget `{budget}`: not run yet. The commands take `--settings {setting}`."
@@ -157,7 +157,7 @@ def _machines(study: Study) -> str:
 
 @cache
 def _backbone(variant: str, backbone: str | None) -> str:
-    """Return the backbone of a budget; if it names none, it is the preset's."""
+    """Return the backbone of a budget, or the preset's if the budget names none."""
     if backbone is not None:
         return backbone
     config = ROWS["full"].build(variant=variant, audio_encoder="mel_cnn")._hub_mixin_config

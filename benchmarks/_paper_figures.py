@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 FINDING_COLORS = {"agrees": "#0072B2", "disagrees": "#D55E00", "neither": "#777777"}
-"""Colours that the colour-blind tell apart (Okabe and Ito)."""
+"""Colours that colour-blind readers can tell apart (Okabe and Ito)."""
 
 Curves = Callable[[str], Mapping[int, Sequence[float]]]
-"""A row to its curve over epochs, by seed."""
+"""Maps a row to its curves over epochs, by seed."""
 
 
 def draw_claims(study: Study, judged: Judged) -> Figure | None:
-    """Draw the difference of every claim with its interval, in every window, beside the paper's."""
+    """Draw the difference and its interval for every claim and window, next to the paper's difference."""
     claims = claims_of(judged)
     if not claims:
         return None
@@ -83,7 +83,7 @@ def draw_rows(study: Study) -> Figure:
 
 
 def draw_validation(study: Study) -> Figure | None:
-    """Draw the score on the validation clips, epoch by epoch."""
+    """Draw the score on the validation clips over epochs."""
 
     def curves(row: str) -> dict[int, list[float]]:
         runs = study.runs.get(row, {})
@@ -94,7 +94,7 @@ def draw_validation(study: Study) -> Figure | None:
 
 
 def draw_information(study: Study) -> Figure | None:
-    """Draw the bound on the mutual information of condition and latent, epoch by epoch."""
+    """Draw the bound on the mutual information of condition and latent over epochs."""
     figure, panels = _draw_curves(study, lambda row: bounds_by_seed(study, row), "lower bound, nats")
     for axes, rows in panels:
         for n in sorted({candidates(study, row) for row in rows}):
@@ -114,7 +114,7 @@ def draw_information(study: Study) -> Figure | None:
 def _draw_curves(
     study: Study, curves: Curves, label: str
 ) -> tuple[Figure | None, list[tuple[Axes, list[str]]]]:
-    """Draw a panel for every table and window with two rows or more: their means over seeds, these thinly."""
+    """Draw a panel for each table and window with at least two rows: thick means over seeds, thin seeds."""
     shown = {
         (key, window): [row + window for row in rows if curves(row + window)]
         for (key, rows), window in product(TABLES.items(), WINDOWS)
@@ -150,7 +150,7 @@ def _ticks(epochs: int) -> range:
 
 
 def _axes(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
-    """Axes on a figure of their own: nothing here touches matplotlib's global state or needs a display."""
+    """Make axes on a new figure, without touching matplotlib's global state or needing a display."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

@@ -1,4 +1,4 @@
-"""What can be told of the code of a mask from what a model knows of the frame: linear regressions."""
+"""Linear regressions that predict the code of a mask from what a model knows about the frame."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from avslib.models import DiffusionAVS
 CELLS = 2
 """Side of the grid over which the fused features are averaged."""
 SOURCES = ("condition", "sound", "fused pyramid", "own mask")
-"""What is known of a frame; the last is the code of the mask that the model makes of one sample."""
+"""Inputs of the regressions. The last is the code of the mask that the model predicts with one sample."""
 PENALTIES = tuple(10.0**power for power in range(-1, 6))
 
 Known = tuple[Tensor, Mapping[str, Tensor]]
-"""The codes z0 ``(n, D)``, and by name what may tell of them ``(n, F)``."""
+"""The codes z0 ``(n, D)``, and the features by name ``(n, F)``."""
 
 
 @torch.no_grad()
 def collect(model: DiffusionAVS, clips: DataLoader[Clip]) -> Known:
-    """Return codes and features of every labelled frame, on the CPU."""
+    """Return the codes and features of all labelled frames, on the CPU."""
     device = next(model.parameters()).device
     model.eval()
     codes: list[Tensor] = []
@@ -45,9 +45,10 @@ def collect(model: DiffusionAVS, clips: DataLoader[Clip]) -> Known:
 
 
 def told(train: Known, val: Known, test: Known) -> dict[str, float]:
-    """Return the share of z0's variance in the test that ridge regression explains, by what it is given.
+    """Return the share of z0's variance on the test clips that ridge regression explains, by its input.
 
-    The penalty is chosen on the validation clips. 1 is all of it, 0 what one code for all frames reaches.
+    The penalty is chosen on the validation clips. The share is 1 for a perfect prediction and 0 for the best
+    code that is the same for all frames.
     """
     return {name: _told_by(name, train, val, test) for name in train[1]}
 
@@ -68,5 +69,5 @@ def _told_by(name: str, *splits: Known) -> float:
 
 
 def share(guessed: Tensor, codes: Tensor) -> float:
-    """Return the share of the variance of codes ``(n, D)`` that a guess explains; 1 is all of it."""
+    """Return the share of the variance of codes ``(n, D)`` that a guess explains, at most 1."""
     return (1 - (guessed - codes).square().mean() / codes.var(dim=0, correction=0).mean()).item()

@@ -1,4 +1,4 @@
-"""What ``paper_tables.py`` left behind: runs by row and seed, and the score of every clip."""
+"""Read the results of ``paper_tables.py``: runs by row and seed, and the score of every clip."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Report = Mapping[str, Any]
 TRUE, SILENCE, OTHER = "true sound", "silence", "another clip's sound"
 ONE, NOISE, TRUTH = "latent: one sample", "latent: noise", "latent: true z0"
 SWEEPS, AGAIN = "sweeps", "again"
-"""Folders beside the runs of a study: what ``paper_sweeps.py`` found, and runs that were repeated."""
+"""Folders next to a study's runs: results of ``paper_sweeps.py``, and repeated runs."""
 STD, DRAWN, TOLD, SPREAD = "std of z0", "std of samples", "told of z0", "spread of samples"
 
 
 class Measure(NamedTuple):
-    """A score and how it is written."""
+    """A score, and how to write it."""
 
     key: str
     name: str
@@ -42,59 +42,59 @@ MEASURES = (MIOU, F)
 
 
 class Study(NamedTuple):
-    """The runs of one budget and one setting: they may be compared."""
+    """The runs of one budget and one setting, which may be compared with each other."""
 
     budget: str
     setting: str
     runs: Mapping[str, Mapping[int, Report]]
     """By row and seed."""
     sweeps: Mapping[str, Mapping[int, Report]]
-    """What ``paper_sweeps.py`` found, by row and seed."""
+    """Results of ``paper_sweeps.py``, by row and seed."""
     again: Mapping[str, Mapping[int, Report]]
-    """The runs that were repeated, by row and seed."""
+    """The repeated runs, by row and seed."""
 
     @property
     def title(self) -> str:
-        """Name it."""
+        """Name of the study on the page."""
         return f"{self.setting.upper()}, budget `{self.budget}`"
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Return the budget, which all runs share."""
+        """The budget, which all runs share."""
         return next(self.reports())["budget"]
 
     def reports(self) -> Iterator[Report]:
-        """Yield every run, those that were repeated once more."""
+        """Yield every run, then the repeated runs."""
         every = (*self.runs.values(), *self.again.values())
         return (report for seeds in every for report in seeds.values())
 
     def seeds(self, *rows: str) -> list[int]:
-        """Return the seeds that all of these rows were run with."""
+        """Return the seeds with which all of these rows were run."""
         return sorted(set.intersection(*(set(self.runs.get(row, {})) for row in rows)))
 
     def clips(
         self, row: str, seeds: Iterable[int], measure: Measure, given: str = TRUE
     ) -> NDArray[np.float64]:
-        """Return the score of every clip, ``(seeds, clips)``; NaN where a clip has none."""
+        """Return the score of every clip, ``(seeds, clips)``; NaN for a clip without a score."""
         return np.array(
             [self.runs[row][seed]["test"][given][measure.key] for seed in seeds], dtype=np.float64
         )
 
     def means(self, row: str, measure: Measure, given: str = TRUE) -> list[float]:
-        """Return the score of every seed; none where it was not measured."""
+        """Return the mean score of every seed for which it was measured."""
         tests = (self.runs[row][seed]["test"] for seed in self.seeds(row))
         return [float(np.nanmean(test[given][measure.key])) for test in tests if given in test]
 
     def titled(self, row: str) -> str:
-        """Return what a row is called: today, or when it was run."""
+        """Return the title of a row: its current one, or for a removed row the one from when it was run."""
         return ROWS[row].title if row in ROWS else str(next(iter(self.runs[row].values()))["title"])
 
 
 def read(folder: Path) -> list[Study]:
-    """Read ``<budget>/<setting>/<row>-seed<n>.json``.
+    """Read the studies from ``<budget>/<setting>/<row>-seed<n>.json``.
 
     Raises:
-        ValueError: if two runs of a budget and a setting differ in the budget or in the number of test clips.
+        ValueError: if two runs of a study differ in their budget or in their number of test clips.
     """
     studies = []
     for place in sorted(path for path in folder.glob("*/*") if path.is_dir()):
@@ -107,7 +107,7 @@ def read(folder: Path) -> list[Study]:
 
 
 def _by_row(folder: Path) -> dict[str, dict[int, Report]]:
-    """Read the reports of a folder, by row, in the order of ``ROWS``, and seed."""
+    """Read the reports of a folder by row and seed; rows are in the order of ``ROWS``."""
     found: dict[str, dict[int, Report]] = {}
     for path in sorted(folder.glob("*-seed*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -126,5 +126,5 @@ def _check_alike(study: Study) -> None:
 
 
 def _given(report: Report) -> tuple[Any, int]:
-    """Return the budget of a run, and how many clips it was tested on."""
+    """Return the budget of a run and its number of test clips."""
     return report["budget"], len(report["test"][TRUE][MIOU.key])

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables, and the controls that it lacks: what is built and what it minimises."""
+"""The rows of the paper's tables and additional controls: the model of each row, and its objective."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from avslib.training.trainer import Objective
 
 
 class Twin(DiffusionAVS):
-    """A deterministic model with the parts of DiffusionAVS."""
+    """A deterministic model made of the parts of DiffusionAVS."""
 
     stochastic: ClassVar[bool] = False
 
@@ -45,12 +45,12 @@ class Twin(DiffusionAVS):
         return Segmentation(self.decode_encoded(self.encode(frames, audio, valid), size))
 
     def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
-        """Turn what a clip says into logits ``(B, T, K, H, W)``."""
+        """Decode an encoded clip into logits ``(B, T, K, H, W)``."""
         raise NotImplementedError
 
 
 class EncoderDecoder(Twin):
-    """What the paper calls E-D, with DiffusionAVS's neck and head: the pyramid decoded without a latent."""
+    """The paper's E-D with the neck and head of DiffusionAVS: it decodes the pyramid without a latent."""
 
     def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
         """Decode the pyramid alone."""
@@ -58,14 +58,14 @@ class EncoderDecoder(Twin):
 
 
 class Regressor(Twin):
-    """The same network without diffusion: the latent is what the noise estimator makes of the condition.
+    """The same network without diffusion: the noise estimator predicts the latent from the condition.
 
-    It has every parameter that DiffusionAVS has in inference, and one pass through the estimator instead of
-    ten: what is left of an advantage over it is no matter of capacity.
+    It has every parameter that DiffusionAVS uses in inference, and runs the estimator once instead of ten
+    times. An advantage of DiffusionAVS over it therefore does not come from capacity.
     """
 
     def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
-        """Decode pyramid and regressed latent."""
+        """Decode the pyramid with the regressed latent."""
         condition = encoded.condition
         level = torch.zeros(condition.shape[:-1], device=condition.device)
         latent = self.diffusion.denoiser(torch.zeros_like(condition), level, condition)
@@ -80,22 +80,22 @@ def _diffusion(weight: float = 0.1, *, error: str = "noise", **loss: bool) -> Ca
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration that is trained: a model by its constructor's arguments, and its objective."""
+    """One configuration to train: the arguments of the model's constructor, and the objective."""
 
     title: str
     objective: Callable[[], Objective]
     family: str = "diffusion_avs"
     kind: type[Twin] | None = None
-    """A twin that takes the arguments of the family's preset; None for the preset's own class."""
+    """Class of a twin, built with the arguments of the family's preset; None for the preset's own class."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shuffled: bool = False
-    """Whether it is trained with the sound of other clips: what it then scores, it does not hear."""
+    """Whether it is trained with the sound of other clips, so that hearing cannot help it."""
     silent: bool = False
-    """Whether it is trained and tested without sound: nothing then tells who is heard."""
+    """Whether it is trained and tested without sound, so that nothing tells which objects are heard."""
     begins_as: str | None = None
-    """The row whose trained weights it begins with."""
+    """The row whose trained weights it starts from."""
     begins_in: str | None = None
-    """The setting in which that row was trained; None for its own."""
+    """The setting in which that row was trained; None for the same setting."""
 
     @property
     def diffuses(self) -> bool:
@@ -108,7 +108,7 @@ class Row:
         return not self.family.startswith("audio_blind")
 
     def build(self, **sizes: Any) -> AVSModel:
-        """Build the model; ``sizes`` are those of the budget."""
+        """Build the model; ``sizes`` come from the budget."""
         arguments = {key: make() if callable(make) else make for key, make in self.arguments.items()}
         variant = sizes.pop("variant")
         if not self.hears:
@@ -117,7 +117,7 @@ class Row:
         if self.kind is None:
             return model
         twin = self.kind(**{**cast("dict[str, Any]", model._hub_mixin_config), **arguments})
-        twin.load_state_dict(model.state_dict())  # the same start as the model that it is a twin of
+        twin.load_state_dict(model.state_dict())  # starts from the same weights as the original
         return twin
 
 
@@ -215,7 +215,7 @@ ROWS: dict[str, Row] = {
 }
 
 BY_SECOND = "_by_second"
-"""Ends the name of a row whose fusion gives every second its own sound."""
+"""Suffix of the name of a row whose fusion gives every second only its own sound."""
 
 
 def _by_second(row: Row) -> Row:
@@ -230,7 +230,7 @@ def _by_second(row: Row) -> Row:
 ROWS |= {name + BY_SECOND: _by_second(row) for name, row in ROWS.items() if row.hears}
 
 IN_SILENCE = "_in_silence"
-"""Ends the name of a row that is trained and tested without sound."""
+"""Suffix of the name of a row that is trained and tested without sound."""
 _SILENT = ("e_d", "ldm", "fused_from_truth")
 ROWS |= {
     name + IN_SILENCE: replace(ROWS[name], title=f"{ROWS[name].title}, in silence", silent=True)

@@ -1,4 +1,4 @@
-"""The claims of the paper and its tables, as sections of the page."""
+"""The paper's claims and tables, as sections of the page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from _paper_statistics import FINDINGS, Comparison, compare
 from _paper_writing import difference, for_each, named, printed, spread, table
 
 TOO_EARLY, NOT_RUN = "too early", "not run"
-"""What is said of a claim whose rows were still learning fast, and of one without runs."""
+"""Findings for a claim whose rows were still learning fast, and for a claim without runs."""
 
 Judged = Mapping[str, Mapping[Claim, Mapping[Measure, Comparison | None]]]
-"""By window, then by claim and measure; a window without runs is left out, and a claim that no window has."""
+"""By window, then by claim and measure. Windows without runs and claims without runs are left out."""
 
 
 def judge(study: Study) -> Judged:
@@ -35,19 +35,19 @@ def judge(study: Study) -> Judged:
 
 
 def claims_of(judged: Judged) -> list[Claim]:
-    """Return the claims that were run in some window."""
+    """Return the claims that were run in at least one window."""
     return list(next(iter(judged.values()), {}))
 
 
 def finding(claim: Claim, window: str, compared: Comparison | None, early: Collection[str]) -> str:
-    """Say what is found of a claim: one of ``FINDINGS``, ``TOO_EARLY`` or ``NOT_RUN``."""
+    """Return the finding for a claim: one of ``FINDINGS``, ``TOO_EARLY`` or ``NOT_RUN``."""
     if compared is None:
         return NOT_RUN
     return TOO_EARLY if set(claim.rows(window)) & set(early) else compared.finding
 
 
 def counted(study: Study, judged: Judged) -> str:
-    """Count the findings, and say how small a difference the seeds can tell."""
+    """Count the findings, and write how small a difference the seeds can detect."""
     early = still_learning(study)
     texts = []
     for window, claims in judged.items():
@@ -66,7 +66,7 @@ def counted(study: Study, judged: Judged) -> str:
 
 
 def _resolution(claims: Mapping[Claim, Mapping[Measure, Comparison | None]]) -> str:
-    """Say how small a difference is found, where there are several seeds."""
+    """Write how small a difference several seeds can detect; empty without them."""
     found = [c for pair in claims.values() if (c := pair[MIOU]) is not None and len(c.by_seed) > 1]
     if not found:
         return ""
@@ -78,7 +78,7 @@ def _resolution(claims: Mapping[Claim, Mapping[Measure, Comparison | None]]) -> 
 
 
 def claims_table(study: Study, judged: Judged) -> str:
-    """Write the paper's difference of every claim beside ours; nothing if there is none."""
+    """Write the paper's difference for every claim next to ours; empty if no claim was run."""
     early = still_learning(study)
     lines = []
     for claim in claims_of(judged):
@@ -104,7 +104,7 @@ def _found(
     found: Mapping[Measure, Comparison | None],
     early: Collection[str],
 ) -> str:
-    """Write what mIoU says and, if it is something else, what F says; and how it lies to the paper's."""
+    """Write the finding for mIoU, that for F if it differs, and whether the gain is below the paper's."""
     words = {measure: finding(claim, window, compared, early) for measure, compared in found.items()}
     text = _emphasised(words[MIOU]) + ("" if words[F] == words[MIOU] else f"; F {_emphasised(words[F])}")
     return text + ("; below the paper's" if _below_the_papers(study, claim, found) else "")
@@ -115,18 +115,18 @@ def _emphasised(word: str) -> str:
 
 
 def _below_the_papers(study: Study, claim: Claim, found: Mapping[Measure, Comparison | None]) -> bool:
-    """Say whether the difference in mIoU is certainly smaller than the paper's."""
+    """Return whether the difference in mIoU is certainly smaller than the paper's."""
     paper, compared = claim.published(study.setting, MIOU.key), found[MIOU]
     return paper is not None and compared is not None and compared.side(paper / MIOU.scale) < 0
 
 
 def tables_of_paper(studies: Sequence[Study]) -> str:
-    """Write the scores of the paper's tables beside ours."""
+    """Write the scores of the paper's tables next to ours."""
     return _tables(studies, TABLES_OF_PAPER, compared=False)
 
 
 def tables_beyond(studies: Sequence[Study]) -> str:
-    """Write the tables that the paper does not have, with differences to a reference."""
+    """Write the tables that the paper does not have, with differences from a reference."""
     return _tables(studies, TABLES_BEYOND, compared=True)
 
 
@@ -139,7 +139,7 @@ def _tables(studies: Sequence[Study], asked: Mapping[str, Table], *, compared: b
 
 
 def rows_table(study: Study, key: str, asked: Table, *, compared: bool) -> str:
-    """Write one table of one study, of the rows that were run; nothing if fewer than two were."""
+    """Write one table of one study with the rows that were run; empty if fewer than two were."""
     windows = {
         window: rows
         for window in WINDOWS

@@ -1,4 +1,4 @@
-"""Is one row better than another? Only if an interval over seeds and clips says so, and the seeds alone."""
+"""Decide whether one row is better than another: a bootstrap and a t-test on the seeds must both agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import t as student
 REPLICATES = 4000
 LEVEL = 0.95
 SURE = 0.05
-"""What p of the seeds must be below, for a difference to be found."""
+"""A difference is found only if the p-value of the seeds is below this."""
 FINDINGS = ("agrees", "disagrees", "undecided", "one seed")
 
 
@@ -24,18 +24,18 @@ class Comparison(NamedTuple):
     low: float
     high: float
     by_seed: tuple[float, ...]
-    """The mean difference of every seed."""
+    """The mean difference for every seed."""
 
     @property
     def finding(self) -> str:
-        """Judge the claim that it is better, by one of ``FINDINGS``."""
+        """The verdict on the claim that it is better, one of ``FINDINGS``."""
         return "one seed" if len(self.by_seed) == 1 else ("undecided", "agrees", "disagrees")[self.side()]
 
     def side(self, of: float = 0) -> int:
-        """Return 1 if the difference is above a number, -1 if it is below, 0 if that is not known.
+        """Return 1 if the difference is above a number, -1 if it is below, 0 if neither is certain.
 
-        The bootstrap knows of no seed that was not run, and of few seeds it is too sure; a t-test on the
-        seeds alone knows nothing of other clips. Both must say so.
+        The bootstrap does not know seeds that were not run, and with few seeds its interval is too narrow. A
+        t-test on the seeds alone ignores the choice of clips. Both must agree.
         """
         if self.low <= of <= self.high or not self.p(of) < SURE:
             return 0
@@ -43,12 +43,12 @@ class Comparison(NamedTuple):
 
     @property
     def resolution(self) -> float:
-        """Return half of the seeds' own interval, by Student's t: how small a difference they can tell."""
+        """Smallest difference that the seeds can detect: half the width of their interval by Student's t."""
         error = np.std(self.by_seed, ddof=1) / math.sqrt(len(self.by_seed))
         return float(student.ppf((1 + LEVEL) / 2, len(self.by_seed) - 1) * error)
 
     def p(self, of: float = 0) -> float:
-        """Return how likely seeds that are alike differ from a number so much; see :func:`p_of_seeds`."""
+        """Return the p-value of the difference from a number; see :func:`p_of_seeds`."""
         return p_of_seeds(np.array(self.by_seed) - of)
 
 
@@ -65,16 +65,16 @@ def compare(
     """Compare two rows, or a row under two conditions, on the seeds that both have.
 
     Args:
-        study: where the rows are.
+        study: the study that has the rows.
         ours: the row that may be better.
         theirs: the row that may be worse.
-        measure: the score.
-        given: what ours was given in the test.
-        theirs_given: what theirs was given.
+        measure: the score to compare.
+        given: sound or latent that ``ours`` was tested with.
+        theirs_given: sound or latent that ``theirs`` was tested with.
         among: which test clips count, ``(clips,)``; None for all.
 
     Returns:
-        The comparison; None if there is no common seed.
+        The comparison; None without a common seed or without a clip that has a score in every run.
     """
     seeds = study.seeds(ours, theirs)
     if not seeds:
@@ -82,7 +82,7 @@ def compare(
     differences = study.clips(ours, seeds, measure, given) - study.clips(theirs, seeds, measure, theirs_given)
     if among is not None:
         differences = differences[:, among]
-    differences = differences[:, ~np.isnan(differences).any(axis=0)]  # F of a clip without truth
+    differences = differences[:, ~np.isnan(differences).any(axis=0)]  # F of a clip without ground truth
     if not differences.size:
         return None
     low, high = interval(differences)
@@ -90,7 +90,7 @@ def compare(
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the interval in which ``LEVEL`` of the bootstrap's means lie."""
+    """Return the interval that contains a share ``LEVEL`` of the bootstrap's means."""
     means = bootstrap(differences)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
@@ -99,14 +99,14 @@ def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
 def bootstrap(
     differences: NDArray[np.float64], *, replicates: int = REPLICATES, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Draw seeds and clips with replacement, both at once, and return the mean difference of every draw.
+    """Draw both seeds and clips with replacement, and return the mean difference of every draw.
 
-    A draw takes the same clips from every seed, as the test set is one and the same for all of them.
+    A draw takes the same clips from every seed, because all seeds share one test set.
 
     Args:
-        differences: of two rows, ``(seeds, clips)``.
-        replicates: how many draws.
-        seed: of the draws; the same seed draws the same for every pair of rows.
+        differences: differences between two rows, ``(seeds, clips)``.
+        replicates: number of draws.
+        seed: seed of the draws; the same seed gives the same draws for every pair of rows.
 
     Returns:
         Means, ``(replicates,)``.
@@ -120,13 +120,13 @@ def bootstrap(
 
 
 def p_of_seeds(differences: NDArray[np.float64]) -> float:
-    """Test whether seeds differ from 0 by more than chance: the two-sided p of Student's t, paired by seed.
+    """Return the two-sided p-value of Student's t for a mean difference of 0, paired by seed.
 
     Args:
-        differences: one mean difference a seed, ``(seeds,)``.
+        differences: one mean difference per seed, ``(seeds,)``.
 
     Returns:
-        p in [0, 1]; NaN with one seed.
+        The p-value in [0, 1]; NaN with one seed.
     """
     seeds, mean = len(differences), differences.mean().item()
     if seeds < 2:

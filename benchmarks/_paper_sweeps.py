@@ -1,4 +1,4 @@
-"""What other samplers, other numbers of steps and more samples give, as sections of the page."""
+"""Results of other samplers, other numbers of steps and more samples, as sections of the page."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ OF_SAMPLES = (
     Measure(BEST, "mIoU, best sample", 100, 1),
     Measure(ENERGY, ENERGY, 1, 3),
 )
-"""What is said of the samples of a frame."""
+"""The scores of a frame's samples."""
 
 
 STEPS = (1, 2, 5, 10, 20)
-"""Divisors of the 20 noise levels: in other numbers of steps diffusers' DDIM leaves noise in a latent."""
+"""Divisors of the 20 noise levels: with other numbers of steps, diffusers' DDIM leaves noise in a latent."""
 SHOWN = (1, 8, 32)
 """Numbers of samples that the page shows."""
 
@@ -31,7 +31,7 @@ def by_sampler(study: Study) -> str:
     """Write mIoU and the error of one sample, by row, scheduler and number of steps."""
     lines = []
     for row, seeds in _that_tell(study, "samplers"):
-        # a report may be of a time when other numbers of steps were asked too
+        # older reports may have other numbers of steps too
         shown = ([one for one in report["samplers"] if one["steps"] in STEPS] for report in seeds.values())
         found = list(zip(*shown, strict=True))
         for scheduler in dict.fromkeys(one[0]["scheduler"] for one in found):
@@ -48,7 +48,7 @@ def _score_and_error(found: Sequence[Report]) -> str:
 
 
 def by_count(study: Study) -> str:
-    """Write what samples are worth, averaged and apart, by their number."""
+    """Write the scores of averaged and of single samples, by their number."""
     lines = []
     for row, seeds in _that_tell(study, "samples"):
         for found in zip(*(report["samples"] for report in seeds.values()), strict=True):
@@ -72,7 +72,7 @@ def by_count(study: Study) -> str:
 
 
 def by_source(study: Study) -> str:
-    """Write how much of z0 a linear regression tells, by what it is given."""
+    """Write the share of z0's variance that a linear regression explains, by its input."""
     lines, sources = [], []
     for row, seeds in _that_tell(study, TOLD_BY):
         sources = list(next(iter(seeds.values()))[TOLD_BY])
@@ -82,7 +82,7 @@ def by_source(study: Study) -> str:
 
 
 def _that_tell(study: Study, part: str) -> Iterator[tuple[str, dict[int, Report]]]:
-    """Yield the rows, and their sweeps by seed, that have this part."""
+    """Yield the rows whose sweeps have this part, and those sweeps by seed."""
     for row, seeds in study.sweeps.items():
         there = {seed: report for seed, report in seeds.items() if part in report}
         if there:

@@ -1,4 +1,4 @@
-"""What a reader should take away: sentences by hand, each with the numbers that must hold for it to stand."""
+"""The takeaways of the page: hand-written sentences, each with a check that the numbers still support it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from _paper_sweeps import BEST, ENERGY
 from _paper_writing import difference, many
 
 OF = ("cpu", "ms3")
-"""The budget and the setting that the sentences are about."""
+"""The budget and setting that the sentences are about."""
 
 
 def takeaways(study: Study) -> str:
-    """Write what to take away from a study; nothing of one that no sentence was written for.
+    """Write the takeaways of a study; empty for a study without any.
 
     Raises:
-        ValueError: if a sentence is no longer true of the numbers, and has to be written anew.
+        ValueError: if the numbers no longer support a sentence, which must then be rewritten.
     """
     if (study.budget, study.setting) != OF:
         return ""
@@ -174,7 +174,7 @@ def _means(found: Iterable[Comparison]) -> str:
 
 
 def _mean(study: Study, row: str, given: str, seeds: Iterable[int] | None = None) -> float:
-    """Return the mIoU of a row, averaged over seeds, all unless told which."""
+    """Return the mIoU of a row, averaged over the given seeds, or over all of them."""
     runs = study.runs[row]
     tests = [runs[seed]["test"][given]["miou"] for seed in (runs if seeds is None else seeds)]
     return fmean(fmean(scores) if isinstance(scores, list) else scores for scores in tests)

@@ -11,7 +11,7 @@ from _paper_statistics import Comparison
 
 
 def for_each(studies: Sequence[Study], write: Callable[[Study], str], *, none: str = "Not run yet.") -> str:
-    """Write what every study has to say, under its name if there are several; else ``none``."""
+    """Write a section for every study, under its name if there are several; ``none`` if all are empty."""
     if len(studies) == 1:
         return write(studies[0]) or none
     parts = [(study, write(study)) for study in studies]
@@ -19,7 +19,7 @@ def for_each(studies: Sequence[Study], write: Callable[[Study], str], *, none: s
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Write a table in Markdown, columns of numbers to the right."""
+    """Write a Markdown table, with columns of numbers aligned to the right."""
     columns = zip(*lines, strict=True)
     rule = [
         "---:" if all(not cell or cell[0] in "+-0123456789" for cell in cells) else "---" for cells in columns
@@ -33,7 +33,7 @@ def named(study: Study, row: str) -> str:
 
 
 def difference(measure: Measure, compared: Comparison | None) -> str:
-    """Write a difference with its interval, and p of the seeds where there are several."""
+    """Write a difference with its interval, and with the p-value of the seeds if there are several."""
     if compared is None:
         return ""
     mean, low, high = (measure.write_signed(x) for x in (compared.mean, compared.low, compared.high))
@@ -42,7 +42,7 @@ def difference(measure: Measure, compared: Comparison | None) -> str:
 
 
 def spread(values: Sequence[float], measure: Measure, *, signed: bool = False) -> str:
-    """Write a mean over seeds, and the standard deviation over them where there are several."""
+    """Write the mean over seeds, and their standard deviation if there are several."""
     if not values:
         return ""
     mean = measure.write_signed(fmean(values)) if signed else measure.write(fmean(values))
@@ -50,28 +50,28 @@ def spread(values: Sequence[float], measure: Measure, *, signed: bool = False) -
 
 
 def printed(value: float | None, measure: Measure, *, signed: bool = False) -> str:
-    """Write a number of the paper with the digits that the paper has."""
+    """Write a number from the paper with as many digits as the paper gives."""
     digits = 2 if measure is MIOU else 3
     return "" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def minutes(seconds: float) -> str:
-    """Write a time of minutes."""
+    """Write a time in minutes."""
     return f"{seconds / 60:.1f} min"
 
 
 def hours(seconds: float) -> str:
-    """Write a time of hours."""
+    """Write a time in hours."""
     return f"{seconds / 3600:.1f} hours"
 
 
 def many(count: int, thing: str) -> str:
-    """Write a number of things."""
+    """Write a count with its noun."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def span(values: Iterable[int]) -> str:
-    """Write the smallest and the largest, or the one that there is."""
+    """Write the smallest and the largest value, or one number if they are equal."""
     ordered = sorted(values)
     return f"{ordered[0]}" if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
 

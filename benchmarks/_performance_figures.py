@@ -20,10 +20,10 @@ OURS = (
     ("#000000", "*"),
 )
 YARDSTICK = ("#777777", "x")
-"""Colours that the colour-blind tell apart (Okabe and Ito), and markers for those who print in grey."""
+"""Colours that colour-blind readers can tell apart (Okabe and Ito), and markers for printing in grey."""
 
 Value = Callable[[Row], tuple[float, float, float]]
-"""p10, p50 and p90 of a row."""
+"""Maps a row to p10, p50 and p90 of a value."""
 
 
 class Style(NamedTuple):
@@ -46,17 +46,17 @@ def styles(implementations: Sequence[str]) -> dict[str, Style]:
 
 
 def milliseconds(row: Row) -> tuple[float, float, float]:
-    """Return how long it took, in ms."""
+    """Return the time of a row, in ms."""
     return row["ms"]["p10"], row["ms"]["p50"], row["ms"]["p90"]
 
 
 def megabytes(row: Row) -> tuple[float, float, float]:
-    """Return how much memory it took, in MB; the same number three times."""
+    """Return the memory of a row, in MB, as the same number three times."""
     return (row["bytes"] / 1e6,) * 3
 
 
 def floors(row: Row) -> tuple[float, float, float]:
-    """Return how many times its lower bound it took."""
+    """Return the time of a row as a multiple of its lower bound."""
     floor = row["floor ms"] if "floor ms" in row else row["ms"]["p50"] / row["times the weights"]
     p10, p50, p90 = (value / floor for value in milliseconds(row))
     return p10, p50, p90
@@ -65,14 +65,15 @@ def floors(row: Row) -> tuple[float, float, float]:
 def draw_lines(
     axes: Axes, rows: Sequence[Row], x: Callable[[Row], float], y: Value, *, growth: bool = False
 ) -> None:
-    """Draw on logarithmic scales a line for each implementation, with a band from p10 to p90.
+    """Draw a line for each implementation on logarithmic scales, with a band from p10 to p90.
 
     Args:
-        axes: where.
-        rows: what.
-        x: what is to the right.
-        y: what is upwards.
-        growth: write into the legend what ``y`` grows by from the last but one ``x`` to its fourfold.
+        axes: axes to draw on.
+        rows: rows to draw.
+        x: horizontal position of a row.
+        y: vertical values of a row.
+        growth: write into the legend by how much ``y`` grows from the second largest ``x`` to the largest, if
+            that is four times as large.
     """
     axes.set(xscale="log", yscale="log")
     for name, style in styles(implementations(rows)).items():
@@ -91,7 +92,7 @@ def draw_lines(
 
 
 def draw_tpavi(device: Device) -> Figure | None:
-    """Draw time and memory of the paper's TPAVI against N."""
+    """Draw the time and memory of the paper's TPAVI against N."""
     every = device.rows("tpavi")
     passes = distinct(every, "pass")
     if not every:
@@ -128,7 +129,7 @@ def draw_sampler(device: Device) -> Figure | None:
 
 
 def draw_roofline(device: Device) -> Figure | None:
-    """Draw how many times their lower bounds TPAVI takes, and the sampler with the fewest samples."""
+    """Draw time over its lower bound, for TPAVI and for the sampler with the fewest samples."""
     panels: list[tuple[str, list[Row], Callable[[Row], float], str]] = []
     every = device.rows("tpavi")
     for name in distinct(every, "pass"):
@@ -156,7 +157,7 @@ def draw_roofline(device: Device) -> Figure | None:
 
 
 def draw_models(device: Device) -> Figure | None:
-    """Draw how long whole models take: bars, a panel for inference and one for a training step."""
+    """Draw clips per second of whole models as bars: one panel for inference and one for training steps."""
     subjects = {"inference": "inference", "training_step": "a training step"}
     panels = {title: device.rows(subject) for subject, title in subjects.items() if device.rows(subject)}
     if not panels:
@@ -191,7 +192,7 @@ PICTURES: dict[str, tuple[Callable[[Device], Figure | None], str]] = {
 
 
 def draw(device: Device, folder: Path) -> dict[str, tuple[Path, str]]:
-    """Draw what there is to draw of a device; return files and captions by kind."""
+    """Draw all figures that a device has results for; return files and captions by kind."""
     import matplotlib as mpl
 
     drawn = {}
@@ -209,7 +210,7 @@ def draw(device: Device, folder: Path) -> dict[str, tuple[Path, str]]:
 
 
 def _add_legend(axes: Axes, *, title: str | None = None) -> None:
-    """Add a legend below, where it hides nothing."""
+    """Add a legend below the axes, where it hides nothing."""
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
@@ -225,7 +226,7 @@ def _add_legend(axes: Axes, *, title: str | None = None) -> None:
 def _subplots(
     rows: int, columns: int, *, width: float = 4.6, height: float = 3.8
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Axes on a figure of their own: nothing here touches matplotlib's global state or needs a display."""
+    """Make axes on a new figure, without touching matplotlib's global state or needing a display."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

@@ -1,4 +1,4 @@
-"""The numbers that targets judge, found among what was measured; None where it was not."""
+"""Find the numbers that targets judge among the measurements; None for what was not measured."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from _performance_results import Device, Row, is_ours, number, span
 
 
 class Measured(NamedTuple):
-    """A number, and how it is written."""
+    """A number, and how to write it."""
 
     value: float
     text: str
 
 
 def tpavi_speed(name_of_pass: str, device: Device) -> Measured | None:
-    """Return how many times faster than dense."""
+    """Return the speedup of TPAVI over the dense one."""
     rows = _tpavi(name_of_pass, device)
     return _fastest(rows.values()) if "dense" in rows else None
 
 
 def tpavi_memory(name_of_pass: str, device: Device) -> Measured | None:
-    """Return how many times less memory than dense."""
+    """Return how many times less memory TPAVI needs than the dense one."""
     rows = _tpavi(name_of_pass, device)
     weighed = {name: row["bytes"] for name, row in rows.items() if row["bytes"]}
     if "dense" not in weighed:
@@ -31,7 +31,7 @@ def tpavi_memory(name_of_pass: str, device: Device) -> Measured | None:
 
 
 def tpavi_growth(device: Device) -> Measured | None:
-    """Return how many times longer four times the positions take, in the form that grows most."""
+    """Return how many times longer TPAVI takes with four times the positions, in the form that grows most."""
     rows = [row for row in device.rows("tpavi", implementation="avslib") if row["growth"] is not None]
     largest = max((row["square"] for row in rows), default=0)
     growth = {
@@ -43,7 +43,7 @@ def tpavi_growth(device: Device) -> Measured | None:
 
 
 def tpavi_beside_norm(name_of_pass: str, device: Device) -> Measured | None:
-    """Return the time over that of one LayerNorm."""
+    """Return the time of TPAVI divided by that of one LayerNorm."""
     times = {name: row["ms"]["p50"] for name, row in _tpavi(name_of_pass, device).items()}
     if "nn.LayerNorm" not in times:
         return None
@@ -51,18 +51,18 @@ def tpavi_beside_norm(name_of_pass: str, device: Device) -> Measured | None:
 
 
 def sampler_speed(frames: int, device: Device) -> Measured | None:
-    """Return how many times faster than the loop of diffusers, for one sample."""
+    """Return the speedup of the sampler over the loop of diffusers, for one sample."""
     return _fastest(device.rows("sampler_latency", frames=frames, samples=1))
 
 
 def sampler_weights(frames: int, device: Device) -> Measured | None:
-    """Return the time over that of reading the weights, for one sample."""
+    """Return the time of the sampler divided by that of reading the weights, for one sample."""
     rows = device.rows("sampler_latency", frames=frames, samples=1)
     return _named({row["implementation"]: row["times the weights"] for row in rows if is_ours(row)}, min)
 
 
 def f_score(device: Device) -> Measured | None:
-    """Return how many times faster than a loop, with the clips with which it is least."""
+    """Return the speedup of the F-score over a loop, at the number of clips where it is smallest."""
     rows = device.rows("metrics", score="F", implementation="avslib")
     if not rows:
         return None
@@ -71,21 +71,21 @@ def f_score(device: Device) -> Measured | None:
 
 
 def inference(model: str, way: str, device: Device) -> Measured | None:
-    """Return how many times faster than with dense TPAVI in float32."""
+    """Return the speedup of inference over dense TPAVI in float32."""
     return _fastest(device.rows("inference", model=model, size=224, implementation=way))
 
 
 def diffusion(model: str, what: str, device: Device) -> Measured | None:
-    """Return the time of something over that of one sample."""
+    """Return the time of a part of inference, or of several samples, divided by that of one sample."""
     for row in device.rows("inference", "diffusion", model=model, size=224, what=what):
         return Measured(row["times one sample"]["p50"], span(row["times one sample"]))
     return None
 
 
 def step_memory(model: str, device: Device) -> Measured | None:
-    """Return the memory of a step of 4 clips over that with dense TPAVI, measured or else counted.
+    """Return the memory of a step of 4 clips divided by that with dense TPAVI, measured or else counted.
 
-    Beside it stands that of the model without TPAVI: no TPAVI could make it less.
+    The text also gives the ratio of the audio-blind model, which no TPAVI could go below.
     """
     blind = f"audio_blind.{model.partition('.')[2]}"
     for part, how in (("rows", "measured"), ("counted", "counted")):
@@ -100,7 +100,7 @@ def step_memory(model: str, device: Device) -> Measured | None:
 
 
 def loading(device: Device) -> Measured | None:
-    """Return how many times faster than the first way one worker reads clips in the fastest way."""
+    """Return the speedup of the fastest way to read clips over the first way, with one worker."""
     row = max(device.rows("loading", workers=1)[1:], key=_speedup, default=None)
     return (
         None if row is None else Measured(_speedup(row), f"{row['implementation']}: {span(row['speedup'])}")
@@ -108,14 +108,14 @@ def loading(device: Device) -> Measured | None:
 
 
 def import_time(device: Device) -> Measured | None:
-    """Return by how many seconds avslib takes longer than torch alone."""
+    """Return how many seconds longer importing avslib takes than importing torch alone."""
     for row in device.rows("import_time", implementation="import torch, avslib"):
         return Measured(row["ms beyond the first"] / 1e3, number(row["ms beyond the first"] / 1e3))
     return None
 
 
 def _tpavi(name_of_pass: str, device: Device) -> dict[str, Row]:
-    """Return the paper's form at C = 256, T = 5, 56 x 56, by implementation."""
+    """Return the rows of the paper's form at C = 256, T = 5, 56 x 56, by implementation."""
     form = {"mode": "dot", "attends to": "audio", "square": 56, "pass": name_of_pass}
     rows = device.rows("tpavi", "rows", **form)
     settings = device.reports["tpavi"]["settings"] if rows else {}
@@ -129,7 +129,7 @@ def _ours(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _fastest(rows: Iterable[Row]) -> Measured | None:
-    """Return how many times faster the fastest of our implementations is, and name it."""
+    """Return the speedup of our fastest implementation, with its name."""
     row = max((row for row in rows if is_ours(row)), key=_speedup, default=None)
     return (
         None if row is None else Measured(_speedup(row), f"{row['implementation']}: {span(row['speedup'])}")
@@ -137,7 +137,7 @@ def _fastest(rows: Iterable[Row]) -> Measured | None:
 
 
 def _named(values: Mapping[str, float], pick: Callable[..., str]) -> Measured | None:
-    """Return the largest or the smallest value, and name it."""
+    """Return the largest or the smallest value, with its name."""
     if not values:
         return None
     name = pick(values, key=values.__getitem__)

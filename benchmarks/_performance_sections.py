@@ -1,4 +1,4 @@
-"""The tables of the page on performance: for each subject a function that gives Markdown in parts."""
+"""The tables of the page on performance: one function per subject, which returns Markdown in parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from _performance_results import (
 
 
 def tpavi(device: Device) -> list[str]:
-    """Write time and memory of every form, and what they grow by."""
+    """Write the time and memory of every form, and how the time grows."""
     rows = device.rows("tpavi")
     form = {"mode": "mode", "attends to": "attends to"}
     parts = []
@@ -40,21 +40,21 @@ def tpavi(device: Device) -> list[str]:
 
 
 def sampler_latency(device: Device) -> list[str]:
-    """Write the tail of the latency of sampling."""
+    """Write the latency of sampling, including its tail."""
     variables = {"frames": "B·T", "samples": "samples a frame"}
     lines = pivot(device.rows("sampler_latency"), variables, _tail_cell)
     return [lines, *_not_compiled(device, "sampler_latency")]
 
 
 def metrics(device: Device) -> list[str]:
-    """Write time and memory of scoring."""
+    """Write the time and memory of scoring."""
     lines = pivot(device.rows("metrics"), {"score": "score", "clips": "clips"}, _cell)
     waits = device.reports["metrics"].get("no_update_waits")
     return [lines, *(["No update of a score waited for the GPU."] if waits else [])]
 
 
 def inference(device: Device) -> list[str]:
-    """Write the speed of whole models, and what their diffusion takes."""
+    """Write the speed of whole models, and the time of their diffusion."""
     lines = pivot(device.rows("inference"), {"model": "model", "batch": "clips a call"}, _cell)
     parts = [lines, *_not_compiled(device, "inference")]
     cells = [
@@ -67,7 +67,7 @@ def inference(device: Device) -> list[str]:
 
 
 def training_step(device: Device) -> list[str]:
-    """Write time and memory of a training step, and memory that was counted without computing."""
+    """Write the time and memory of a training step, and the memory that was counted without computing."""
     variables = {"model": "model", "batch": "clips a step"}
     parts = [pivot(device.rows("training_step"), variables, _cell), *_not_compiled(device, "training_step")]
     counted = device.rows("training_step", "counted")
@@ -78,7 +78,7 @@ def training_step(device: Device) -> list[str]:
 
 
 def loading(device: Device) -> list[str]:
-    """Write how many clips are read in a second, and what follows for a million."""
+    """Write how many clips are read per second, and the size and time of a million clips."""
     rows, million = device.rows("loading"), device.rows("loading", "a million clips")
     workers = distinct(rows, "workers")
     lines: list[list[str]] = []
@@ -99,7 +99,7 @@ def loading(device: Device) -> list[str]:
 
 
 def import_time(device: Device) -> list[str]:
-    """Write how long imports take, and what they load."""
+    """Write how long imports take, and which large packages they load."""
     header = ["statement", "time", "beyond the first", "large packages loaded"]
     lines = [
         [
@@ -120,7 +120,7 @@ TABLES: dict[str, Callable[[Device], list[str]]] = {
 
 
 def _cell(row: Row) -> str:
-    """Write the time, how many times faster that is, and clips a second and memory where they are known."""
+    """Write the time and, where known, the speedup, clips per second, memory and difference in the output."""
     rate = [f"{number(row['clips/s']['p50'])} clips/s"] if "clips/s" in row else []
     weight = [memory(row["bytes"])] if row.get("bytes") else []
     rounded = [f"{number(100 * row['difference'])} % off"] if row.get("difference") else []
@@ -145,7 +145,7 @@ def _times(row: Row) -> str:
 
 
 def _not_compiled(device: Device, subject: str) -> list[str]:
-    """Say why something was not compiled, if so."""
+    """Write why something was not compiled; empty if everything was."""
     why = device.reports[subject].get("not_compiled_because")
     reasons = {"": why} if isinstance(why, str) else why or {}
     return [f"Not compiled{name and f', {name}'}: `{reason}`." for name, reason in reasons.items()]

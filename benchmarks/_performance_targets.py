@@ -1,4 +1,4 @@
-"""What was asked of the library's speed, and whether it was met."""
+"""The targets for the library's speed and memory, and whether they are met."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from _performance_results import Device, number, table
 
 
 class Target(NamedTuple):
-    """A number that was asked for, at least (≥) or at most (≤), on CPUs or on GPUs."""
+    """A target on CPUs or on GPUs: a number must be at least (≥) or at most (≤) a limit."""
 
     kind: str
     what: str
@@ -34,7 +34,7 @@ class Target(NamedTuple):
     measure: Callable[[Device], Measured | None]
 
     def judge(self, device: Device) -> tuple[str, str]:
-        """Write what was measured, and whether it is what was asked for; if not, by how much, and why."""
+        """Write the measurement, and whether and by how much the target is met; if missed, also why."""
         measured = self.measure(device)
         if measured is None:
             return "", "not measured: `make bench` does"

@@ -1,4 +1,4 @@
-"""TPAVI as it was published: with the matrix of all pairs of positions, all clips of a batch at once."""
+"""TPAVI as published: it forms the matrix of all pairs of positions, for all clips of a batch at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Model = TypeVar("Model", bound=nn.Module)
 class DenseTPAVI(TPAVI):
     """A TPAVI that forms f, of size N x N for the N = T*H*W positions of a clip.
 
-    The sound of a second is copied to every position of its frame, and f is divided by N out of place, as in
-    the published code. Not for ``mode="concatenate"``, whose pairs have a hundred times that size.
+    As in the published code, the sound of a second is copied to every position of its frame, and f is divided
+    by N out of place. ``mode="concatenate"`` is not supported: its pairs take a hundred times that size.
     """
 
     def forward(self, x: Tensor, audio: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -42,7 +42,7 @@ class DenseTPAVI(TPAVI):
 
 
 def densify(model: Model) -> Model:
-    """Return a copy of a model in which every TPAVI forms the matrix of all pairs; also of a single block."""
+    """Return a copy of a model or of a single block in which every TPAVI forms the matrix of all pairs."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, TPAVI):
@@ -51,7 +51,7 @@ def densify(model: Model) -> Model:
 
 
 def fill(model: nn.Module) -> None:
-    """Replace the scales that start at 0, so that what TPAVI adds counts."""
+    """Replace the scales that start at 0, so that TPAVI changes its input."""
     for module in model.modules():
         if isinstance(module, TPAVI):
             scaled = module.batch_norm if isinstance(module.batch_norm, nn.BatchNorm1d) else module.out

@@ -1,4 +1,4 @@
-"""Bytes without computing: a call on tensors that have shapes and no values."""
+"""Count bytes without computing, by calling on tensors that have shapes but no values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Things = TypeVar("Things")
 
 @contextmanager
 def faked(things: Things) -> Iterator[Things]:
-    """Give a copy of modules and tensors in which every tensor is fake, and compute on fake tensors.
+    """Yield a copy of modules and tensors in which every tensor is fake, and compute on fake tensors.
 
-    Shapes, types and lifetimes are the real ones, values there are none. Where one is asked for, the answer
-    is made up, 1 or True: a mask picks every row, and a check that all is well finds it so.
+    Shapes, dtypes and lifetimes are real, but there are no values. Code that asks for a value gets 1 or True:
+    a mask selects every row, and checks pass.
 
     Example::
 
@@ -29,26 +29,26 @@ def faked(things: Things) -> Iterator[Things]:
             model(frames)
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with FakeCopyMode(mode):  # also later: what models copy, a fake tensor would copy with its whole mode
+    with FakeCopyMode(mode):  # stays active: without it, a copy of a fake tensor would copy its whole mode
         copies = copy.deepcopy(things)
         with mode, _MadeUp():
             yield copies
 
 
 def count_bytes(run: Callable[..., object], *arguments: object) -> int:
-    """Return how many bytes a call needs beside those of its arguments, at the worst moment."""
+    """Return the peak number of bytes that a call needs in addition to its arguments."""
     with faked(arguments) as copies, LiveBytes() as memory:
         run(*copies)
     return memory.peak
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
-    """Return how many bytes tensors have."""
+    """Return the total size of tensors in bytes."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
 class _MadeUp(TorchDispatchMode):
-    """Answers where fake tensors cannot."""
+    """Returns made-up results for operations that fake tensors cannot compute."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

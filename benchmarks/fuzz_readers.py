@@ -1,12 +1,12 @@
-"""Damaged and hostile files for the readers: each must be read, or refused by its name.
+"""Feed the readers damaged and hostile files: each must be read, or refused with an error that names it.
 
   python benchmarks/fuzz_readers.py --cases 100000 --seed 0 --out benchmarks/results/cpu/fuzz-readers.json
 
-A case is a whole file that was damaged: bits flipped, parts cut, doubled or spliced, numbers in its header
-made extreme, names of functions put in. While a reader is at it, an audit hook stops whatever but opens that
-one file to read; a timer stops what takes too long, and a limit on the address space what takes too much.
-Anything but a sound result, or a ValueError or FileNotFoundError that names the file, is a failure: it is
-printed and its file kept. The same seed gives the same cases.
+A case is an intact file that was damaged: bits are flipped, parts cut, doubled or spliced, numbers in the
+header made extreme, names of functions inserted. While a reader works, an audit hook stops everything except
+opening that file for reading, a timer stops what takes too long, and a limit on the address space stops what
+takes too much memory. Anything but a valid result, or a ValueError or FileNotFoundError that names the file,
+is a failure: it is printed, and its file is kept. The same seed gives the same cases.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-import PIL.TiffImagePlugin  # what JPEG files with EXIF need: nothing may be imported while a file is read
+import PIL.TiffImagePlugin  # JPEG files with EXIF need it, and nothing may be imported while a file is read
 import torch
 from PIL import Image
 from torch import Tensor
@@ -50,12 +50,12 @@ from avslib.media.palette import class_palette, read_classes
 from avslib.media.tensor_pickle import MAX_BYTES, load_tensor_pickle
 
 SECONDS = 5.0
-"""Longest that reading may take of the processor; ten times as long by the clock."""
+"""Most CPU time that reading a file may take; wall-clock time may be ten times as long."""
 TIMERS = {signal.ITIMER_PROF: 1, signal.ITIMER_REAL: 10}
 HEADROOM = 1 << 31
-"""Bytes that reading may take: the largest picture that is read has 2**26 pixels."""
+"""Bytes that reading a file may take: the largest picture that is read has 2**26 pixels."""
 HARMLESS = {"array.__new__"}
-"""What Python tells its auditors of though it stays in the process: a JPEG's tables come in such arrays."""
+"""Audit events that do nothing outside the process: a JPEG's tables come in such arrays."""
 EXTREME = [
     0,
     1,
@@ -68,19 +68,19 @@ EXTREME = [
 
 
 class Kind(NamedTuple):
-    """A kind of file: its reader, what holds of every result, whole files, and words to put in."""
+    """A kind of file: its reader, a check of every result, intact files, and words to insert."""
 
     read: Callable[[Path], Any]
     holds: Callable[[Any], bool]
     whole: list[bytes]
     words: bytes = b""
-    """Separated by spaces."""
+    """The words, separated by spaces."""
     finish: Callable[[random.Random, bytes], bytes] = lambda rng, data: data
-    """Repairs checksums and sizes now and then, lest all damage stop at them."""
+    """Repairs checksums and sizes in some cases, so that damage beyond them is tested too."""
 
 
 class Failure(NamedTuple):
-    """A case that went wrong; seed, kind and number make it again."""
+    """A case that went wrong; seed, kind and number reproduce it."""
 
     kind: str
     number: int
@@ -89,11 +89,11 @@ class Failure(NamedTuple):
 
 
 class Stopped(BaseException):
-    """No Exception, lest a reader catch it."""
+    """Stops a reader; not an Exception, so that readers do not catch it."""
 
 
 class Watch:
-    """Stops what no reader has to do, and keeps it in `problems`, should the reader catch even that."""
+    """Stops what no reader may do, and records it in `problems` in case the reader catches even that."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
@@ -104,7 +104,7 @@ class Watch:
 
     @contextlib.contextmanager
     def over(self, path: Path, seconds: float) -> Iterator[None]:
-        """Let nothing happen but that one file is read."""
+        """Allow nothing but reading one file."""
         self.problems.clear()
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
@@ -135,7 +135,7 @@ class Watch:
 
 
 def try_case(kind: Kind, data: bytes, path: Path, watch: Watch, seconds: float) -> tuple[bool, str]:
-    """Return whether the file was read, and what went wrong, which should be nothing."""
+    """Return whether the file was read, and a description of what went wrong, normally empty."""
     path.write_bytes(data)
     result, error = None, None
     with watch.over(path, seconds):
@@ -162,10 +162,10 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def damage(kind: Kind, rng: random.Random) -> bytes:
-    """Take one of a kind's whole files and damage it a few times, or not at all."""
+    """Take one of a kind's intact files and damage it up to eight times, or not at all."""
     data = bytearray(rng.choice(kind.whole))
     for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 5, 8))):
-        end = min(len(data), 64) if rng.random() < 0.5 else len(data)  # headers deserve half of it
+        end = min(len(data), 64) if rng.random() < 0.5 else len(data)  # half of the damage goes to headers
         at = rng.randrange(end + 1)
         length = rng.choice((1, 1, 2, 4, 8, 16, 100))
         match rng.randrange(9):
@@ -192,7 +192,7 @@ def damage(kind: Kind, rng: random.Random) -> bytes:
 
 
 class Call:
-    """Pickles as a call of any function."""
+    """Pickles as a call of a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -219,7 +219,7 @@ def pickles() -> list[bytes]:
 
 
 def storages() -> list[bytes]:
-    """Give what a pickled tensor holds as the bytes of its storage: a pickle in a pickle."""
+    """Return the bytes of storages as pickled tensors hold them: a pickle in a pickle."""
     dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool)
     values = [torch.ones(4, dtype=dtype)._typed_storage() for dtype in dtypes]
     files = [io.BytesIO() for _ in range(2 * (len(values) + 2))]
@@ -284,7 +284,7 @@ def pictures(modes: str, *formats: str) -> list[bytes]:
         for name in formats:
             for options in ({}, {"exif": exif, "progressive": True}):
                 file = io.BytesIO()
-                with contextlib.suppress(OSError):  # not every format has every mode
+                with contextlib.suppress(OSError):  # not every format supports every mode
                     image.save(file, name, **options)
                     files.append(file.getvalue())
     return files
@@ -320,7 +320,7 @@ def tables() -> list[bytes]:
 
 
 def kinds() -> dict[str, Kind]:
-    """List the kinds of files; one more is one more line."""
+    """Return the kinds of files by name."""
 
     def is_tensor(tensor: Any) -> bool:
         return type(tensor) is Tensor and tensor.is_contiguous() and tensor.nbytes <= MAX_BYTES
@@ -360,16 +360,16 @@ def kinds() -> dict[str, Kind]:
 def fuzz(
     name: str, kind: Kind, *, cases: int, seed: int, folder: Path, watch: Watch, seconds: float = SECONDS
 ) -> tuple[dict[str, float], list[Failure]]:
-    """Read damaged files of one kind; the files of failures stay in the folder."""
+    """Read damaged files of one kind, and keep the files of failures in the folder."""
     path = folder / "case.bin"
     failures, times, number_read = [], [], 0
-    for data in kind.whole:  # whole files first, since what is imported on first use is no failure
+    for data in kind.whole:  # intact files first: imports on first use are not failures
         path.write_bytes(data)
         with contextlib.suppress(Exception):
             kind.read(path)
     for number in range(cases):
         if number % 1000 == 0:
-            faulthandler.dump_traceback_later(300, exit=True)  # the timer cannot stop what is not Python
+            faulthandler.dump_traceback_later(300, exit=True)  # the timer cannot stop code outside Python
         data = damage(kind, random.Random(f"{seed}/{name}/{number}"))
         begun = time.perf_counter()
         is_read, problem = try_case(kind, data, path, watch, seconds)

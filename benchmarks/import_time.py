@@ -1,9 +1,9 @@
-"""How long imports take, beside that of torch alone, and which large packages they load.
+"""Measure how long imports take, compared with torch alone, and which large packages they load.
 
   python benchmarks/import_time.py --out benchmarks/results/cpu/import_time.json
 
-Every import is timed in processes of its own, from the start of the interpreter to its end, with the files in
-the page cache. ``import avslib`` is meant to take at most 0.3 s more than ``import torch``.
+Every import is timed in a new process, from the start of the interpreter to its end, with the files in the
+page cache. The target is that ``import avslib`` takes at most 0.3 s more than ``import torch``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LARGE = (
 
 
 def execute(statement: str, loads: dict[str, list[str]]) -> None:
-    """Execute a statement in a process of its own, and note which large packages were there at its end."""
+    """Execute a statement in a new process, and record which large packages are loaded at its end."""
     tell = f"import json, sys; print(json.dumps([name for name in {LARGE} if name in sys.modules]))"
     command = [sys.executable, "-c", f"{statement}\n{tell}"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -1,11 +1,11 @@
-"""How many clips a second the models segment, and how much memory that takes.
+"""Measure how many clips per second the models segment, and how much memory that takes.
 
   python benchmarks/inference.py --device cuda --batch 1 --out benchmarks/results/cuda/inference.json
 
-The reference is the same model, in float32, with the dense TPAVI that was published. Beside it stands the
-library's model: as it is, with its weights channels last, compiled, under bfloat16 autocast, and these
-together. The weights are random. For latent diffusion two more things are measured: which part of the time
-the diffusion takes, and what 16 samples cost beside one.
+The reference is the same model in float32 with the dense TPAVI of the published code. The library's model is
+measured unchanged, with channels-last weights, compiled, under bfloat16 autocast, and with combinations of
+these. The weights are random. For latent diffusion, two more things are measured: the share of the time that
+the diffusion takes, and the cost of 16 samples compared with one.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ MODELS = {
 }
 ROUNDS = {"cpu": 2, "cuda": 20}
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}
-"""Of float32, beside the logits' standard deviation. cuDNN has algorithms that round more."""
+"""Tolerance in float32, in units of the logits' standard deviation. Some cuDNN algorithms round more."""
 TF32_TOLERANCE = 0.1
-"""Of the same while it is timed on CUDA: convolutions take TF32 by PyTorch's default, which keeps 10 bits."""
+"""The same during timing on CUDA, where PyTorch's convolutions use TF32 by default, which keeps 10 bits."""
 BF16_TOLERANCE = 0.1
-"""Of the root mean square of the difference: bfloat16 keeps 8 bits, and rounds after each of 100 layers."""
+"""Bound on :func:`difference`: bfloat16 keeps 8 bits, and rounds after each of 100 layers."""
 
 
 def predict(model: nn.Module, clip: Clip, bf16: bool, num_samples: int = 1) -> Tensor:
-    """Return the logits; the noise is the same in every call."""
+    """Return the logits, with the same noise in every call."""
     torch.manual_seed(0)
     with torch.no_grad(), torch.autocast(clip.frames.device.type, torch.bfloat16, enabled=bf16):
         return model(clip.frames, clip.log_mel, num_samples=num_samples).logits
 
 
 def difference(logits: Tensor, expected: Tensor) -> float:
-    """Return the root mean square of the difference beside the standard deviation of what is expected."""
+    """Return the root mean square of the difference, divided by the standard deviation of ``expected``."""
     return float((logits.float() - expected).square().mean().sqrt() / expected.std())
 
 
 def check_without_tf32(runs: Mapping[str, Callable[[], Tensor]], *, atol: float) -> None:
-    """Raise ``AssertionError`` unless all give what the first gives, in float32 proper."""
+    """Raise ``AssertionError`` unless all runs give the result of the first in float32 without TF32."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         outputs = {name: run() for name, run in runs.items()}
     expected = next(iter(outputs.values()))
@@ -73,7 +73,7 @@ def check_without_tf32(runs: Mapping[str, Callable[[], Tensor]], *, atol: float)
 def measure(
     model: AVSModel, clip: Clip, ways: Sequence[str], *, device: torch.device, **turns: Any
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return a row for each way to segment clips, and why a way could not be compiled, if so."""
+    """Return a row for each way to segment clips, and the error if a way could not be compiled."""
     expected = predict(model, clip, False)
     torch.compiler.reset()
     problem = None
@@ -118,7 +118,7 @@ def measure(
 def measure_diffusion(
     model: DiffusionAVS, clip: Clip, *, samples: int, device: torch.device, **turns: Any
 ) -> list[dict[str, Any]]:
-    """Time one sample, the part of it that is diffusion, and several samples; return a row for each."""
+    """Time one sample, the diffusion part of it, and several samples; return a row for each."""
     with torch.no_grad():
         audio = model.audio_encoder(clip.log_mel)
         coarsest = model.encode(clip.frames, audio).pyramid[-1]
@@ -139,7 +139,7 @@ def measure_diffusion(
 
 
 def diffusion_part(model: DiffusionAVS, clip: Clip, audio: Tensor, coarsest: Tensor) -> Tensor:
-    """Do what a model without diffusion would not."""
+    """Compute only what a model without diffusion would not."""
     with torch.no_grad():
         condition = model.condition_encoder(clip.frames, audio)
         return model.inject(coarsest, model.diffusion.sample(condition))

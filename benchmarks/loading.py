@@ -1,12 +1,12 @@
-"""How many clips a second one worker reads: from pictures, from the cache, from shards.
+"""Measure how many clips per second one worker reads from pictures, from the cache and from shards.
 
   python benchmarks/loading.py --clips 64 --rounds 9 --out benchmarks/results/cpu/loading.json
 
-Writes synthetic clips, caches and packs them, checks that every way gives what a plain loop over Pillow
-gives, then times all in turn: reading batches in this process (no workers), and through a DataLoader with
-one worker, which hands them over in shared memory; on a GPU with the way there. Prints clips a second, and
-what follows for a million clips. Files come from the page cache: the speed of a disk is another limit, for
-which MB/clip and MB/s are told.
+Writes synthetic clips, caches and packs them, and checks that every way gives the same clips as a plain loop
+with Pillow. Then it times all ways in turn: reading batches in this process (no workers), and through a
+DataLoader with one worker, which hands them over in shared memory. With a GPU, the copy to it counts too.
+Prints clips per second, and the resulting size and time for a million clips. Files come from the page cache.
+The speed of a disk is another limit, for which MB/clip and MB/s are printed.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from avslib.storage.shard_reader import ShardedClips
 PLAIN = "Pillow, plain"
 WORKERS = (0, 1)
 GPU_RATES = (20, 100, 500)
-"""Clips a second that one GPU may take while it trains."""
+"""Clips per second that one GPU may need during training."""
 
 
 class PlainClips(Dataset[Clip]):
-    """What one writes first: every picture by itself to a normalised tensor, and a pickle."""
+    """A first implementation: it turns each picture into a normalised tensor and unpickles the sound."""
 
     def __init__(self, files: list[ClipFiles]) -> None:
         self.files = files
@@ -68,14 +68,14 @@ class PlainClips(Dataset[Clip]):
 
 
 class Way(NamedTuple):
-    """One way to read the clips, and how large they are on disk."""
+    """One way to read the clips, and the files that it reads."""
 
     clips: Dataset[Clip]
     paths: Iterable[Path]
     batches_itself: bool = False
 
     def loader(self, batch_size: int, workers: int, *, pin: bool = False) -> DataLoader[Clip]:
-        """Return what reads all clips, in batches, into memory that a GPU can fetch from by itself or not."""
+        """Return a loader that reads all clips in batches, into pinned memory if asked."""
         return DataLoader(
             self.clips,
             batch_size=None if self.batches_itself else batch_size,
@@ -86,7 +86,7 @@ class Way(NamedTuple):
 
 
 def prepare(root: Path, count: int, size: int, batch_size: int) -> dict[str, Way]:
-    """Write, cache and pack the clips; return the ways to read them."""
+    """Write, cache and pack the clips, and return the ways to read them."""
     write_avsbench(
         root, setting="ms3", clips={"test": count}, size=size, videos=False, workers=os.cpu_count() or 1
     )
@@ -117,7 +117,7 @@ def prepare(root: Path, count: int, size: int, batch_size: int) -> dict[str, Way
 
 
 def check(ways: Mapping[str, Way], count: int) -> None:
-    """Raise unless every way gives the same clips."""
+    """Raise ``AssertionError`` unless every way gives the same clips."""
     expected = {clip.id: clip for clip in (ways[PLAIN].clips[index] for index in range(count))}
     for name, way in ways.items():
         precision = 1e-2 if "WAV" in name else 1e-6  # a WAV file has 16 bits a sample
@@ -133,7 +133,7 @@ def check(ways: Mapping[str, Way], count: int) -> None:
 
 
 def read_all(loader: DataLoader[Clip], count: int, device: torch.device) -> None:
-    """Read all clips once, onto a device."""
+    """Read all clips once and copy them to a device."""
     seen = 0
     for batch in loader:
         for field in batch[:5]:

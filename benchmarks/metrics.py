@@ -1,9 +1,9 @@
-"""How long the scores take: J, F at 255 thresholds, and the IoU of the classes of AVSBench-semantic.
+"""Measure how long the scores take: J, F at 255 thresholds, and the class IoU of AVSBench-semantic.
 
   python benchmarks/metrics.py --device cpu --out benchmarks/results/cpu/metrics.json
 
-Scores clips of five frames with the library's metrics, beside the loops over frames, thresholds and classes
-that the published scripts have, which are the reference. On a GPU it also shows that no update waits for it.
+Scores clips of five frames with the library's metrics. The reference is the published scripts' loops over
+frames, thresholds and classes. On a GPU it also checks that no update waits for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLIPS = {"cpu": (1, 4), "cuda": (1, 4, 16, 64)}
 
 
 def j_loop(logits: Tensor, masks: Tensor) -> Tensor:
-    """J of frames one by one; one without ground truth scores the share of it that is background."""
+    """Compute J frame by frame; a frame without ground truth scores the share predicted as background."""
     scores = []
     for frame, mask in zip(logits.flatten(0, 2), masks.flatten(0, 1), strict=True):
         predicted, truth = frame.sigmoid() > 0.5, mask > 0
@@ -34,7 +34,7 @@ def j_loop(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def f_loop(logits: Tensor, masks: Tensor) -> Tensor:
-    """F of clips one by one: for every frame, 255 comparisons."""
+    """Compute F clip by clip, with 255 comparisons for every frame."""
     thresholds = torch.linspace(0, 1 - 1e-10, 255, device=logits.device)
     scores = []
     for probabilities, truths in zip(logits.squeeze(2).sigmoid(), masks, strict=True):
@@ -52,7 +52,7 @@ def f_loop(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def classes_loop(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean IoU of classes: for every frame, three histograms."""
+    """Compute the mean IoU of classes, with three histograms for every frame."""
     total, seen = torch.zeros(2, CLASSES, device=logits.device)
     for frame, label in zip(logits.flatten(0, 1), masks.flatten(0, 1), strict=True):
         predicted = frame.softmax(dim=0).argmax(dim=0)
@@ -67,14 +67,14 @@ def classes_loop(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def score(metric: Metric, logits: Tensor, masks: Tensor) -> Tensor:
-    """Score clips that are all there is."""
+    """Reset a metric and score the given clips."""
     metric.reset()
     metric.update(logits, masks)
     return metric.compute()
 
 
 def update_without_waiting(metric: Metric, logits: Tensor, masks: Tensor) -> None:
-    """Raise if an update waits for the GPU, as far as torch can tell."""
+    """Update a metric, and raise an error if torch notices that it waits for the GPU."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         metric.update(logits, masks)
@@ -83,14 +83,14 @@ def update_without_waiting(metric: Metric, logits: Tensor, masks: Tensor) -> Non
 
 
 def clips_to_score(clips: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Make masks and logits that lean towards them, ``(clips, 5, 1, size, size)``."""
+    """Make logits ``(clips, 5, 1, size, size)`` that lean towards masks, and these masks."""
     masks = (torch.rand(clips, SECONDS, size, size, device=device) > 0.8).long()
     logits = 2 * torch.randn(masks.shape, device=device) + masks
     return logits.unsqueeze(2), masks
 
 
 def classes_to_score(clips: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Make labels and logits that lean towards them, ``(clips, 5, classes, size, size)``."""
+    """Make logits ``(clips, 5, classes, size, size)`` that lean towards labels, and these labels."""
     labels = torch.randint(CLASSES, (clips, SECONDS, size, size), device=device)
     logits = torch.randn(clips, SECONDS, CLASSES, size, size, device=device)
     return logits.scatter_(2, labels.unsqueeze(2), 3), labels

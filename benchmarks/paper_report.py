@@ -1,9 +1,9 @@
-"""Write the docs' page on the paper's tables, and its pictures, from what paper_tables.py left.
+"""Write the docs' page on the paper's tables, and its pictures, from the results of paper_tables.py.
 
   python benchmarks/paper_report.py   # docs/paper_tables.md from benchmarks/results/paper
 
-Every number of ours on the page comes from the JSON of a run, every one of the paper's from
-``_paper_claims.py``. What was not run is said to be missing, with the command that runs it.
+All our numbers on the page come from the JSON files of the runs, and all the paper's numbers come from
+``_paper_claims.py``. The page lists what was not run, with the command that runs it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ def write(results: Path, docs: Path) -> None:
     """Write the page and its pictures into the folder of the docs.
 
     Raises:
-        ValueError: if no two rows were run, or if runs of one budget were not given the same.
+        ValueError: if fewer than two rows were run, if runs of one study differ in their budget or in their
+            number of test clips, or if the numbers no longer support a takeaway.
     """
-    studies = [study for study in read(results) if len(study.runs) > 1]  # else it is what others begin with
+    studies = [study for study in read(results) if len(study.runs) > 1]  # a lone row only starts others
     if not studies:
         raise ValueError(f"results: expected runs of two rows of paper_tables.py in {results}, found none")
-    told = for_each(studies, takeaways, none="Nobody has read these runs yet.")  # may refuse, so comes first
+    told = for_each(studies, takeaways, none="Nobody has read these runs yet.")  # first, as it may raise
     for old in (docs / PICTURES).glob("*.svg"):
         old.unlink()
     judged = {study.title: judge(study) for study in studies}
@@ -86,7 +87,7 @@ def write(results: Path, docs: Path) -> None:
 
 
 def picture(study: Study, name: str, alt: str, draw: Callable[[Study], Figure | None], docs: Path) -> str:
-    """Write a picture where the docs have theirs, and return what shows it; nothing if there is none."""
+    """Save a picture in the docs, and return the Markdown that shows it; empty if there is none."""
     from matplotlib import rc_context
 
     path = PICTURES / f"{study.budget}-{study.setting}-{name}.svg"

@@ -1,11 +1,11 @@
-"""Sample from models that paper_tables.py trained, in other ways than they were tested: nothing is trained.
+"""Sample in other ways from models that paper_tables.py has trained, without training anything.
 
-  python benchmarks/paper_sweeps.py ldm full --seeds 3   # what is not there yet, of runs whose weights are
+  python benchmarks/paper_sweeps.py ldm full --seeds 3   # missing sweeps of the runs that have weights
 
-A stochastic model draws 32 samples; the mean mask of the first 1, 2, 4, ... of them is scored, and what they
-are worth apart. Of a diffusion, every scheduler with every number of steps draws one latent a frame, which
-the head decodes, and linear regressions ask what could be told of the code of a mask, from the condition and
-from what else the model knows of a frame. A sweep leaves one JSON file.
+A stochastic model draws 32 samples. The mean mask of the first 1, 2, 4, ... of them is scored, and so are the
+single samples. For a diffusion model, every scheduler with every number of steps draws one latent per frame,
+which the head decodes. Linear regressions measure how well the code of a mask can be predicted from the
+condition, and from what else the model knows about a frame. A sweep writes one JSON file.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from avslib.training.checkpoint import load_weights
 SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler")
 SAMPLES = (1, 2, 4, 8, 16, 32)
 PROBED = 500
-"""Training clips that the regressions learn from."""
+"""Number of training clips for the regressions."""
 
 
 def samplers(diffusion: LatentCondDiffusion) -> Iterator[tuple[str, int, LatentCondDiffusion]]:
-    """Yield samplers that share one noise estimator: scheduler, steps, sampler."""
+    """Yield scheduler name, number of steps and sampler; all samplers share one noise estimator."""
     for name in SCHEDULERS:
         scheduler = getattr(diffusers, name).from_config(diffusion.scheduler.config)
         for steps in STEPS:
@@ -58,7 +58,7 @@ def samplers(diffusion: LatentCondDiffusion) -> Iterator[tuple[str, int, LatentC
 
 @torch.no_grad()
 def sweep_samplers(model: DiffusionAVS, clips: DataLoader[Clip]) -> list[dict[str, Any]]:
-    """Return what one sample a frame scores, by scheduler and number of steps; on the device of the model."""
+    """Score one sample per frame, by scheduler and number of steps, on the device of the model."""
     device = next(model.parameters()).device
     model.eval()
     ways = list(samplers(model.diffusion))
@@ -91,7 +91,7 @@ def sweep_samplers(model: DiffusionAVS, clips: DataLoader[Clip]) -> list[dict[st
 
 @torch.no_grad()
 def sweep_samples(model: AVSModel, clips: DataLoader[Clip]) -> list[dict[str, float]]:
-    """Return what the first 1, 2, 4, ... samples are worth; a deterministic model has one."""
+    """Score the first 1, 2, 4, ... samples; a deterministic model has one."""
     device = next(model.parameters()).device
     model.eval()
     counts = SAMPLES if model.stochastic else SAMPLES[:1]
@@ -119,7 +119,7 @@ def sweep_samples(model: AVSModel, clips: DataLoader[Clip]) -> list[dict[str, fl
 
 
 def _scores(device: torch.device) -> MetricCollection:
-    """Begin to score masks, by protocol ``avsbench``, and their probabilities."""
+    """Make the metrics of masks, by protocol ``avsbench``, and of their probabilities."""
     return _collect(
         device,
         {

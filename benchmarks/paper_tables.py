@@ -1,18 +1,18 @@
-"""Ask the paper's tables again, on clips that anyone can make: train every row, with several seeds.
+"""Repeat the paper's tables on clips that anyone can generate: train every row with several seeds.
 
-  python benchmarks/paper_tables.py 2 3 4 --seeds 3            # what is not there yet of these tables
+  python benchmarks/paper_tables.py 2 3 4 --seeds 3            # the missing runs of these tables
   python benchmarks/paper_tables.py all --budget gpu           # 224 x 224, PVT v2 b2; hours on a GPU
-  python benchmarks/paper_tables.py 2 3 4 --by-second          # every second hears its own sound alone
+  python benchmarks/paper_tables.py 2 3 4 --by-second          # every second hears only its own sound
   python benchmarks/paper_tables.py 1 --budget cpu_long        # three times as many epochs
-  python benchmarks/paper_tables.py 2 --seeds 3 --list         # what would be run, and what is there
+  python benchmarks/paper_tables.py 2 --seeds 3 --list         # which runs are finished and which are not
   python benchmarks/paper_tables.py full                       # one row
-  python benchmarks/paper_tables.py full --seeds 1 --again     # is it the same number a second time?
+  python benchmarks/paper_tables.py full --seeds 1 --again     # repeat a run: is the number the same?
 
-A run is a row, a setting and a seed. All runs of a budget see the same clips and take as many steps, start
-from encoders that learned classes from clips with a single object, keep the epoch that is best on the
-validation clips and meet the test clips once. A run leaves one JSON file, with the score of every test clip;
-a run that was killed goes on from its last epoch. Runs of one seed are done before those of the next.
-Several calls may work on the same tables: each takes the runs that no other has begun.
+A run is a row, a setting and a seed. All runs of a budget see the same clips, take the same number of steps,
+start from encoders that learned classes from clips with a single object, keep the epoch that is best on the
+validation clips and use the test clips once. A run writes one JSON file, with the score of every test clip. A
+run that was killed continues from its last epoch. All runs of one seed come before those of the next.
+Several processes may work on the same tables: each takes runs that no other has started.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ RUNS = Path("runs", "paper")
 
 @dataclass(frozen=True)
 class Budget:
-    """What every row of a table gets."""
+    """The model size, the clips and the training that every row of a table gets."""
 
     variant: str
     size: int
@@ -71,7 +71,7 @@ class Budget:
     backbone: str | None = None
 
     def sizes(self) -> dict[str, str]:
-        """Return what the model's constructor is told."""
+        """Return the arguments for :meth:`Row.build`."""
         backbone = {} if self.backbone is None else {"backbone": self.backbone}
         return {"variant": self.variant, "audio_encoder": "mel_cnn", **backbone}
 
@@ -104,60 +104,60 @@ BUDGETS = {
     ),
 }
 BUDGETS["cpu_long"] = replace(BUDGETS["cpu"], epochs={"s4": 9, "ms3": 9})
-"""``tiny`` is for trying the command out; ``cpu_long`` for rows that learn slowly, as AVSBench does."""
+"""``tiny`` is for trying out the command, ``cpu_long`` for rows that learn slowly, such as AVSBench."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training."""
+    """One training of a row, with a budget, a setting and a seed."""
 
     budget: str
     setting: str
     row: str
     seed: int
     again: bool = False
-    """Whether it repeats one that is there, to see whether its number comes again."""
+    """Whether it repeats a finished run, to see whether the numbers are the same."""
 
     @property
     def name(self) -> str:
-        """Name it, as a file name."""
+        """Name of its files."""
         return f"{self.row}-seed{self.seed}"
 
     @property
     def place(self) -> Path:
-        """Return where it lies, below the folder of weights and below that of results."""
+        """Path of its files below the folder of weights and below the folder of results."""
         return Path(self.budget, self.setting, AGAIN if self.again else "", self.name)
 
     @property
     def folder(self) -> Path:
-        """Return where its checkpoint and weights lie."""
+        """Folder of its checkpoint and weights."""
         return RUNS / self.place
 
     @property
     def weights(self) -> Path:
-        """Return where the weights of its best epoch lie."""
+        """File with the weights of its best epoch."""
         return self.folder / "best.safetensors"
 
     @property
     def before(self) -> Run | None:
-        """Return the run whose weights it begins with."""
+        """The run whose weights it starts from; None if it starts from encoders only."""
         row = ROWS[self.row]
         if row.begins_as is None:
             return None
         return Run(self.budget, row.begins_in or self.setting, row.begins_as, self.seed)
 
     def lock(self, *, blocking: bool = True) -> FileLock:
-        """Return what a process holds while it is at it."""
+        """Return the lock that a process holds while it works on the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "lock", blocking=blocking)
 
 
 def open_splits(run: Run) -> dict[str, ClipDataset]:
-    """Make the clips, where they are not there yet, and open them; one process at a time."""
+    """Open the clips, after writing those that are missing; only one process writes at a time."""
     budget = BUDGETS[run.budget]
     root = RUNS / run.budget / "data"
     root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_suffix(".lock")):  # whoever makes clips removes what others have half made
+    with FileLock(root.with_suffix(".lock")):  # writing removes clips that others have half written
         write_avsbench(
             root,
             setting=run.setting,
@@ -177,14 +177,14 @@ def open_splits(run: Run) -> dict[str, ClipDataset]:
 
 
 def start(model: AVSModel, run: Run) -> None:
-    """Give a model the encoders of its seed, which are trained once and kept, or all that it begins with.
+    """Load the initial weights: the encoders of the seed, trained once and kept, or those of another run.
 
     Raises:
-        FileNotFoundError: if the weights that it begins with are not there.
+        FileNotFoundError: if the weights of that other run are missing.
     """
     budget, before = BUDGETS[run.budget], run.before
     if before is not None:
-        with before.lock():  # another process may be at it
+        with before.lock():  # another process may be training it
             if not before.weights.exists():
                 raise FileNotFoundError(
                     f"{before.weights}: {run.row} begins with it; to train it again, delete the JSON of "
@@ -214,12 +214,12 @@ def start(model: AVSModel, run: Run) -> None:
 
 
 def train(row: Row, run: Run, splits: Mapping[str, ClipDataset]) -> tuple[AVSModel, list[dict[str, float]]]:
-    """Train a row, and return the model of its best epoch and what every epoch was like."""
+    """Train a row; return the model of its best epoch and the history of all epochs."""
     budget = BUDGETS[run.budget]
     set_seed(run.seed)
     model = row.build(**budget.sizes())
     start(model, run)
-    model.to(memory_format=torch.channels_last)  # a seventh less time on a CPU
+    model.to(memory_format=torch.channels_last)  # takes a seventh less time on a CPU
     set_seed(run.seed)
     clips = SwappedSound(splits["train"]) if row.shuffled else splits["train"]
     loader = DataLoader(cast("Dataset[Clip]", clips), budget.batch_size, shuffle=True, drop_last=True)
@@ -244,7 +244,7 @@ def train(row: Row, run: Run, splits: Mapping[str, ClipDataset]) -> tuple[AVSMod
 
 
 def score(model: AVSModel, clips: ClipDataset, num_samples: int) -> dict[str, list[float]]:
-    """Return mIoU and F of every clip, by protocol ``avsbench``; F of a clip without truth is NaN."""
+    """Return mIoU and F of every clip, by protocol ``avsbench``; F of a clip without ground truth is NaN."""
     ious, scores = [], []
     for prediction in ModelPredictions(model, clips, num_samples=num_samples):
         for logits, masks in zip(prediction.logits, prediction.masks, strict=True):
@@ -254,7 +254,7 @@ def score(model: AVSModel, clips: ClipDataset, num_samples: int) -> dict[str, li
 
 
 def test(model: AVSModel, clips: ClipDataset, num_samples: int) -> dict[str, object]:
-    """Return what a model scores, and what is left of it when something is taken away."""
+    """Score a model with its sound and with other sounds, and if it diffuses also with other latents."""
     sounds = {"true sound": clips, "silence": SilentSound(clips), "another clip's sound": SwappedSound(clips)}
     found: dict[str, object] = {name: score(model, heard, num_samples) for name, heard in sounds.items()}
     if isinstance(model, DiffusionAVS) and model.stochastic:
@@ -266,8 +266,8 @@ def test(model: AVSModel, clips: ClipDataset, num_samples: int) -> dict[str, obj
 
 
 def do(run: Run, out: Path) -> None:
-    """Train and test one row, and write what was found."""
-    torch.set_flush_denormal(True)  # on a CPU, denormal numbers in the state of Adam slow a step down
+    """Train and test one row, and write the report."""
+    torch.set_flush_denormal(True)  # denormal numbers in the state of Adam slow down steps on a CPU
     row, budget = ROWS[run.row], BUDGETS[run.budget]
     splits = open_splits(run)
     begun, used = time.monotonic(), time.process_time()
@@ -289,18 +289,18 @@ def do(run: Run, out: Path) -> None:
         "test": found,
     }
     keep(report, out)
-    shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # the best weights stay
+    shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # keeps the best weights
 
 
 def keep(report: Mapping[str, object], out: Path) -> None:
-    """Write a report; an interrupted write leaves none."""
+    """Write a report; an interrupted write leaves no report."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".new").write_text(json.dumps(report) + "\n", encoding="utf-8")
     out.with_suffix(".new").replace(out)
 
 
 def take(run: Run, out: Path) -> None:
-    """Do a run that is not there yet, unless another process is at it."""
+    """Do a run that is missing, unless another process is working on it."""
     try:
         with run.lock(blocking=False):
             if not out.exists():
@@ -310,9 +310,9 @@ def take(run: Run, out: Path) -> None:
 
 
 def plan(arguments: argparse.Namespace) -> list[Run]:
-    """Return the runs that were asked for, those of one seed after those of another.
+    """Return the requested runs, seed after seed, each after the run that it starts from.
 
-    Rows that hear nothing have no run by second.
+    Rows without sound have no run by second.
     """
     tables = list(TABLES) if "all" in arguments.tables else arguments.tables
     rows = list(dict.fromkeys(row for table in tables for row in TABLES.get(table, [table])))
@@ -320,7 +320,7 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
         rows = [row + BY_SECOND for row in rows if row + BY_SECOND in ROWS]
     runs = []
     for seed, setting, row in product(range(arguments.seeds), arguments.settings, rows):
-        if ROWS[row].begins_in == setting:  # there it would only be trained twice
+        if ROWS[row].begins_in == setting:  # it would only be trained twice there
             continue
         run = Run(arguments.budget, setting, row, seed, arguments.again)
         runs += [run] if run.before is None else [run.before, run]

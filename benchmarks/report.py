@@ -1,11 +1,12 @@
-"""Write the docs' page on performance, and its pictures, from what the benchmarks measured.
+"""Write the docs' page on performance, and its pictures, from the results of the benchmarks.
 
   python benchmarks/report.py                # docs/performance.md from benchmarks/results
-  python benchmarks/report.py --folder cuda  # only print the name of the folder for a device's results
+  python benchmarks/report.py --folder cuda  # only print the folder name for a device's results
 
-``make bench`` measures, then runs this. Every number of the page comes from the JSON. What was not measured
-is named, with the command that measures it. Why a target is missed may be told in reasons.json beside the
-numbers, from targets, in the words of the page, to reasons; a reason shows while its target is missed.
+``make bench`` runs the benchmarks, then this script. Every number on the page comes from the JSON files. The
+page names what was not measured, with the command that measures it. A file reasons.json in the folder of the
+results may explain missed targets: it maps targets, worded as on the page, to reasons. A reason is shown
+while its target is missed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from _performance_targets import write_targets
 
 HERE = Path(__file__).parent
 Pictures = Mapping[tuple[str, str], tuple[Path, str]]
-"""File and caption by device and kind."""
+"""Files and captions, by device and kind."""
 
 
 def write(results: Path, docs: Path) -> None:
@@ -41,7 +42,7 @@ def write(results: Path, docs: Path) -> None:
 
 
 def write_tables(subject: str, devices: Sequence[Device]) -> str:
-    """Write what was measured of a subject on every device, or how to measure it."""
+    """Write the results of a subject on every device, or how to measure it."""
     measure = f"`make bench-{subject}`"
     if not any(device.rows(subject) for device in devices):
         return f"*Not measured here: {measure} does.*"
@@ -61,7 +62,7 @@ def write_tables(subject: str, devices: Sequence[Device]) -> str:
 
 
 def write_pictures(kind: str, devices: Sequence[Device], pictures: Pictures, docs: Path) -> str:
-    """Write the pictures of a kind that there are."""
+    """Write the available pictures of a kind."""
     found = [
         (device, *pictures[device.folder, kind]) for device in devices if (device.folder, kind) in pictures
     ]
@@ -72,7 +73,7 @@ def write_pictures(kind: str, devices: Sequence[Device], pictures: Pictures, doc
 
 
 def write_machines(devices: Sequence[Device]) -> str:
-    """Write on what was measured, and with which versions: a column for all subjects that share it."""
+    """Write a table of machines and versions, with one column for all subjects that share them."""
     subjects: dict[tuple[str, tuple[tuple[str, object], ...]], list[str]] = {}
     for device in devices:
         for subject, report in device.reports.items():
@@ -86,7 +87,7 @@ def write_machines(devices: Sequence[Device]) -> str:
 
 
 def folder_of(device: str | None) -> str:
-    """Return the name of the folder for the results of a device: cpu, or of a GPU its name, such as h200."""
+    """Return the folder name for the results of a device: cpu, or the name of the GPU, such as h200."""
     import torch
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,10 +1,10 @@
-"""How long sampling takes: ten DDIM steps from noise to the latents of B*T frames, several samples of each.
+"""Measure how long sampling takes: ten DDIM steps from noise to latents, for B*T frames and several samples.
 
   python benchmarks/sampler_latency.py --device cuda --out benchmarks/results/cuda/sampler_latency.json
 
-The reference is the loop that diffusers documents, around the same denoiser. Beside it stand the library's
-sampler as it is, compiled, and on a GPU replayed as a CUDA graph; and, as the bound that no sampler of small
-batches beats by much, reading all weights of the denoiser from the cache once a step.
+The reference is the loop from the documentation of diffusers, around the same denoiser. The library's sampler
+is timed eagerly, compiled, and on a GPU also replayed as a CUDA graph. As a bound that no sampler of small
+batches beats by much, the script also times reading all weights of the denoiser from the cache once per step.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LOOP, WEIGHTS = "diffusers loop", "read the weights"
 FRAMES = {"cpu": (1, 5, 20, 80), "cuda": (1, 5, 20, 80, 320, 1024, 4096)}
 SAMPLES = {"cpu": (1, 16), "cuda": (1, 4, 16, 64)}
 COMPILED = {"cpu": (5,), "cuda": (5, 80)}
-"""B*T at which the compiled sampler is timed: compiling takes from 10 s to a minute for every shape."""
+"""B*T at which the compiled sampler is timed: compiling takes 10 s to a minute per shape."""
 
 
 def diffusers_loop(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) -> Tensor:
-    """Sample as diffusers' own documentation does."""
+    """Sample as in the documentation of diffusers."""
     scheduler = cosine_ddim()
     scheduler.set_timesteps(diffusion.num_inference_steps, device=noise.device)
     latent = noise
@@ -38,8 +38,8 @@ def diffusers_loop(diffusion: LatentCondDiffusion, condition: Tensor, noise: Ten
 
 
 def compiled(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) -> Run:
-    """Compile the sampler for one shape, on a GPU with CUDA graphs."""
-    torch.compiler.reset()  # what was compiled for another shape is of no use, and counts as a recompilation
+    """Compile the sampler for one shape, with CUDA graphs on a GPU."""
+    torch.compiler.reset()  # code compiled for other shapes is of no use and counts as recompilation
     mode = "reduce-overhead" if condition.is_cuda else None
     sample = torch.compile(diffusion.sample, dynamic=False, mode=mode)
     run = partial(sample, condition, noise=noise)
@@ -49,9 +49,9 @@ def compiled(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) -
 
 
 def graphed(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) -> Run:
-    """Capture the sampler in a CUDA graph; a call copies its inputs in and replays it.
+    """Capture the sampler in a CUDA graph; a call copies the inputs into it and replays it.
 
-    The output is the graph's own memory, which the harness overwrites between calls.
+    The output is the graph's own memory, which :func:`_measure.time_in_turn` overwrites between calls.
     """
     inputs = condition.clone(), noise.clone()
     graph, output = capture(lambda: diffusion.sample(inputs[0], noise=inputs[1]))
@@ -66,7 +66,7 @@ def graphed(diffusion: LatentCondDiffusion, condition: Tensor, noise: Tensor) ->
 
 
 def weight_reader(denoiser: NoiseEstimator, steps: int) -> Run:
-    """Return what reads all parameters, one flat buffer, once a step."""
+    """Return a function that reads all parameters, as one flat buffer, once per step."""
     weights = torch.cat([parameter.detach().flatten() for parameter in denoiser.parameters()])
 
     def read() -> Tensor:
@@ -84,7 +84,7 @@ def weight_reader(denoiser: NoiseEstimator, steps: int) -> Run:
 
 
 def capture(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Return a CUDA graph of a call and the tensor that it writes to; after a warm-up on another stream."""
+    """Warm up a call on another stream; return its CUDA graph and the tensor that the graph writes to."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -98,10 +98,10 @@ def capture(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
 
 
 def compiler_problem(device: torch.device) -> str | None:
-    """Say why nothing can be compiled for a device, if so."""
+    """Return the error if nothing can be compiled for a device, else None."""
     try:
         torch.compile(torch.nn.Softplus().to(device))(torch.ones(8, device=device))
-    except Exception as error:  # no C++ compiler, no Triton, a Python that is too new: each has its own
+    except Exception as error:  # no C++ compiler, no Triton, too new a Python: each raises another
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 
@@ -144,7 +144,7 @@ def main() -> None:
                 runs["avslib compiled"] = compiled(diffusion, condition, noise)
             if device.type == "cuda":
                 runs["avslib CUDA graph"] = graphed(diffusion, condition, noise)
-            # the first step divides by a signal of 0.0025: the latents of an untrained denoiser are large
+            # the first step divides by a signal of 0.0025, so an untrained denoiser gives large latents
             scale = diffusers_loop(diffusion, condition, noise).abs().max().item()
             timings = time_in_turn(
                 runs,

@@ -1,14 +1,14 @@
-"""How long TPAVI takes, forward and backward, and how much memory: beside the matrix of all pairs.
+"""Measure the time and memory of TPAVI, forward and backward, against the matrix of all pairs.
 
   python benchmarks/tpavi.py --device cuda --out benchmarks/results/cuda/tpavi.json
 
-The reference is the dense form that was published, with the same parameters. Beside it stand the library's
-block as it is, with channels-last input and compiled; and two yardsticks over the same tensor: an
-``nn.LayerNorm``, that is a few passes over it, and a copy. A row's floor is the time of copying as much as
-must be moved: forward x is read and z written; backward, also z's gradient is read and that of x written.
+The reference is the published dense form with the same parameters. The library's block is measured as it is,
+with channels-last input, and compiled. Two yardsticks work on the same tensor: an ``nn.LayerNorm``, which is
+a few passes over it, and a copy. A row's floor is the time of copying as much data as must be moved: the
+forward pass reads x and writes z; the backward pass also reads the gradient of z and writes that of x.
 
-On a CPU freed memory stays with the process, as it does on a GPU. By default glibc returns what is larger
-than 32 MB, and then the pages of a tensor that large take longer to get than the tensor to compute.
+On a CPU, freed memory stays with the process, as it does on a GPU. By default, glibc returns blocks larger
+than 32 MB to the system, and getting new pages for such a tensor then takes longer than computing it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from avslib.fusion import TPAVI
 
 DENSE, NORM, COPY = "dense", "nn.LayerNorm", "copy"
 FORMS = (("dot", "audio"), ("embedded", "audio"), ("gaussian", "audio"), ("dot", "visual"))
-"""How positions compare, and what they attend to: the sound, or the pixels of all frames."""
+"""How positions are compared, and what they attend to: the sound, or the pixels of all frames."""
 PASSES = ("forward", "forward and backward")
 
 
@@ -36,7 +36,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 class Inputs(NamedTuple):
-    """What a block is called with, and the gradient of what it returns."""
+    """The inputs of a block, and the gradient of its output."""
 
     x: Tensor
     audio: Tensor | None
@@ -49,7 +49,7 @@ def forward(block: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 def forward_and_backward(block: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
-    """Compute all gradients; return z and the gradient of x, which are of size 1."""
+    """Compute all gradients; return z and the gradient of x, whose values are of order 1."""
     z = block(inputs.x, inputs.audio)[0]
     wanted = [tensor for tensor in (inputs.x, inputs.audio, *block.parameters()) if tensor is not None]
     return z, torch.autograd.grad(z, wanted, inputs.cotangent)[0]
@@ -69,9 +69,9 @@ def channels_last(x: Tensor) -> Tensor:
 def make(
     mode: str, attends: str, square: int, *, batch: int, frames: int, channels: int, device: torch.device
 ) -> tuple[TPAVI, Inputs]:
-    """Return a block and what to call it with."""
+    """Return a block and inputs for it."""
     x, cotangent = torch.randn(2, batch, frames, channels, square, square, device=device)
-    # not louder: a softmax of products that are not scaled enlarges the rounding errors of large ones
+    # quiet: a softmax of unscaled products enlarges the rounding errors of large products
     audio = 0.3 * torch.randn(batch, frames, 128, device=device) if attends == "audio" else None
     block = TPAVI(channels, mode=mode, audio_channels=None if audio is None else 128)
     fill(block)
@@ -91,7 +91,7 @@ def measure(
     seconds: float,
     device: torch.device,
 ) -> tuple[dict[str, Timing], dict[str, int]]:
-    """Time a block's ways in turn and weigh them."""
+    """Return the times of all ways to run a block, measured in turn, and the bytes that they need."""
     block.train(backward)
     run: Callable[[nn.Module, Inputs], object] = forward_and_backward if backward else forward
     ways: dict[str, tuple[nn.Module, Inputs]] = {DENSE: (densify(block), inputs)} if dense else {}
@@ -114,7 +114,7 @@ def measure(
         rounds=rounds,
         unchecked={NORM: partial(normalize, *normalized), COPY: partial(target.copy_, pixels.detach())},
         seconds=seconds,
-        atol=2e-3,  # float32, sums over all positions in another order, and a softmax of unscaled products
+        atol=2e-3,  # float32, sums over positions in another order, a softmax of unscaled products
         rtol=2e-3,
     )
     if device.type == "cuda":
@@ -125,7 +125,7 @@ def measure(
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to return freed memory to the system; elsewhere do nothing."""
+    """Tell glibc not to return freed memory to the system; do nothing with other C libraries."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)

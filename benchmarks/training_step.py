@@ -1,12 +1,12 @@
-"""How long a training step takes, and how much memory: forward, objective, backward, optimiser.
+"""Measure the time and memory of a training step: forward pass, objective, backward pass, optimiser.
 
   python benchmarks/training_step.py --device cuda --out benchmarks/results/cuda/training_step.json
 
-The reference is the same model, in float32, with the dense TPAVI that was published. The weights are random,
-every frame is labelled, and the learning rate is 0: each step does the same work and has the same loss. Bytes
-are all that live at the worst moment: weights, optimiser state, gradients and activations.
+The reference is the same model in float32 with the dense TPAVI of the published code. The weights are random,
+every frame is labelled, and the learning rate is 0, so that each step does the same work and has the same
+loss. The memory is the peak of all that is alive: weights, optimiser state, gradients and activations.
 
-For every preset they are also counted without computing, for a batch that a CPU could not take.
+For the presets in ``--count``, memory is also counted without computing, for a batch too large for a CPU.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ COUNTED_WAYS = (DENSE, "avslib", "avslib checkpointed")
 BATCH = {"cpu": 1, "cuda": 4}
 ROUNDS = {"cpu": 2, "cuda": 20}
 TOLERANCE = {"cpu": 5e-3, "cuda": 3e-2}
-"""Of the gradient in float32: TPAVI's batch norm divides by a small deviation, 1/80 of the mean in untrained
-weights, and with it enlarges rounding errors. On CUDA convolutions take TF32 by PyTorch's default, which
+"""Tolerance of the gradient in float32. TPAVI's batch norm divides by a small deviation, 1/80 of the mean in
+untrained weights, which enlarges rounding errors. On CUDA, PyTorch's convolutions use TF32 by default, which
 keeps 10 bits."""
 BF16_TOLERANCE = 0.05
-"""Of the loss: bfloat16 keeps 8 bits, and rounds after each of 100 layers."""
+"""Relative tolerance of the loss: bfloat16 keeps 8 bits, and rounds after each of 100 layers."""
 
 
 class Trained(NamedTuple):
-    """What a training step needs."""
+    """A model with everything that a training step needs."""
 
     model: nn.Module
     objective: nn.Module
@@ -71,9 +71,9 @@ class Trained(NamedTuple):
     bf16: bool
 
     def step(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Take a step; return the loss, and length and direction of the gradient of the first weight.
+        """Take a step; return the loss, and the length and direction of the first weight's gradient.
 
-        The first weight is the last that a gradient reaches.
+        The first weight is the last one that the backward pass reaches.
         """
         torch.manual_seed(0)
         frames, log_mel, masks, labelled, valid, _ = self.clip
@@ -89,7 +89,7 @@ class Trained(NamedTuple):
         return loss.detach(), length, gradient / length
 
     def held(self) -> int:
-        """Return the bytes of weights and optimiser state."""
+        """Return the bytes of the weights and the optimiser state."""
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         return size_of([*self.model.parameters(), *self.model.buffers()]) + size_of(
             value for value in state if isinstance(value, Tensor)
@@ -97,7 +97,7 @@ class Trained(NamedTuple):
 
 
 def make_trained(model: nn.Module, objective: nn.Module, clip: Clip, *, bf16: bool = False) -> Trained:
-    """Return a training with an optimiser that has taken a first step, on gradients of 0."""
+    """Return a training whose optimiser has already taken a first step, with gradients of 0."""
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = Adam(weights, lr=0.0)
     for weight in weights:
@@ -108,7 +108,7 @@ def make_trained(model: nn.Module, objective: nn.Module, clip: Clip, *, bf16: bo
 
 
 def count(model: nn.Module, objective: nn.Module, clip: Clip, *, bf16: bool = False) -> int:
-    """Return the bytes of a training step, without computing it."""
+    """Return the bytes that a training step needs, without computing it."""
     with faked((model, objective, clip)) as copies:
         trained = make_trained(*copies, bf16=bf16)
         with LiveBytes() as memory:
@@ -125,7 +125,7 @@ def measure(
     device: torch.device,
     **turns: Any,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return a row for each way to take a step, and why a way could not be compiled, if so."""
+    """Return a row for each way to take a step, and the error if a way could not be compiled."""
     torch.compiler.reset()
     plain = make_trained(build(model, "avslib"), objective, clip)
     problem = None
