@@ -146,7 +146,10 @@ def bounds_by_seed(study: Study, row: str) -> dict[int, list[float]]:
 
 
 def candidates(study: Study, row: str) -> int:
-    """Return the number of codes that a condition is compared with: those of a batch's labelled frames."""
+    """Return the number of codes that a condition is compared with: those of a batch's labelled frames.
+
+    Without negatives of the same clip, the other frames of that clip do not count.
+    """
     frames = 1 if study.setting == "s4" else SyntheticConfig(setting=study.setting).seconds
     loss = getattr(ROWS[row].objective(), "contrastive", None) if row in ROWS else None
     left_out = 0 if loss is None or loss.same_clip_negatives else frames - 1

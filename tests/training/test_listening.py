@@ -146,6 +146,16 @@ def test_one_clip_of_synthetic_sound_and_no_one_else() -> None:
     assert list(sound_protocols(clips)) == ["silence", "white noise", "shifted by 1 s"]
 
 
+def test_a_folder_with_a_clip_of_one_second_is_not_shifted(tmp_path: Path) -> None:
+    write_avsbench(tmp_path / "ms3", setting="ms3", clips={"test": 2}, size=32, videos=False)
+    clips = AVSBenchMS3(tmp_path / "ms3", "test", size=(8, 8), sound="wav")
+    assert "shifted by 1 s" in sound_protocols(clips)
+    files = clips.clips[1]
+    clips.clips[1] = files._replace(frames=files.frames[:1], masks=files.masks[:1])
+    assert "shifted by 1 s" not in sound_protocols(clips)
+    assert "true sound" in listen(Deaf(), clips, batch_size=1)
+
+
 def test_other_datasets_may_be_listened_to_and_their_silence_has_no_drop() -> None:
     class Nothing(Halves):
         def __getitem__(self, index: int) -> Clip:

@@ -138,7 +138,8 @@ class SwappedSound(OtherSound):
 
     Raises:
         ValueError: if the shift gives a clip its own sound; if the categories are not known; or if one of
-            them holds a single clip (``"same"``) or more than half of all clips (``"other"``).
+            them holds a single clip (``"same"``) or more than half of all clips (``"other"``). For
+            embeddings also when a clip is read whose other clip could not be, as nothing is known of silence.
     """
 
     def __init__(
@@ -171,23 +172,30 @@ class ShiftedSound(OtherSound):
         seconds: delay, s; a negative one makes the sound come sooner.
 
     Raises:
-        ValueError: if the delay gives the first clip its own sound; for other clips, when they are read.
+        ValueError: if the delay gives a clip its own sound. Only a reader knows the length of every clip; of
+            other datasets the first clip is checked, and the others when they are read.
     """
 
     def __init__(self, clips: ClipDataset, *, seconds: int = 1) -> None:
         super().__init__(clips)
         self.seconds = seconds
-        self[0]  # to fail here, not in a loader
+        if isinstance(clips, ClipReader):
+            for files in clips.clips:
+                self._check(files.id, len(files.frames[: clips.seconds]))
+        else:
+            self[0]
 
     def _log_mel(self, index: int, clip: Clip) -> Tensor:
-        length = int(clip.valid.sum())
-        if self.seconds % length == 0:
-            raise ValueError(
-                f"seconds: {self.seconds} gives clip {clip.id!r}, of {length} s, its own sound unshifted"
-            )
+        self._check(clip.id, int(clip.valid.sum()))
         shifted = clip.log_mel.clone()
         shifted[clip.valid] = clip.log_mel[clip.valid].roll(self.seconds, dims=0)
         return shifted
+
+    def _check(self, name: str, length: int) -> None:
+        if self.seconds % length == 0:
+            raise ValueError(
+                f"seconds: {self.seconds} gives clip {name!r}, of {length} s, its own sound unshifted"
+            )
 
 
 def other_clips(

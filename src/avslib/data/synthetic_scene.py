@@ -207,8 +207,8 @@ def _look(rng: Generator, family: Family, *, shrink: float, count: int, seconds:
 def _stage(index: int, config: SyntheticConfig, cast: Sequence[Family]) -> list[Sprite]:
     """Place the objects so that at least 40 % of each is visible in every frame.
 
-    Scenes are drawn until one fits, judged on a coarse grid. Each new scene has slightly smaller objects, so
-    that one soon fits.
+    Scenes are drawn until one fits, judged on a coarse grid, at most 40; then the best of them is taken. Each
+    new scene has slightly smaller objects, so that one soon fits.
     """
     rng = _rng(config, index, _Stream.LOOK)
     times = frame_times(config)

@@ -29,7 +29,7 @@ def sound_protocols(clips: ClipDataset, *, categories: Sequence[str] | None = No
     - ``"another clip's sound"``: if there are two clips or more;
     - ``"another clip's sound, same category"`` and ``"another clip's sound, other category"``: if the
       categories are known and every clip has such a partner;
-    - ``"shifted by 1 s"``: unless the first clip is only 1 s long;
+    - ``"shifted by 1 s"``: unless a clip is 1 s long (if no reader tells the lengths: unless the first is);
     - ``"off-screen sound added"``: if the dataset gives its waveforms; from another category if possible.
 
     The classes in :mod:`avslib.data` say what a model that listens finds with each.
