@@ -1,4 +1,4 @@
-"""Logits and masks to scores, by named protocols; each score a function and an accumulator."""
+"""Metrics of predicted masks, by named evaluation protocols, as functions and as accumulating classes."""
 
 from avslib.metrics.boundary import BoundaryF, JAndF, boundary_f
 from avslib.metrics.calibration import CalibrationError, Reliability, calibration_error

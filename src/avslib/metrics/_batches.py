@@ -1,4 +1,4 @@
-"""Scores that are means over a protocol's own batches, whatever batches the user evaluates with."""
+"""Metrics that average over the batches of a protocol, whatever batches the user evaluates with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avslib.metrics._binary import BinaryMetric, check_frames
 
 
 def check_batches(clips_per_batch: float, ranks: int) -> None:
-    """Raise ``ValueError`` unless both are whole numbers above 0; a batch may also hold all clips."""
+    """Raise ``ValueError`` unless both are whole numbers above 0; ``clips_per_batch`` may be infinite."""
     check_positive("clips_per_batch", clips_per_batch)
     if clips_per_batch != math.inf and clips_per_batch % 1:
         raise ValueError(f"clips_per_batch: expected a whole number or infinity, got {clips_per_batch}")
@@ -33,11 +33,11 @@ def mean_over_batches(
     """Return the mean score of batches of consecutive clips.
 
     Args:
-        sums: what every clip adds to its batch, ``(n, sums)``.
-        score: sums of batches ``(..., sums)`` to their scores ``(...)``; a NaN is no batch.
-        clips_per_batch: clips in a batch, the last one perhaps short; ``math.inf`` for all of them in one.
-        ranks: processes that the batches were dealt to, in blocks as even as possible, the first ones longer;
-            the mean is over the means of those that got any.
+        sums: sums of each clip, ``(n, sums)``; those of a batch are their total.
+        score: maps sums of batches ``(..., sums)`` to scores ``(...)``; a batch with score NaN is left out.
+        clips_per_batch: clips in a batch; the last batch may be shorter. ``math.inf`` for one batch of all.
+        ranks: processes that share the batches, in consecutive blocks as even as possible, longer ones first.
+            The result is the mean of the processes' means; a process without a batch is left out.
 
     Returns:
         A scalar; NaN without a clip.
@@ -49,20 +49,20 @@ def mean_over_batches(
     if len(sums) == 0:
         return sums.new_full((), math.nan)
     k = len(sums) if clips_per_batch == math.inf else int(clips_per_batch)
-    missing = -len(sums) % k  # of the last batch; an empty row changes no sum
+    missing = -len(sums) % k  # clips that the last batch lacks; a row of zeros changes no sum
     scores = score(reduce(F.pad(sums, (0, 0, 0, missing)), "(n k) s -> n s", "sum", k=k))
     return torch.stack([part.nanmean() for part in scores.tensor_split(ranks)]).nanmean()
 
 
 def clip_sums(frame_sums: Tensor, clip: Tensor) -> Tensor:
-    """Return the sums of every clip.
+    """Add up the sums of the frames of each clip.
 
     Args:
-        frame_sums: what every frame adds to its clip, ``(n, sums)``.
-        clip: the number of the clip that each frame belongs to, ``(n,)``, int64.
+        frame_sums: sums of each frame, ``(n, sums)``.
+        clip: number of the clip that each frame belongs to, ``(n,)``, int64.
 
     Returns:
-        Sums of the clips that have a frame, by number, ``(clips, sums)``.
+        Sums of each clip that has a frame, ordered by clip number, ``(clips, sums)``.
     """
     check_shape("clip", clip, "n")
     check_shape("statistics", frame_sums, "n s", n=len(clip))
@@ -71,18 +71,19 @@ def clip_sums(frame_sums: Tensor, clip: Tensor) -> Tensor:
 
 
 class ClipBatchMean(BinaryMetric):
-    """Mean over batches of ``clips_per_batch`` consecutive clips of a score made of sums over frames.
+    """Mean over batches of consecutive clips, where the score of a batch follows from sums over its frames.
 
-    With one clip a batch the score of a clip is added as soon as it is seen: two numbers, the same in any
-    order and over any number of processes. With all clips in one batch their sums are added. In between, the
-    sums of every clip are kept until ``compute`` groups them. A clip without a valid frame is no clip.
+    With one clip per batch, the score of each clip is added as soon as it is seen. The state is then two
+    numbers, which do not depend on the order of clips or the number of processes. With all clips in one
+    batch, the state is the sums over all clips. In between, the sums of every clip are kept until ``compute``
+    groups them into batches. A clip without a valid frame is left out.
 
     Args:
-        settings: the arguments of the metric, which tell it from others.
-        sums: how many sums a clip keeps.
-        clips_per_batch: clips in a batch of the protocol, ``math.inf`` for all.
+        settings: arguments of the metric, which tell it apart from other metrics.
+        sums: number of sums per clip.
+        clips_per_batch: clips in a batch of the protocol; ``math.inf`` for all clips.
         ranks: processes of the protocol, see :func:`mean_over_batches`.
-        two_logits: whether two logits may come.
+        two_logits: whether two logits per pixel are accepted too.
     """
 
     total: Tensor
@@ -121,33 +122,33 @@ class ClipBatchMean(BinaryMetric):
 
     @abstractmethod
     def _frame_sums(self, logits: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
-        """Return what each frame adds to the sums of its batch, ``(B, T, sums)``, float64.
+        """Return the sums of each frame, ``(B, T, sums)``, float64.
 
-        What it may keep besides must be of frames that are ``counted``, ``(B, T)``.
+        If it also updates other states, it must use only the frames that are ``counted``, ``(B, T)``.
         """
 
     @abstractmethod
     def _score(self, sums: Tensor) -> Tensor:
-        """Return the scores ``(...)`` of batches from their sums ``(..., sums)``; NaN where there is none."""
+        """Return the scores ``(...)`` of batches from their sums ``(..., sums)``; NaN for no score."""
 
     def update(
         self, logits: Tensor, masks: Tensor, valid: Tensor | None = None, *, index: Tensor | None = None
     ) -> None:
-        """Add clips; nothing here waits for an accelerator.
+        """Add clips, without waiting for an accelerator.
 
         Args:
-            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
-                Protocols that know two logits also take ``(B, T, 2, H, W)``.
+            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
+                Protocols with two logits also accept ``(B, T, 2, H, W)``.
             masks: ground truth, ``(B, T, H, W)``, 0 and 1.
             valid: False where a frame is padding and does not count, ``(B, T)``, bool.
-            index: the place of each clip in the order of the protocol, ``(B,)``, int64, or None for the order
-                in which clips come. With it, batches of several clips are the same whatever the order and
-                however many processes.
+            index: position of each clip in the order of the protocol, ``(B,)``, any integer type, or None for
+                the order in which clips come. With it, batches of several clips do not depend on the order
+                of clips or the number of processes.
 
         Raises:
-            ValueError: if a shape differs, if ``index`` is of no integer type, or if a mask of a valid frame
-                holds anything but 0 and 1. On an accelerator, where looking at values would stall,
-                ``compute`` says the last.
+            ValueError: if a shape differs, if the type of ``index`` is not an integer type, or if a mask of a
+                valid frame holds anything but 0 and 1. On an accelerator, where checking values would stall,
+                ``compute`` raises the last of these.
         """
         check_frames(logits, masks, valid, two_logits=self.two_logits)
         if index is not None:
@@ -160,7 +161,7 @@ class ClipBatchMean(BinaryMetric):
         is_clip = counted.any(dim=1)
         if self._keeps_clips:
             place = torch.full_like(is_clip, _ANYWHERE, dtype=torch.int64) if index is None else index.long()
-            # not sums[is_clip], which waits for an accelerator to learn its own length
+            # sums[is_clip] would wait for the accelerator to learn the length of its result
             self.clip_index.append(torch.where(is_clip, place, _NO_CLIP))
             self.clip_sums.append(sums)
         elif self.clips_per_batch == math.inf:
@@ -177,7 +178,7 @@ class ClipBatchMean(BinaryMetric):
 
         Raises:
             ValueError: if a mask seen on an accelerator held anything but 0 and 1, or ``index`` was given for
-                some clips only, twice for one, or below 0.
+                only some clips, held a position twice, or was negative.
         """
         self._check()
         if self.clips_per_batch == math.inf:
@@ -191,7 +192,7 @@ class ClipBatchMean(BinaryMetric):
         )
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the states of all processes; one that has seen no clip brings sums of the right shape."""
+        """Gather the states of all processes; one without a clip adds empty sums of the right shape."""
         if self._keeps_clips and len(self.clip_sums) == 0:
             self.clip_sums.append(self.settings.new_zeros(0, self.sums))
             self.clip_index.append(self.wrong_frames.new_zeros(0))

@@ -1,4 +1,4 @@
-"""What all scores of binary masks have in common: their checks."""
+"""Checks that all metrics of binary masks share."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def not_binary(masks: Tensor) -> Tensor:
 
 
 def check_binary(wrong: Tensor) -> None:
-    """Raise ``ValueError`` if a frame, or a count of frames, is wrong."""
+    """Raise ``ValueError`` if a frame is marked as wrong, or if a count of wrong frames is not 0."""
     check_all(
         wrong == 0, "masks: expected the values 0 and 1, got others; grey levels must be read as 0 and 1"
     )
 
 
 class BinaryMetric(MaskMetric):
-    """A metric of binary masks, which knows whether a mask was not."""
+    """A metric of binary masks that counts the frames whose mask is not binary."""
 
     def _counted(self, masks: Tensor, valid: Tensor | None) -> Tensor:
-        """Return which frames count, ``(B, T)``, and look for values other than 0 and 1 in them.
+        """Return which frames count, ``(B, T)``, and check that their masks hold only 0 and 1.
 
-        On an accelerator, where looking at values would stall, ``_check`` says what is wrong.
+        On an accelerator, where checking values would stall, ``_check`` raises the error later.
         """
         counted = torch.ones_like(masks[..., 0, 0], dtype=torch.bool) if valid is None else valid.bool()
         wrong = not_binary(masks) & counted

@@ -1,4 +1,4 @@
-"""What all scores of masks have in common: what they tell torchmetrics, and the frames that are wrong."""
+"""Base class of all metrics of masks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torchmetrics import Metric
 
 
 class MaskMetric(Metric):
-    """A metric of masks, with a count of the frames that hold what no mask does.
+    """A metric of masks that counts the frames with invalid values.
 
     torchmetrics' ``MetricCollection`` lets metrics whose states agree after the first batch share one state
-    from then on: a perfect first batch would make F read the sums of J. So one state tells metrics apart
-    whose states mean different things.
+    from then on: a perfect first batch would make F read the sums of J. The state ``settings`` prevents
+    this, since it differs between metrics whose states mean different things.
 
     Args:
-        settings: the arguments of the metric, which tell it from others.
+        settings: arguments of the metric, which tell it apart from other metrics.
     """
 
     is_differentiable = False
@@ -37,10 +37,10 @@ class MaskMetric(Metric):
         self.add_state("wrong_frames", torch.zeros((), dtype=torch.int64), "sum")
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one value or several on a scale from 0 to 1; needs matplotlib.
+        """Plot one value or several on the scale of the metric; needs matplotlib.
 
         Args:
-            val: what ``compute`` returned, or a list of it; by default, what it returns now.
+            val: a value that ``compute`` returned, or a list of such values; by default, the current value.
             ax: matplotlib axes to draw on; by default, new ones.
 
         Returns:

@@ -18,10 +18,10 @@ TOLERANCE = 0.008
 
 
 def contour(masks: Tensor) -> Tensor:
-    """Return the contours of masks, one pixel wide and half a pixel towards the upper left.
+    """Return the contours of masks, one pixel wide and shifted by half a pixel towards the upper left.
 
-    A pixel is on the contour if its right, lower or lower right neighbour differs from it. There is none at
-    the edge of the image, where a mask may be cut off.
+    A pixel is on the contour if its right, lower or lower right neighbour differs from it. The edge of the
+    image is not a contour, since a mask may be cut off there.
 
     Args:
         masks: ``(..., H, W)``, bool.
@@ -43,21 +43,23 @@ def contour(masks: Tensor) -> Tensor:
 def boundary_f(logits: Tensor, masks: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
     """Return the F of the contours of every frame (Perazzi et al., CVPR 2016, and their code).
 
-    Precision is the fraction of the predicted contour that lies within r pixels of the true one, recall the
-    fraction of the true one within r of the predicted one, where r = ceil(``tolerance`` * diagonal), 3 at
-    224x224; F = 2 P R / (P + R). A frame where both contours are empty scores 1, where one is, 0.
+    Precision is the fraction of the predicted contour that lies within r pixels of the true contour. Recall
+    is the fraction of the true contour that lies within r pixels of the predicted one. The radius is
+    r = ceil(``tolerance`` * diagonal), 3 at 224x224, and F = 2 P R / (P + R). A frame scores 1 if both
+    contours are empty, and 0 if only one is.
 
     Args:
-        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32. The
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32. The
             prediction is ``sigmoid(logits) > 0.5``.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
-        tolerance: r over the diagonal of the image, in (0, 1).
+        tolerance: radius as a fraction of the diagonal of the image, in (0, 1).
 
     Returns:
-        One score a frame, ``(B, T)``, float64, in ``[0, 1]``.
+        One score per frame, ``(B, T)``, float64, in ``[0, 1]``.
 
     Raises:
-        ValueError: if a shape differs, ``masks`` holds other than 0 and 1, or ``tolerance`` is out of range.
+        ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, or ``tolerance`` is not in
+            (0, 1).
 
     Example:
         >>> masks = torch.zeros(1, 1, 64, 64)
@@ -73,14 +75,14 @@ def boundary_f(logits: Tensor, masks: Tensor, *, tolerance: float = TOLERANCE) -
 
 
 class BoundaryF(ClipBatchMean):
-    """F of contours: `boundary_f`, mean over the frames of a clip, then over clips.
+    """F of contours: the mean of `boundary_f` over the frames of a clip, then over clips.
 
     Args:
         protocol: ``"davis"``.
-        tolerance: how far apart contours may lie, over the diagonal of the image.
+        tolerance: how far apart contours may lie, as a fraction of the diagonal of the image.
 
     Raises:
-        ValueError: if the protocol is unknown or ``tolerance`` not in (0, 1).
+        ValueError: if the protocol is unknown or ``tolerance`` is not in (0, 1).
 
     Example:
         >>> metric = BoundaryF()
@@ -110,16 +112,16 @@ class BoundaryF(ClipBatchMean):
 
 
 class JAndF(BoundaryF):
-    """J&F: the mean of J, which is ``MaskIoU("davis")``, and of :class:`BoundaryF`.
+    """J&F: the mean of ``MaskIoU("davis")`` and :class:`BoundaryF`.
 
-    The published code of Ref-AVS has no contours: its F is that of :class:`~avslib.metrics.FScore`.
+    The published code of Ref-AVS does not use contours: its F is that of :class:`~avslib.metrics.FScore`.
 
     Args:
         protocol: ``"davis"``.
-        tolerance: how far apart contours may lie, over the diagonal of the image.
+        tolerance: how far apart contours may lie, as a fraction of the diagonal of the image.
 
     Raises:
-        ValueError: if the protocol is unknown or ``tolerance`` not in (0, 1).
+        ValueError: if the protocol is unknown or ``tolerance`` is not in (0, 1).
 
     Example:
         >>> metric = JAndF()
@@ -161,32 +163,32 @@ def _match(predicted: Tensor, truth: Tensor, radius: int) -> Tensor:
 
 
 def _near(these: Tensor, those: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Return which fraction of these pixels lies near those, and whether there are any, ``(n,)``."""
+    """Return the fraction of ``these`` within a radius of ``those``, and whether there are any, ``(n,)``."""
     reached = (_by_distance if those.device.type == "cpu" else _by_disk)(those, radius)
     count = these.flatten(1).sum(dim=1)
     return (these & reached).flatten(1).sum(dim=1) / count.double(), count > 0
 
 
 def _by_distance(contours: Tensor, radius: int) -> Tensor:
-    """Return what lies within a radius of contours ``(n, H, W)``, in time that the radius does not change."""
+    """Return the pixels within a radius of contours ``(n, H, W)``, in time independent of the radius."""
     from scipy.ndimage import distance_transform_edt
 
     reached = torch.zeros_like(contours)
     for one, there in zip(reached, contours, strict=True):
-        if there.any():  # else there is nothing to be away from
+        if there.any():  # else there is no contour to measure from
             box = tuple(_around(there.any(dim=axis), radius) for axis in (1, 0))
             one[box] = torch.from_numpy(distance_transform_edt(~there[box].numpy()) <= radius)
     return reached
 
 
 def _around(flags: Tensor, margin: int) -> slice:
-    """Return from where to where flags ``(n,)`` are True, and a margin on both sides."""
+    """Return the range in which flags ``(n,)`` are True, with a margin on both sides."""
     places = flags.nonzero()
     return slice(max(0, int(places[0]) - margin), int(places[-1]) + margin + 1)
 
 
 def _by_disk(contours: Tensor, radius: int) -> Tensor:
-    """Return the same, by a convolution: on an accelerator, which then need not wait for the CPU."""
+    """Return the same by a convolution, so that an accelerator need not wait for the CPU."""
     away = torch.arange(-radius, radius + 1, device=contours.device).square()
     disk = (away[:, None] + away <= radius**2).float()[None, None]
     return F.conv2d(contours[:, None].float(), disk, padding="same")[:, 0] > 0.5

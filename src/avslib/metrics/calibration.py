@@ -1,4 +1,4 @@
-"""Are probabilities right? Of pixels that are foreground with probability 0.7, seven in ten should be."""
+"""Calibration of probabilities: of pixels with probability 0.7, seven in ten should be foreground."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ KINDS = ("foreground", "prediction")
 
 
 class Reliability(NamedTuple):
-    """What pixels of like probability have in common; one entry a bin, NaN where it is empty."""
+    """Statistics of the pixels in each bin of probabilities; the last two are NaN where a bin is empty."""
 
-    pixels: Tensor  # (bins,), int64
+    pixels: Tensor  # (bins,), int64, number of pixels
     confidence: Tensor  # (bins,), float64, mean probability
-    accuracy: Tensor  # (bins,), float64, fraction that was so
+    accuracy: Tensor  # (bins,), float64, fraction that is foreground, or predicted correctly
 
 
 def calibration_error(logits: Tensor, masks: Tensor, *, bins: int = 15, kind: str = "foreground") -> Tensor:
     """Return the expected calibration error of all pixels, see :class:`CalibrationError`.
 
     Args:
-        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         bins: number of bins of equal width.
         kind: ``"foreground"`` or ``"prediction"``.
@@ -50,27 +50,27 @@ def calibration_error(logits: Tensor, masks: Tensor, *, bins: int = 15, kind: st
 
 
 class CalibrationError(BinaryMetric):
-    """Expected calibration error of pixels (Guo et al., ICML 2017, equation 3), and the plot it comes from.
+    """Expected calibration error of pixels (Guo et al., ICML 2017, equation 3), and its reliability diagram.
 
-    Pixels of valid frames go into bins of [0, 1], those of probability p into bin floor(p * bins), 1 into the
-    last one. Of the n_b pixels of a bin, c_b is the mean probability and a_b the fraction that was so::
+    The pixels of valid frames are sorted into bins of [0, 1]: probability p goes into bin floor(p * bins),
+    and 1 into the last bin. A bin holds n_b of n pixels, with mean probability c_b and accuracy a_b::
 
         ECE = sum over bins of n_b / n * |a_b - c_b| .
 
-    - ``"foreground"``: p is the probability of foreground, and a_b how often it is.
-    - ``"prediction"``: p is that of what is predicted, p or 1 - p and at least 1/2, and a_b how often the
-      prediction is right, as Guo et al. have it for classes.
+    - ``"foreground"``: p is the probability of foreground, and a_b the fraction of foreground pixels.
+    - ``"prediction"``: p is the probability of the predicted class, background or foreground, so at least
+      1/2. a_b is the fraction of pixels predicted correctly, as Guo et al. define it for classes.
 
-    Of several samples, give the logits of the mean probability, ``Segmentation.logits``. Most pixels are
-    background and easy, so the number is small for every model: compare it on one dataset, and look at the
-    plot.
+    For several samples, pass the logits of their mean probability, ``Segmentation.logits``. Most pixels are
+    easy background, so the error is small for every model: compare models only on the same dataset, and look
+    at the plot.
 
     Args:
         bins: number of bins.
-        kind: one of the words above.
+        kind: ``"foreground"`` or ``"prediction"``.
 
     Raises:
-        ValueError: if ``bins`` is not a whole number above 0 or the word is unknown.
+        ValueError: if ``bins`` is not a whole number above 0 or ``kind`` is unknown.
 
     Example:
         >>> metric = CalibrationError(bins=10)
@@ -92,16 +92,16 @@ class CalibrationError(BinaryMetric):
         self.add_state("sums", torch.zeros(3, bins, dtype=torch.float64), "sum")
 
     def update(self, logits: Tensor, masks: Tensor, valid: Tensor | None = None) -> None:
-        """Add clips; nothing here waits for an accelerator.
+        """Add clips, without waiting for an accelerator.
 
         Args:
-            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
             masks: ground truth, ``(B, T, H, W)``, 0 and 1.
             valid: False where a frame is padding and does not count, ``(B, T)``, bool.
 
         Raises:
             ValueError: if a shape differs, or if a mask of a valid frame holds anything but 0 and 1. On an
-                accelerator ``compute`` says the latter.
+                accelerator, ``compute`` raises the latter.
         """
         check_frames(logits, masks, valid)
         self.sums += _bin_sums(logits, masks, self._counted(masks, valid), self.bins, self.kind)
@@ -116,15 +116,15 @@ class CalibrationError(BinaryMetric):
         return _error(self.sums)
 
     def reliability(self) -> Reliability:
-        """Return how many pixels each bin has, their mean probability and how often it was so."""
+        """Return the number of pixels in each bin, their mean probability and their accuracy."""
         with self.sync_context():
             pixels, confidence, right = self.sums.clone()
         return Reliability(pixels.long(), confidence / pixels, right / pixels)
 
     def plot_reliability(self, ax: Any = None) -> Any:
-        """Plot how often it was so over what was said, and the share of pixels; needs matplotlib.
+        """Plot accuracy over mean probability, and the share of pixels in each bin; needs matplotlib.
 
-        On the dashed line probabilities are right; a flatter curve is that of a model that is too sure.
+        A calibrated model lies on the dashed line; a flatter curve means that a model is overconfident.
 
         Args:
             ax: matplotlib axes to draw on; by default, new ones.
@@ -156,14 +156,14 @@ def _check_arguments(bins: int, kind: str) -> None:
 
 
 def _bin_sums(logits: Tensor, masks: Tensor, counted: Tensor, bins: int, kind: str) -> Tensor:
-    """Return pixels, the sum of their p and how many were so in each bin, ``(3, bins)``, float64.
+    """Return pixels, summed probability and correct pixels of each bin, ``(3, bins)``, float64.
 
-    Frames count where ``counted`` is True, ``(B, T)``.
+    Frames count where ``counted``, ``(B, T)``, is True.
     """
     sums = torch.zeros(3, bins, dtype=torch.float64, device=masks.device)
     frames = frame_chunks(masks.flatten(0, 1), logits.detach().flatten(0, 2), counted.flatten())
     for truth, part, kept in frames:
-        probability = part.float().sigmoid().nan_to_num(nan=0.0)  # NaN is no foreground, as in every score
+        probability = part.float().sigmoid().nan_to_num(nan=0.0)  # NaN is background, as in every score
         right = truth != 0
         if kind == "prediction":
             predicted = probability > 0.5

@@ -1,4 +1,4 @@
-"""What a report measures on masks of classes: the counterpart of the measures on binary masks."""
+"""Measures of a report on semantic masks, the counterpart of the measures on binary masks."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ CLASS_ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("cavp", "cavp", {}),
     ("ddeseg", "ddeseg", {}),
 )
-"""IoU and F of classes in a report: what a table calls them, the protocol, and its arguments."""
+"""Rows of a report on semantic masks: the name in a table, the protocol, and its arguments."""
 
 _SUMS = 7
-"""Of a class: its IoU and F, frames with it, frames labelled with it, and three areas."""
+"""Number of sums per class: IoU, F, frames in which it occurs, frames labelled with it, and three areas."""
 
 
 class ClassBatch:
-    """Predictions of classes for some clips, counted once for all measures that read them alike.
+    """Predicted classes of some clips, counted once for all measures that read them in the same way.
 
     Args:
         logits: ``(B, T, K, H, W)``, or the class of each pixel, ``(B, T, H, W)``, any integer type.
         masks: class of each pixel, ``(B, T, H, W)``.
         valid: which frames count, ``(B, T)``, bool.
-        num_classes: K, with the background.
-        padding: which of the others are padding, ``(B, T)``, bool; None for all of them.
+        num_classes: number of classes K, including the background.
+        padding: which of the other frames are padding, ``(B, T)``, bool; None for all of them.
 
     Raises:
-        ValueError: if a shape differs, or the mask or prediction of a valid frame holds what is no class.
+        ValueError: if a shape differs. ``sums`` raises it if the mask or prediction of a valid frame holds an
+            invalid class.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class ClassBatch:
         self._sums: dict[str, Tensor] = {}
 
     def sums(self, protocol: str) -> Tensor:
-        """Return what every clip adds, ``(B, 7 K + 1)``, made when first asked for; padding comes last.
+        """Return the sums of each clip, ``(B, 7 K + 1)``, computed on first use.
 
-        It is what :class:`SemanticIoU` holds after that clip alone.
+        The first 7 K are the state of :class:`SemanticIoU` after that clip alone, the last is the number of
+        padding frames.
         """
         reading = _reading(protocol)
         if reading not in self._sums:
@@ -91,23 +93,23 @@ class ClassBatch:
         return (self.masks > 0).flatten(2).any(dim=2)
 
     def frames(self) -> dict[str, Tensor]:
-        """Return what a report keeps of every valid frame: nothing."""
+        """Return what a report keeps for every valid frame: nothing."""
         return {}
 
     def totals(self) -> dict[str, Tensor]:
-        """Return what a report adds up over all clips: the frames labelled with each class, ``(K,)``."""
+        """Return the totals over all clips: the number of frames labelled with each class, ``(K,)``."""
         sums = self.sums("avsbench_semantic")[:, :-1].sum(dim=0)
         return {"labelled": sums.unflatten(0, (self.num_classes, _SUMS))[:, 3]}
 
 
 def semantic_measures(*, num_classes: int = 71) -> tuple[list[Measure], dict[str, str]]:
-    """List what can be measured on predictions of classes, and why the rest cannot.
+    """List the measures that apply to predicted classes, and why the other protocols do not.
 
     Args:
-        num_classes: K, with the background.
+        num_classes: number of classes K, including the background.
 
     Returns:
-        The measures in the order of a table, and the reasons by protocol.
+        The measures in table order, and the reason for each protocol that is left out.
 
     Example:
         >>> measures, left_out = semantic_measures(num_classes=3)
@@ -125,12 +127,12 @@ def semantic_measures(*, num_classes: int = 71) -> tuple[list[Measure], dict[str
 
 
 def measures_of(measured: Mapping[str, Any]) -> tuple[list[Measure], dict[str, str]]:
-    """Return ``semantic_measures`` of arguments that have ``num_classes``, else ``binary_measures``."""
+    """Call ``semantic_measures`` if the arguments include ``num_classes``, else ``binary_measures``."""
     return (semantic_measures if "num_classes" in measured else binary_measures)(**measured)
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the class of each pixel, ``(B, T, H, W)``, from logits ``(B, T, K, H, W)`` or such classes."""
+    """Return the class of each pixel, ``(B, T, H, W)``, from logits ``(B, T, K, H, W)`` or classes."""
     if not logits.is_floating_point():
         return logits
     return torch.stack([_first_largest(clip.detach().float().softmax(dim=1)) for clip in logits])
@@ -162,7 +164,7 @@ def _measure(
         lambda batch: batch.sums(protocol),
         lambda sums: mean_over_classes(per_class(sums), background),
         clips_per_batch=math.inf,
-        # a class that a clip lacks has 0 in the other protocols, so they say little of a clip alone
+        # in the other protocols a class that a clip lacks scores 0, so they say little about a single clip
         of_clips=protocol in ("present", "dataset", "ddeseg"),
         per_class=per_class,
     )
@@ -173,7 +175,7 @@ def _per_class(
 ) -> Tensor:
     """Return the score of every class, ``(..., K)``, from sums of clips, ``(..., 7 K + 1)``."""
     of_classes = sums[..., :-1].unflatten(-1, (num_classes, _SUMS))
-    if count_padding:  # a frame of background that is found perfectly; its area counts nowhere
+    if count_padding:  # padding is perfectly predicted background; its area is not used
         perfect = torch.zeros_like(of_classes)
         perfect[..., 0, :4] = sums[..., -1:]
         of_classes = of_classes + perfect

@@ -1,4 +1,4 @@
-"""Areas of classes, in frames and summed over a whole set, to scores of classes."""
+"""Scores of classes, from the areas of frames or from areas summed over a whole set."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ BACKGROUND = ("keep", "drop_last", "drop")
 def class_iou(areas: Tensor, protocol: str = "dataset") -> Tensor:
     """Return the intersection over union of every class from areas summed over a whole set.
 
-    ``"dataset"``: the ratio; a class that never occurs has none. ``"cavp"`` (the evaluation that CAVP,
-    Chen et al., CVPR 2024, published first): such a class has 0. ``"ddeseg"`` (Liu et al., CVPR 2025): it has
-    none, and 1e-10 is added to the union.
+    ``"dataset"`` is the plain ratio, and NaN for a class that never occurs. ``"cavp"`` (the evaluation that
+    CAVP, Chen et al., CVPR 2024, published first) gives such a class 0. ``"ddeseg"`` (Liu et al., CVPR 2025)
+    gives it NaN and adds 1e-10 to the union.
 
     Args:
-        areas: pixels in prediction and ground truth, in the prediction, in the ground truth, of every class,
-            ``(..., K, 3)``.
-        protocol: one of the words above.
+        areas: number of pixels of every class in both prediction and ground truth, in the prediction, and in
+            the ground truth, ``(..., K, 3)``.
+        protocol: one of the names above.
 
     Returns:
-        Scores ``(..., K)``, float64, in ``[0, 1]``; NaN for a class that has none and is not to be counted.
+        Scores ``(..., K)``, float64, in ``[0, 1]``; NaN for a class that does not count.
 
     Example:
         >>> areas = torch.tensor([[6, 8, 7], [1, 2, 3], [0, 0, 0]])
@@ -46,15 +46,15 @@ def class_iou(areas: Tensor, protocol: str = "dataset") -> Tensor:
 def class_f(areas: Tensor, protocol: str = "dataset") -> Tensor:
     """Return F with beta^2 = 0.3 of every class from areas summed over a whole set.
 
-    F = 1.3 TP / (1.3 TP + 0.3 FN + FP); a class that never occurs has none. ``"ddeseg"`` makes the same from
-    precision and recall, with 1e-10 added to every denominator.
+    F = 1.3 TP / (1.3 TP + 0.3 FN + FP). ``"ddeseg"`` computes it from precision and recall, with 1e-10 added
+    to every denominator.
 
     Args:
         areas: as for :func:`class_iou`.
         protocol: ``"dataset"``, ``"cavp"`` or ``"ddeseg"``.
 
     Returns:
-        Scores ``(..., K)``, float64, in ``[0, 1]``; NaN for a class that has none.
+        Scores ``(..., K)``, float64, in ``[0, 1]``; NaN for a class that never occurs.
     """
     intersection, predicted, truth = areas.double().unbind(-1)
     if protocol == "ddeseg":
@@ -69,12 +69,12 @@ def mean_over_classes(scores: Tensor, background: str = "keep") -> Tensor:
     """Return the mean over the classes that have a score.
 
     Args:
-        scores: ``(..., K)``, NaN for a class that has none.
-        background: which classes: ``"keep"`` for all, ``"drop"`` for all but class 0, ``"drop_last"`` for all
-            but the last one, which AVSBench takes for the background.
+        scores: ``(..., K)``, NaN for a class without a score.
+        background: classes to average: ``"keep"`` for all, ``"drop"`` for all but class 0, ``"drop_last"``
+            for all but the last one, which AVSBench takes for the background.
 
     Returns:
-        Scores ``(...)``; NaN if no class has one.
+        Scores ``(...)``; NaN if no class has a score.
     """
     start, length = int(background == "drop"), scores.shape[-1] - int(background != "keep")
     return scores.narrow(-1, start, length).nanmean(dim=-1)
@@ -84,7 +84,8 @@ def two_classes(sums: Tensor) -> Tensor:
     """Return the areas ``(..., 2, 3)`` of background and foreground.
 
     Args:
-        sums: pixels, and how many are foreground in the ground truth, the prediction, and both, ``(..., 4)``.
+        sums: number of pixels, and of foreground pixels in the ground truth, in the prediction and in both,
+            ``(..., 4)``.
     """
     pixels, truth, predicted, intersection = sums.unbind(-1)
     neither = pixels - truth - predicted + intersection
@@ -93,37 +94,37 @@ def two_classes(sums: Tensor) -> Tensor:
 
 
 class SemanticStatistics(NamedTuple):
-    """Sums over frames, one number a class; the scores of all semantic protocols follow from them."""
+    """Sums over frames for each class, which determine the scores of all semantic protocols."""
 
-    iou: Tensor  # (K,), float64, of the IoU of every frame in which the class occurs
-    f: Tensor  # (K,), float64, of the F of these frames
+    iou: Tensor  # (K,), float64, sum of the IoU over the frames in which the class occurs
+    f: Tensor  # (K,), float64, sum of F over the same frames
     seen: Tensor  # (K,), int64, frames in whose prediction or labels the class occurs
-    labelled: Tensor  # (K,), int64, frames in whose labels it occurs
+    labelled: Tensor  # (K,), int64, frames in whose labels the class occurs
     areas: Tensor  # (K, 3), int64, pixels in both, in the prediction, in the labels
 
 
 def class_areas(predicted: Tensor, labels: Tensor, num_classes: int, *, ignored: Tensor) -> Tensor:
-    """Count the pixels of every class in every frame, by one pass over them.
+    """Count the pixels of every class in every frame, in one pass.
 
     Args:
         predicted: class of each pixel, ``(n, H, W)``, in ``[0, num_classes)``.
-        labels: the same of the ground truth.
-        num_classes: K.
+        labels: the same for the ground truth.
+        num_classes: number of classes K.
         ignored: True where a pixel does not count, ``(n, H, W)``, bool.
 
     Returns:
-        Pixels in both, in the prediction, in the labels, ``(n, K, 3)``, int64.
+        Number of pixels in both, in the prediction and in the labels, ``(n, K, 3)``, int64.
     """
     n, k = len(labels), num_classes
     first = torch.arange(n, device=labels.device).view(n, 1, 1)
     cell = (first * k + labels.long()).mul_(k).add_(predicted.long()).flatten()
-    # not bincount, which waits for an accelerator to learn its own length
+    # bincount would wait for the accelerator to learn the length of its result
     counts = cell.new_zeros(n * k * k).scatter_add_(0, cell, (~ignored).flatten().long()).view(n, k, k)
     return torch.stack([counts.diagonal(dim1=1, dim2=2), counts.sum(dim=1), counts.sum(dim=2)], dim=-1)
 
 
 def semantic_statistics(areas: Tensor) -> SemanticStatistics:
-    """Return the sums of frames from what :func:`class_areas` counted in them, ``(n, K, 3)``."""
+    """Return sums over frames, from the areas ``(n, K, 3)`` that :func:`class_areas` returned."""
     intersection, predicted, labelled = areas.double().unbind(-1)
     union = predicted + labelled - intersection
     f = (1 + BETA_SQUARED) * intersection / (predicted + BETA_SQUARED * labelled)
@@ -148,7 +149,7 @@ def class_scores(
         classes: as for :class:`SemanticIoU`.
 
     Returns:
-        Scores ``(K,)``, float64, in ``[0, 1]``; NaN for a class that has none and is not to be counted.
+        Scores ``(..., K)``, float64, in ``[0, 1]``; NaN for a class that does not count.
     """
     if protocol not in ("avsbench_semantic", "present"):
         return (class_iou if score == "iou" else class_f)(statistics.areas, protocol)

@@ -1,4 +1,4 @@
-"""Does a model listen? What another sound takes away, and whether masks come and go with the sound."""
+"""Metrics of whether a model listens: J under another sound, and masks that come and go with the sound."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MEASURES = ("seconds", "transitions")
 
 
 def iou_drop(logits: Tensor, other_logits: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Return how much J every frame loses by another sound.
+    """Return by how much the J of every frame drops with another sound.
 
-    Near 0 in many frames, the mask was found without listening. A frame without ground truth has no drop:
-    what is predicted there is false whatever the sound.
+    A drop near 0 in many frames means that the masks were found without listening. A frame without ground
+    truth has no drop: any prediction there is false, whatever the sound.
 
     Args:
         logits: prediction with the true sound, before the sigmoid, ``(B, T, 1, H, W)``.
@@ -51,12 +51,13 @@ def iou_drop(logits: Tensor, other_logits: Tensor, masks: Tensor, *, threshold: 
 
 
 def g_measure(true: float, others: Sequence[float]) -> float:
-    """Return one number for finding what sounds and finding nothing where nothing does.
+    """Combine the score with the true sound and the scores with negative sounds into one number.
 
-    G = 2 s (1 - n) / (s + 1 - n), the harmonic mean of the score s with the true sound and of what is missing
-    from 1 under negative sounds, n being the plain mean over these; 0 if either is. A model that does not
-    listen, n = s, has at most 1/2. AVSBench-Robust (Li et al., 2025) has a G-mIoU and a G-F; its repository
-    says that they were put together in a spreadsheet and gives no formula, so this definition is ours.
+    G = 2 s (1 - n) / (s + 1 - n) is the harmonic mean of s and 1 - n, where s is the score with the true
+    sound and n the mean score with the negative sounds. It is 0 if either of the two is. A model that does
+    not listen has n = s, and G is at most 1/2. AVSBench-Robust (Li et al., 2025) reports a G-mIoU and a G-F.
+    Its repository says that they were put together in a spreadsheet and gives no formula, so this definition
+    is ours.
 
     Args:
         true: score with the true sound, in ``[0, 1]``, larger is better.
@@ -84,26 +85,27 @@ def g_measure(true: float, others: Sequence[float]) -> float:
 
 
 def onset_counts(predicted: Tensor, truth: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Count the seconds in which something is rightly found or not, and the changes that are met.
+    """Count the seconds, onsets and offsets that are predicted correctly, and how many there are.
 
-    Of clips in which sounds start or stop, that is whose truth has both a second with and one without:
+    Only clips in which sounds start or stop are counted, that is, clips that have both seconds with ground
+    truth and seconds without:
 
-    - ``sounding``: seconds with truth; right if something is predicted.
-    - ``silent``: seconds without; right if nothing is.
-    - ``onsets``: pairs of consecutive seconds of which only the second has truth; right if the same is so of
-      the prediction.
-    - ``offsets``: pairs of which only the first has truth, likewise.
+    - ``sounding``: seconds with ground truth; correct if something is predicted.
+    - ``silent``: seconds without ground truth; correct if nothing is predicted.
+    - ``onsets``: pairs of consecutive seconds of which only the second has ground truth; correct if the same
+      holds for the prediction.
+    - ``offsets``: the same for pairs of which only the first has ground truth.
 
-    To follow single objects, give each as a clip of its own: whether the prediction touches it in a second,
-    and whether it sounds.
+    To follow single objects, pass each one as a clip of its own: whether the prediction touches it in each
+    second, and whether it sounds.
 
     Args:
-        predicted: whether something is predicted in a second, ``(B, T)``, bool.
-        truth: whether there is something to find, ``(B, T)``, bool.
+        predicted: whether something is predicted in each second, ``(B, T)``, bool.
+        truth: whether there is something to find in each second, ``(B, T)``, bool.
         valid: False where a second is padding and does not count, ``(B, T)``, bool.
 
     Returns:
-        How many are right and how many there are, of the four kinds in this order, for every clip,
+        The number of correct ones and their total, for the four kinds in this order and every clip,
         ``(B, 4, 2)``, int64; 0 for a clip in which nothing starts or stops.
 
     Raises:
@@ -133,24 +135,25 @@ def onset_counts(predicted: Tensor, truth: Tensor, valid: Tensor | None = None) 
 
 
 class OnsetAccuracy(BinaryMetric):
-    """Whether masks come and go with the sound, in clips in which sounds start and stop.
+    """Accuracy with which masks come and go with the sound, in clips in which sounds start or stop.
 
-    Where nothing sounds the ground truth is empty, and so should the prediction be; a model that finds the
-    same all the time fails there (Mao et al., DiffusionAVS, Fig. 4). Of the counts of `onset_counts`, summed
-    over all clips:
+    Where nothing sounds, the ground truth is empty, and the prediction should be empty too. A model that
+    finds the same objects all the time fails there (Mao et al., DiffusionAVS, Fig. 4). The score is computed
+    from `onset_counts`, summed over all clips:
 
-    - ``"seconds"``: the mean of two rates, of seconds with ground truth in which something is predicted and
-      of seconds without in which nothing is. Exactly 1/2 for a prediction that is there always, or never.
-    - ``"transitions"``: the rate of onsets and offsets that are met, on the second. Exactly 0 for such a
-      prediction.
+    - ``"seconds"``: the mean of two rates: the rate of seconds with ground truth in which something is
+      predicted, and that of seconds without ground truth in which nothing is. A model that predicts something
+      always, or never, has exactly 1/2.
+    - ``"transitions"``: the rate of onsets and offsets that are predicted in the right second. Such a model
+      has exactly 0.
 
     Args:
-        measure: one of the words above.
-        min_area: a frame counts as predicted if more than this fraction of it is, by
-            ``sigmoid(logits) > 0.5``; a few stray pixels then are nothing. In ``[0, 1)``.
+        measure: ``"seconds"`` or ``"transitions"``.
+        min_area: fraction of a frame, in ``[0, 1)``. A frame counts as predicted if more than this fraction
+            of it has ``sigmoid(logits) > 0.5``, so that a few stray pixels can be ignored.
 
     Raises:
-        ValueError: if the word is unknown or the fraction not in ``[0, 1)``.
+        ValueError: if ``measure`` is unknown or ``min_area`` is not in ``[0, 1)``.
 
     Example:
         >>> on = torch.tensor([0, 1, 1, 0, 0])
@@ -176,16 +179,16 @@ class OnsetAccuracy(BinaryMetric):
         self.add_state("counts", torch.zeros(len(RATES), 2, dtype=torch.int64), "sum")
 
     def update(self, logits: Tensor, masks: Tensor, valid: Tensor | None = None) -> None:
-        """Add clips; nothing here waits for an accelerator.
+        """Add clips, without waiting for an accelerator.
 
         Args:
-            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
             masks: ground truth, ``(B, T, H, W)``, 0 and 1.
             valid: False where a frame is padding and does not count, ``(B, T)``, bool.
 
         Raises:
             ValueError: if a shape differs, or if a mask of a valid frame holds anything but 0 and 1. On an
-                accelerator ``compute`` says the latter.
+                accelerator, ``compute`` raises the latter.
         """
         check_frames(logits, masks, valid)
         counted = self._counted(masks, valid)

@@ -1,4 +1,4 @@
-"""F with beta^2 = 0.3, at the best of 255 thresholds or of the areas of a whole set."""
+"""F with beta^2 = 0.3, at the best of 255 thresholds or from the areas of a whole set."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def f_curves(logits: Tensor, masks: Tensor) -> Tensor:
     ``linspace(0, 1 - 1e-10, 255)``. F = 1.3 P R / (0.3 P + R), and 0 where that is 0 / 0.
 
     Args:
-        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
 
     Returns:
-        One curve a frame, ``(B, T, 255)``, float64, in ``[0, 1]``; 0 everywhere if the ground truth is empty.
+        One curve per frame, ``(B, T, 255)``, float64, in ``[0, 1]``; all 0 if the ground truth is empty.
 
     Raises:
         ValueError: if a shape differs or ``masks`` holds anything but 0 and 1.
@@ -56,13 +56,13 @@ def f_curves(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def f_score(logits: Tensor, masks: Tensor) -> Tensor:
-    """Return the best F of all frames, which are one batch of the protocol.
+    """Return the best F of all frames, taken as one batch of the protocol.
 
-    The curves of `f_curves` are averaged over the frames with ground truth; the maximum is taken afterwards,
-    so one threshold serves all frames.
+    The curves of `f_curves` are averaged over the frames with ground truth before the maximum is taken, so
+    all frames share one threshold.
 
     Args:
-        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
 
     Returns:
@@ -92,22 +92,22 @@ def f_measure(
     empty: str = "zero",
     background: str = "drop",
 ) -> Tensor:
-    """Return what :class:`FScore` returns, from counts that :func:`frame_statistics` has made.
+    """Compute the score of :class:`FScore` from counts that :func:`frame_statistics` returned.
 
     Args:
-        statistics: counts of frames, with one axis ``(n,)``, by the reading of the protocol.
-        clip: the number of the clip that each frame belongs to, ``(n,)``, int64; batches go by it.
-        protocol: as for :class:`FScore`, and so are the arguments that follow.
+        statistics: counts of frames, with one leading axis ``(n,)``, made with the reading of the protocol.
+        clip: number of the clip that each frame belongs to, ``(n,)``, int64; batches follow this order.
+        protocol: as for :class:`FScore`, like the arguments that follow.
         clips_per_batch: clips in a batch.
         ranks: processes of ``"combo"``.
-        empty: what a batch without ground truth scores.
+        empty: score of a batch without ground truth.
         background: whether the background counts in ``"dataset"``.
 
     Returns:
         A scalar, float64, in ``[0, 1]``; NaN without a clip.
 
     Raises:
-        ValueError: if the protocol is unknown, a number out of its range, an argument not one of its own, or
+        ValueError: if an option is unknown, a number is out of range, the protocol has no such argument, or
             the counts lack curves.
 
     Example:
@@ -145,38 +145,39 @@ def f_measure(
 class FScore(ClipBatchMean):
     """F with beta^2 = 0.3, by a named protocol.
 
-    - ``"avsbench"`` (Zhou et al., ECCV 2022, and their test script): `f_score` of every batch, then the plain
-      mean over batches; a batch without ground truth scores 0 and counts. The best threshold is chosen anew
-      for every batch, with the ground truth in hand, so the number depends on the size of the batch. Batches
-      are the protocol's, not the user's: ``clips_per_batch`` consecutive clips, the last batch perhaps short
-      and of the same weight.
-    - ``"sama"`` (SAMA-AVS, Liu et al., WACV 2024): the same, but the published code compares the thresholds
-      with the logits: it has commented out the sigmoid.
-    - ``"combo"`` (COMBO, Yang et al., CVPR 2024): one clip a batch; detectron2's test sampler deals the clips
-      to ``ranks`` GPUs in consecutive blocks, and the score is the mean of the GPUs' means. One logit or two.
-    - ``"stepping_stones"`` (Ma et al., ECCV 2024): one clip a batch; of two logits the published code takes
-      sigmoid(2 l1 - l0) for the probability, which is sigmoid(l1 - l0). One logit counts as the second of a
-      pair whose first is 0.
-    - ``"dataset"``, ``"cavp"``, ``"ddeseg"``: the prediction of :class:`~avslib.metrics.MaskIoU`, and one F
-      for the whole set, see :func:`~avslib.metrics.class_f`; ``"dataset"`` of the foreground alone, or
-      with ``background="keep"`` the mean of background and foreground, which the others always are. One
-      logit or two; of two, ``"cavp"`` and ``"ddeseg"`` predict the larger one.
+    - ``"avsbench"`` (Zhou et al., ECCV 2022, and their test script): the mean over batches of `f_score`. A
+      batch without ground truth scores 0 and counts. The best threshold is chosen for each batch with the
+      help of the ground truth, so the number depends on the size of a batch. Batches are those of the
+      protocol, not of the user: ``clips_per_batch`` consecutive clips. The last batch may be shorter, but has
+      the same weight.
+    - ``"sama"`` (SAMA-AVS, Liu et al., WACV 2024): the same, but thresholds are compared with the logits,
+      since the sigmoid is commented out in the published code.
+    - ``"combo"`` (COMBO, Yang et al., CVPR 2024): one clip per batch. detectron2's test sampler deals the
+      clips to ``ranks`` GPUs in consecutive blocks, and the score is the mean of the GPUs' means. Takes one
+      logit or two.
+    - ``"stepping_stones"`` (Ma et al., ECCV 2024): one clip per batch. From two logits, the published code
+      computes the probability as sigmoid(2 l1 - l0) instead of sigmoid(l1 - l0). A single logit is taken as
+      l1, with l0 = 0.
+    - ``"dataset"``, ``"cavp"``, ``"ddeseg"``: one F for the whole set, see :func:`~avslib.metrics.class_f`,
+      with the prediction of :class:`~avslib.metrics.MaskIoU`. ``"dataset"`` scores the foreground alone, or
+      with ``background="keep"`` the mean of background and foreground; the others always score this mean.
+      They take one logit or two; of two, ``"cavp"`` and ``"ddeseg"`` predict the larger one.
 
-    Several processes: the number is the same, whatever the order of clips. Where batches hold several clips,
-    or ranks are emulated, this needs ``index`` in ``update``; without it the clips of process 0 come first,
-    then those of process 1, and so on.
+    With several processes the number is the same, whatever the order of clips. Where batches hold several
+    clips, or ranks are emulated, this needs ``index`` in ``update``; without it the clips of process 0 come
+    first, then those of process 1, and so on.
 
     Args:
-        protocol: one of the words above.
-        clips_per_batch: clips in a batch of ``"avsbench"``; the published test script has 4, its argument's
-            default is 1; ``math.inf`` for one threshold for all.
-        ranks: GPUs of ``"combo"``; its published test scripts have 1.
+        protocol: one of the names above.
+        clips_per_batch: clips in a batch of ``"avsbench"`` or ``"sama"``; ``math.inf`` for one threshold for
+            all clips. AVSBench's published test uses 4; the default of its test script is 1.
+        ranks: number of GPUs of ``"combo"``; its published test scripts use 1.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground in ``"dataset"``.
-        empty: what a batch without ground truth scores: ``"zero"``, or ``"skip"`` for it is no batch.
-        background: ``"drop"`` or ``"keep"``, of ``"dataset"``.
+        empty: score of a batch without ground truth: ``"zero"`` for 0, ``"skip"`` to leave the batch out.
+        background: whether ``"dataset"`` includes the background: ``"drop"`` or ``"keep"``.
 
     Raises:
-        ValueError: if a word is unknown, a number out of its range, or an argument not one of the protocol's.
+        ValueError: if an option is unknown, a number is out of range, or the protocol has no such argument.
 
     Example:
         >>> metric = FScore(clips_per_batch=4)
@@ -241,7 +242,7 @@ class FScore(ClipBatchMean):
         return _score(sums, self.protocol, self.empty, self.background)
 
     def curves(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return precision, recall and F at the 255 thresholds, means over frames with ground truth.
+        """Return precision, recall and F at the 255 thresholds, averaged over frames with ground truth.
 
         Raises:
             ValueError: if the protocol has no thresholds.
@@ -253,7 +254,7 @@ class FScore(ClipBatchMean):
         return precision, recall, f
 
     def plot_curve(self, ax: Any = None) -> Any:
-        """Plot precision over recall at the 255 thresholds, and where F is best; needs matplotlib.
+        """Plot precision over recall at the 255 thresholds, and mark the best F; needs matplotlib.
 
         Args:
             ax: matplotlib axes to draw on; by default, new ones.
@@ -283,7 +284,7 @@ def _curves(statistics: FrameStatistics) -> Tensor:
 
 
 def _frame_sums(statistics: FrameStatistics, protocol: str) -> Tensor:
-    """Return the areas of each frame, or its F curve and behind it 1 if it has ground truth."""
+    """Return the areas of each frame, or its F curve followed by 1 if it has ground truth, else 0."""
     if protocol in WHOLE_SET:
         return torch.stack(statistics[:4], dim=-1).double()
     present = (statistics.truth > 0).double()[..., None]
@@ -295,5 +296,5 @@ def _score(sums: Tensor, protocol: str, empty: str, background: str) -> Tensor:
         background = background if protocol == "dataset" else "keep"
         return mean_over_classes(class_f(two_classes(sums), protocol), background)
     frames = sums[..., -1]
-    best = (sums[..., :-1] / frames[..., None].clamp(min=1)).amax(dim=-1)  # of the mean curve
+    best = (sums[..., :-1] / frames[..., None].clamp(min=1)).amax(dim=-1)  # maximum of the mean curve
     return torch.where(frames > 0, best, math.nan) if empty == "skip" else best

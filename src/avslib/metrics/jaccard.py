@@ -34,18 +34,18 @@ def frame_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5, empty: s
     """Return the intersection over union of every frame.
 
     The prediction is ``sigmoid(logits) > threshold`` in float32: a logit of 2e-8 has probability 0.5 there
-    and is background. What a frame whose ground truth is empty scores is a choice: ``"tn_ratio"``, the
-    fraction of it that is predicted as background (AVSBench, Zhou et al., ECCV 2022); ``"zero_one"``, 1 if
-    nothing is predicted in it and else 0; ``"skip"``, NaN.
+    and is background. ``empty`` sets the score of a frame without ground truth: ``"tn_ratio"`` for the
+    fraction of its pixels that are predicted as background (AVSBench, Zhou et al., ECCV 2022);
+    ``"zero_one"`` for 1 if nothing is predicted, else 0; ``"skip"`` for NaN.
 
     Args:
-        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
-        empty: what a frame without ground truth scores.
+        empty: score of a frame without ground truth.
 
     Returns:
-        One score a frame, ``(B, T)``, float64, in ``[0, 1]``.
+        One score per frame, ``(B, T)``, float64, in ``[0, 1]``.
 
     Raises:
         ValueError: if a shape differs, ``masks`` holds anything but 0 and 1, ``threshold`` is not in
@@ -64,10 +64,10 @@ def frame_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5, empty: s
 
 
 def mask_iou(logits: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Return the mean of `frame_iou` over all frames, which are one batch of the protocol.
+    """Return the mean of `frame_iou` over all frames, taken as one batch of the protocol.
 
     Args:
-        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
+        logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
 
@@ -95,22 +95,22 @@ def jaccard(
     empty: str = "tn_ratio",
     background: str = "drop",
 ) -> Tensor:
-    """Return what :class:`MaskIoU` returns, from counts that :func:`frame_statistics` has made.
+    """Compute the score of :class:`MaskIoU` from counts that :func:`frame_statistics` returned.
 
     Args:
-        statistics: counts of frames, with one axis ``(n,)``, by the reading of the protocol.
-        clip: the number of the clip that each frame belongs to, ``(n,)``, int64; batches go by it.
-        protocol: as for :class:`MaskIoU`, and so are the arguments that follow.
+        statistics: counts of frames, with one leading axis ``(n,)``, made with the reading of the protocol.
+        clip: number of the clip that each frame belongs to, ``(n,)``, int64; batches follow this order.
+        protocol: as for :class:`MaskIoU`, like the arguments that follow.
         clips_per_batch: clips in a batch.
         ranks: processes of ``"combo"``.
-        empty: what a frame without ground truth scores.
+        empty: score of a frame without ground truth.
         background: whether the background counts in ``"dataset"``.
 
     Returns:
         A scalar, float64, in ``[0, 1]``; NaN without a clip.
 
     Raises:
-        ValueError: if the protocol is unknown, a number out of its range, or an argument not one of its own.
+        ValueError: if an option is unknown, a number is out of range, or the protocol has no such argument.
 
     Example:
         >>> logits = torch.tensor([[-9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(1, 2, 1, 2, 2)
@@ -147,36 +147,37 @@ class MaskIoU(ClipBatchMean):
     """Intersection over union, "J" or "mIoU", by a named protocol.
 
     - ``"avsbench"`` (Zhou et al., ECCV 2022, and their test script): `frame_iou`, averaged over the frames of
-      a batch, then plainly over batches. Batches are the protocol's, not the user's: ``clips_per_batch``
-      consecutive clips, the last batch perhaps short and of the same weight. Among clips of one length the
-      size of a batch matters only through a short last one. ``"sama"`` is the same.
-    - ``"combo"`` (COMBO, Yang et al., CVPR 2024): one clip a batch; detectron2's test sampler deals the clips
-      to ``ranks`` GPUs in consecutive blocks, and the score is the mean of the GPUs' means. One logit or two.
-    - ``"stepping_stones"`` (Ma et al., ECCV 2024): one clip a batch; the prediction is the larger of two
-      logits. One logit counts as the second of a pair whose first is 0.
-    - ``"davis"`` (Perazzi et al., CVPR 2016): no epsilon, and a frame without ground truth scores 1 if
-      nothing is predicted in it, else 0; mean over the frames of a clip, then over clips.
+      a batch, then over batches. Batches are those of the protocol, not of the user: ``clips_per_batch``
+      consecutive clips. The last batch may be shorter, but has the same weight. If all clips have the same
+      length, the size of a batch matters only through a shorter last batch. ``"sama"`` is the same.
+    - ``"combo"`` (COMBO, Yang et al., CVPR 2024): one clip per batch. detectron2's test sampler deals the
+      clips to ``ranks`` GPUs in consecutive blocks, and the score is the mean of the GPUs' means. Takes one
+      logit or two.
+    - ``"stepping_stones"`` (Ma et al., ECCV 2024): one clip per batch. The prediction is the larger of two
+      logits l0 and l1. A single logit is taken as l1, with l0 = 0.
+    - ``"davis"`` (Perazzi et al., CVPR 2016): mean over the frames of a clip, then over clips. There is no
+      epsilon, and a frame without ground truth scores 1 if nothing is predicted in it, else 0.
     - ``"dataset"``, ``"cavp"``, ``"ddeseg"``: one ratio for the whole set, see
-      :func:`~avslib.metrics.class_iou`; ``"dataset"`` of the foreground alone, or with
-      ``background="keep"`` the mean of background and foreground, which the others always are. One logit or
-      two; of two, ``"cavp"`` and ``"ddeseg"`` predict the larger one.
+      :func:`~avslib.metrics.class_iou`. ``"dataset"`` scores the foreground alone, or with
+      ``background="keep"`` the mean of background and foreground; the others always score this mean. They
+      take one logit or two; of two, ``"cavp"`` and ``"ddeseg"`` predict the larger one.
 
-    Several processes: the number is the same, whatever the order of clips. Where batches hold several clips,
-    or ranks are emulated, this needs ``index`` in ``update``; without it the clips of process 0 come first,
-    then those of process 1, and so on.
+    With several processes the number is the same, whatever the order of clips. Where batches hold several
+    clips, or ranks are emulated, this needs ``index`` in ``update``; without it the clips of process 0 come
+    first, then those of process 1, and so on.
 
     Args:
-        protocol: one of the words above.
-        clips_per_batch: clips in a batch of ``"avsbench"``; the published test script has 4, its argument's
-            default is 1; ``math.inf`` for one batch of all.
-        ranks: GPUs of ``"combo"``; its published test scripts have 1.
-        threshold: probability in ``[0, 1)`` above which a pixel is foreground; Ref-AVS has 0.4.
-        empty: what a frame without ground truth scores, see `frame_iou`; with ``"skip"`` it is no frame, and
-            a batch of such frames no batch.
-        background: ``"drop"`` or ``"keep"``, of ``"dataset"``.
+        protocol: one of the names above.
+        clips_per_batch: clips in a batch of ``"avsbench"`` or ``"sama"``; ``math.inf`` for one batch of all
+            clips. AVSBench's published test uses 4; the default of its test script is 1.
+        ranks: number of GPUs of ``"combo"``; its published test scripts use 1.
+        threshold: probability in ``[0, 1)`` above which a pixel is foreground; Ref-AVS uses 0.4.
+        empty: score of a frame without ground truth, see `frame_iou`; ``"skip"`` leaves out such frames, and
+            batches that have no other frames.
+        background: whether ``"dataset"`` includes the background: ``"drop"`` or ``"keep"``.
 
     Raises:
-        ValueError: if a word is unknown, a number out of its range, or an argument not one of the protocol's.
+        ValueError: if an option is unknown, a number is out of range, or the protocol has no such argument.
 
     Example:
         >>> metric = MaskIoU()
@@ -234,9 +235,9 @@ class MaskIoU(ClipBatchMean):
         return _score(sums, self.protocol, self.background)
 
     def plot_histogram(self, ax: Any = None) -> Any:
-        """Plot how many frames have which J; needs matplotlib.
+        """Plot a histogram of the J of frames; needs matplotlib.
 
-        In the protocols of the whole set, the J of a frame with no ground truth is that of AVSBench.
+        For the protocols of the whole set, the J of a frame without ground truth is that of AVSBench.
 
         Args:
             ax: matplotlib axes to draw on; by default, new ones.
@@ -252,7 +253,7 @@ class MaskIoU(ClipBatchMean):
 def _frame_iou(statistics: FrameStatistics, empty: str, epsilon: float = 1e-7) -> Tensor:
     union = (statistics.predicted + statistics.truth - statistics.intersection).double()
     iou = statistics.intersection / (union + epsilon)
-    if empty == "tn_ratio":  # the union is what was predicted where there is no truth
+    if empty == "tn_ratio":  # without ground truth, the union is the predicted area
         alone = (statistics.pixels - union) / (statistics.pixels.double() + epsilon)
     elif empty == "zero_one":
         alone = (union == 0).double()
@@ -262,7 +263,7 @@ def _frame_iou(statistics: FrameStatistics, empty: str, epsilon: float = 1e-7) -
 
 
 def davis_iou(statistics: FrameStatistics) -> Tensor:
-    """Return the region similarity of DAVIS of every frame, ``(...)``."""
+    """Return the region similarity J of DAVIS for every frame, ``(...)``."""
     return _frame_iou(statistics, "zero_one", epsilon=0.0)
 
 
@@ -271,7 +272,7 @@ def _protocol_iou(statistics: FrameStatistics, protocol: str, empty: str) -> Ten
 
 
 def _frame_sums(statistics: FrameStatistics, protocol: str, empty: str) -> Tensor:
-    """Return the areas of each frame, or its score and behind it 1 if it has one."""
+    """Return the areas of each frame, or its score followed by 1, or 0 and 0 if it has no score."""
     if protocol in WHOLE_SET:
         return torch.stack(statistics[:4], dim=-1).double()
     iou = _protocol_iou(statistics, protocol, empty)

@@ -1,4 +1,4 @@
-"""What a report measures: the score of every protocol, each a function of sums that clips add to."""
+"""Measures of a report: the score of every protocol, as a function of sums over clips."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("cavp", "cavp", {}),
     ("ddeseg", "ddeseg", {}),
 )
-"""J and F of binary masks in a report: what a table calls them, the protocol, and its arguments."""
+"""Rows of a report on binary masks: the name in a table, the protocol, and its arguments."""
 
 _CURVED = tuple({READING[protocol] for _, protocol, _ in ROWS if protocol not in WHOLE_SET})
 
 
 class Batch:
-    """Predictions for some clips, counted once for all measures that read them alike.
+    """Predictions for some clips, counted once for all measures that read them in the same way.
 
     Args:
         logits: ``(B, T, 1 or 2, H, W)``.
@@ -63,7 +63,7 @@ class Batch:
         self._statistics: dict[str, FrameStatistics] = {}
 
     def statistics(self, reading: str) -> FrameStatistics:
-        """Return the counts of every frame, made when first asked for."""
+        """Return the counts of every frame, computed on first use."""
         if reading not in self._statistics:
             self._statistics[reading] = frame_statistics(
                 self.logits, self.masks, reading=reading, curves=reading in _CURVED
@@ -72,12 +72,12 @@ class Batch:
 
     @cached_property
     def davis(self) -> Tensor:
-        """J and the F of contours of every frame, and 1, ``(B, T, 3)``."""
+        """J, F of contours and 1 for every frame, ``(B, T, 3)``."""
         j, f = davis_iou(self.statistics("probability")), boundary_f(self.logits, self.masks)
         return torch.stack([j, f, torch.ones_like(j)], dim=-1)
 
     def clip_sums(self, frame_sums: Tensor) -> Tensor:
-        """Add up what the frames of each clip add to it, ``(B, T, s)`` -> ``(B, s)``."""
+        """Add up the sums of the valid frames of each clip, ``(B, T, s)`` -> ``(B, s)``."""
         return torch.where(self.valid[..., None], frame_sums.double(), 0.0).sum(dim=1)
 
     def has_truth(self) -> Tensor:
@@ -85,12 +85,12 @@ class Batch:
         return self.statistics("probability").truth > 0
 
     def frames(self) -> dict[str, Tensor]:
-        """Return what a report keeps of every valid frame: J as AVSBench has it, whether it has truth."""
+        """Return what a report keeps for every valid frame: AVSBench's J, and whether it has ground truth."""
         iou = _frame_iou(self.statistics("probability"), "tn_ratio")
         return {"frame_iou": iou[self.valid], "frame_truth": self.has_truth()[self.valid]}
 
     def totals(self) -> dict[str, Tensor]:
-        """Return what a report adds up: precision, recall and F of frames with ground truth, ``(3, 255)``."""
+        """Return the totals of precision, recall and F over frames with ground truth, ``(3, 255)``."""
         curves = pr_curves(self.statistics("probability"))
         return {"curves": curves[self.valid & self.has_truth()].sum(dim=0)}
 
@@ -99,22 +99,22 @@ class Measure(NamedTuple):
     """One score by one protocol."""
 
     score: str
-    """``"J"``, ``"F"``, ``"J&F"``, or what else the protocol calls it."""
+    """``"J"``, ``"F"``, ``"J&F"``, or another name that the protocol uses."""
     row: str
-    """What a table calls the protocol with these arguments."""
+    """Name in a table of the protocol with these arguments."""
     protocol: str
     sums: str
-    """Which sums of clips it reads; measures that read the same have the same word."""
+    """Name of the sums of clips that it reads; measures that read the same sums share the name."""
     clip_sums: Callable[[Any], Tensor]
-    """What every clip of a batch adds, ``(B, s)``, float64; the batch is a ``Batch`` or ``ClassBatch``."""
+    """Function from a ``Batch`` or ``ClassBatch`` to the sums of each of its clips, ``(B, s)``, float64."""
     of: Callable[[Tensor], Tensor]
-    """Sums of the protocol's batches ``(..., s)`` to their scores ``(...)``."""
+    """Function from the sums of the protocol's batches ``(..., s)`` to their scores ``(...)``."""
     clips_per_batch: float = 1
     ranks: int = 1
     of_clips: bool = True
-    """Whether it says something of a single clip."""
+    """Whether the score of a single clip is meaningful."""
     per_class: Callable[[Tensor], Tensor] | None = None
-    """Sums ``(..., s)`` to the score of every class, ``(..., K)``, where there are classes."""
+    """Function from sums ``(..., s)`` to the score of every class, ``(..., K)``; None for binary masks."""
 
     def value(self, sums: Tensor) -> Tensor:
         """Return the score of clips from their sums, ``(n, s)``, in the protocol's order."""
@@ -122,20 +122,20 @@ class Measure(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Score and row, which together tell a measure from all others."""
+        """Score and row, which together identify a measure."""
         return f"{self.score}, {self.row}"
 
 
 def binary_measures(*, logits: int = 1, wrong_sound: bool = False) -> tuple[list[Measure], dict[str, str]]:
-    """List what can be measured on predictions of binary masks, and why the rest cannot.
+    """List the measures that apply to predictions of binary masks, and why the other protocols do not.
 
     Args:
-        logits: how many a pixel has, 1 or 2.
+        logits: number of logits per pixel, 1 or 2.
         wrong_sound: whether the predictions were made under a wrong sound, so that every predicted pixel is
-            one too many.
+            a false positive.
 
     Returns:
-        The measures in the order of a table, and the reasons by protocol.
+        The measures in table order, and the reason for each protocol that is left out.
 
     Example:
         >>> measures, left_out = binary_measures(logits=2)
@@ -225,7 +225,7 @@ def _davis(batch: Batch) -> Tensor:
 
 
 def _predicted(batch: Batch) -> Tensor:
-    """Give the predicted fraction of every frame, 1, and the two areas."""
+    """Return the sums over frames of the predicted fraction, the predicted area, the whole area, and 1."""
     statistics = batch.statistics("probability")
     predicted, pixels = statistics.predicted.double(), statistics.pixels.double()
     fraction = predicted / (pixels + 1e-7)

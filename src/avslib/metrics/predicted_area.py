@@ -1,4 +1,4 @@
-"""How much is predicted where nothing is to be: under a wrong sound, for a null reference."""
+"""Scores of the predicted area where nothing should be predicted: a wrong sound or a null reference."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class _PredictedArea(ClipBatchMean):
         *,
         index: Tensor | None = None,
     ) -> None:
-        """Add clips; nothing here waits for an accelerator.
+        """Add clips, without waiting for an accelerator.
 
         Args:
-            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type; taken to float32.
-            masks: ``(B, T, H, W)``, not looked at; here so that the metric fits in a collection.
+            logits: scores before the sigmoid, ``(B, T, 1, H, W)``, any float type, converted to float32.
+            masks: ``(B, T, H, W)``, not used; accepted so that the metric fits in a ``MetricCollection``.
             valid: False where a frame is padding and does not count, ``(B, T)``, bool.
-            index: the place of each clip in the order of the protocol, ``(B,)``, int64, or None for the order
-                in which clips come.
+            index: position of each clip in the order of the protocol, ``(B,)``, any integer type, or None for
+                the order in which clips come.
 
         Raises:
-            ValueError: if a shape differs.
+            ValueError: if a shape differs or the type of ``index`` is not an integer type.
         """
         size = check_shape("logits", logits, "b t 1 h w")
         if masks is not None:
@@ -49,15 +49,15 @@ class _PredictedArea(ClipBatchMean):
 class FalsePositiveRate(_PredictedArea):
     """The fraction of a frame that is predicted under a wrong sound (AVSBench-Robust, Li et al., 2025).
 
-    Predicted pixels over pixels, mean over the frames of a batch, then over batches. The prediction is
-    ``sigmoid(logits) > 0.5``; no ground truth is used, since nothing in the clip makes that sound.
+    The fraction is averaged over the frames of a batch, then over batches. The prediction is
+    ``sigmoid(logits) > 0.5``. No ground truth is used, since nothing in the clip makes that sound.
 
     Args:
         protocol: ``"robust"``.
-        clips_per_batch: clips in a batch; the published test script has 1.
+        clips_per_batch: clips in a batch; the published test script uses 1.
 
     Raises:
-        ValueError: if the protocol is unknown or ``clips_per_batch`` not above 0.
+        ValueError: if the protocol is unknown or ``clips_per_batch`` is not a whole number above 0.
 
     Example:
         >>> metric = FalsePositiveRate()
@@ -86,15 +86,15 @@ class FalsePositiveRate(_PredictedArea):
 class NullScore(_PredictedArea):
     """S: the root of the fraction that is predicted for a null reference (Ref-AVS, Wang et al., ECCV 2024).
 
-    The root of predicted pixels over pixels of all frames of a batch, then the mean over batches; so it
-    depends on the size of the batch. The prediction is ``sigmoid(logits) > 0.5``.
+    The square root of the predicted fraction of all pixels in a batch is averaged over batches, so it depends
+    on the size of a batch. The prediction is ``sigmoid(logits) > 0.5``.
 
     Args:
         protocol: ``"refavs"``.
-        clips_per_batch: clips in a batch; the published script has 4.
+        clips_per_batch: clips in a batch; the published script uses 4.
 
     Raises:
-        ValueError: if the protocol is unknown or ``clips_per_batch`` not above 0.
+        ValueError: if the protocol is unknown or ``clips_per_batch`` is not a whole number above 0.
 
     Example:
         >>> metric = NullScore()

@@ -1,4 +1,4 @@
-"""The published ways to evaluate, by name; what they mean is in the guide to the metrics."""
+"""Names of the evaluation protocols, which the guide to the metrics explains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROTOCOLS: dict[str, str] = {
     "robust": "fraction of the image that is predicted under a wrong sound (AVSBench-Robust)",
     "refavs": "root of the fraction of the images that is predicted for a null reference (Ref-AVS)",
 }
-"""Every protocol and what it is; a metric's ``protocols`` are those that it knows."""
+"""Every protocol with its description; the attribute ``protocols`` of a metric lists those it supports."""
 
 READING: dict[str, str] = {
     "avsbench": "probability",
@@ -37,7 +37,7 @@ READING: dict[str, str] = {
 
 
 WHOLE_SET = ("dataset", "cavp", "ddeseg")
-"""The protocols of binary masks that make one ratio of a whole set."""
+"""The protocols of binary masks that compute one ratio for the whole set."""
 
 TWO_LOGITS = (*WHOLE_SET, "combo", "stepping_stones")
 """The protocols of binary masks that take one logit or two."""
@@ -54,16 +54,16 @@ def check_arguments(
     empty_words: tuple[str, ...],
     background: str,
 ) -> None:
-    """Raise ``ValueError`` unless a binary metric's arguments are sound and the protocol's own.
+    """Raise ``ValueError`` unless a binary metric's arguments are valid and belong to its protocol.
 
     Args:
         protocol: one of the keys of ``options``.
-        options: which arguments may be other than their default, for each protocol.
+        options: for each protocol, the arguments that may differ from their default.
         clips_per_batch: default 1.
         ranks: default 1.
         threshold: default 0.5.
-        empty: default the first word.
-        empty_words: the words that it may be.
+        empty: default the first of ``empty_words``.
+        empty_words: values that ``empty`` may have.
         background: default ``"drop"``.
     """
     check_one_of("protocol", protocol, options)

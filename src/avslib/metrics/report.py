@@ -1,4 +1,4 @@
-"""One pass over predictions -> a report of all protocols' scores."""
+"""Measure predictions by all protocols in one pass."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from avslib.metrics.report_record import Report
 
 
 class Prediction(NamedTuple):
-    """What was predicted for a batch of clips, and what is true."""
+    """Predictions and ground truth for a batch of clips."""
 
     logits: Tensor
-    """Scores before the sigmoid, ``(B, T, 1, H, W)``, or before the softmax, ``(B, T, 2, H, W)``; of classes,
-    ``(B, T, K, H, W)``, or the class of each pixel, ``(B, T, H, W)``, any integer type."""
+    """Scores before the sigmoid, ``(B, T, 1, H, W)``, or before the softmax, ``(B, T, 2, H, W)``; for
+    semantic masks ``(B, T, K, H, W)``, or the class of each pixel, ``(B, T, H, W)``, any integer type."""
     masks: Tensor
     """Ground truth, ``(B, T, H, W)``, 0 and 1, or classes."""
     valid: Tensor
-    """``(B, T)``, bool; other frames, padding or without ground truth, do not count."""
+    """Which frames count, ``(B, T)``, bool; False for padding and for frames that are not labelled."""
     id: Sequence[str]
-    """The clips' names, B of them."""
+    """Names of the B clips."""
     category: Sequence[str]
-    """What sounds in each; empty where nobody says."""
+    """What sounds in each clip; an empty string where this is unknown."""
     padding: Tensor | None = None
-    """``(B, T)``, bool, which of the frames that do not count are padding, background to some protocols of
-    classes; None for all of them."""
+    """Which of the frames that do not count are padding, ``(B, T)``, bool; None for all of them. Some
+    protocols of semantic masks count padding as background."""
 
 
 def report(
@@ -46,25 +46,26 @@ def report(
 ) -> Report:
     """Measure predictions by every protocol that applies to them, in one pass.
 
-    A clip leaves behind a few kilobytes, whatever its size. Protocols whose batches hold several clips take
-    them as they come, so they should come in the order of the dataset.
+    Only a few kilobytes are kept per clip, whatever its size. Protocols whose batches hold several clips take
+    the clips as they come, so pass them in the order of the dataset.
 
     Args:
-        predictions: batches of any size, on any device, all with as many logits.
-        num_classes: K of masks of classes, 1 of binary masks; None for K if there are more than two logits,
-            else 1.
-        class_names: of the K classes, the background first; by default, their numbers.
-        provenance: what else the report shall state, as JSON can hold it: model, data, versions.
+        predictions: batches of any size, on any device, all with the same number of logits.
+        num_classes: number of classes K for semantic masks, 1 for binary masks; None for the number of logits
+            if there are more than two, else 1.
+        class_names: names of the K classes, the background first; by default, their numbers.
+        provenance: what else the report states, such as model, data and versions; JSON must be able to hold
+            it.
         wrong_sound: whether the predictions were made under a wrong sound, for which two protocols exist.
-        replicates: sets of clips that are drawn for the intervals.
-        seed: of these draws, and of the permutations in :meth:`Report.compare`.
+        replicates: number of sets of clips that are drawn for the intervals.
+        seed: seed of these draws, and of the permutations in :meth:`Report.compare`.
 
     Returns:
-        The report. Clips of which no frame counts are in no score; it lists them as ``unread``.
+        The report. Clips without a frame that counts enter no score and are listed as ``unread``.
 
     Raises:
-        ValueError: if a shape differs, a mask holds anything but 0 and 1 or classes, there are not as many
-            names as classes or as clips, ``replicates`` is not above 0, or there is no clip.
+        ValueError: if a shape differs, a mask holds anything but 0 and 1 or classes, the number of names does
+            not match the classes or the clips, ``replicates`` is not above 0, or there is no clip.
 
     Example:
         >>> masks = torch.zeros(4, 5, 8, 8)
@@ -180,9 +181,9 @@ def _count(batch: Batch | ClassBatch, measures: Iterable[Measure]) -> dict[str, 
 
 
 def _append(parts: list[dict[str, Tensor]], part: dict[str, Tensor]) -> None:
-    """Add a part, and join parts of like size.
+    """Append a part, and join parts of similar size.
 
-    Many small tensors would keep the allocator from giving back a hundred times their size.
+    Many small tensors would keep the allocator from releasing a hundred times their size.
     """
     parts.append(part)
     while len(parts) > 1 and len(parts[-2]["place"]) <= len(parts[-1]["place"]):

@@ -1,4 +1,4 @@
-"""Pictures of a report: protocols side by side, precision over recall, J of frames, categories, classes."""
+"""Plots of a report: protocols side by side, precision over recall, J of frames, categories, classes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BLUE, _ORANGE = "tab:blue", "tab:orange"
 def plot_report(report: Report, folder: str | Path) -> None:
     """Write ``protocols.png``, ``pr_curve.png``, ``iou_histogram.png`` and, if known, ``categories.png``.
 
-    Of classes: ``protocols.png`` and ``classes.png``.
+    For semantic masks, write ``protocols.png`` and ``classes.png``.
 
     Args:
-        report: what to draw.
-        folder: made if it is missing.
+        report: report to plot.
+        folder: folder to write to; created if it is missing.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,10 +52,10 @@ def plot_protocols(report: Report) -> Figure:
 
 
 def plot_pr_curve(report: Report) -> Figure:
-    """Draw precision over recall, means over the frames with ground truth; needs matplotlib.
+    """Draw precision over recall, averaged over the frames with ground truth; needs matplotlib.
 
-    A frame in which no pixel reaches a threshold has precision 0 there, as published, so the curve falls
-    towards the left.
+    A frame in which no pixel reaches a threshold has precision 0 there, as in the published code, so the
+    curve falls towards the left.
     """
     frames = max(int(report.frames[:, 1].sum()), 1)
     precision, recall, f = report.tensors["curves"] / frames
@@ -71,7 +71,7 @@ def plot_pr_curve(report: Report) -> Figure:
 
 
 def plot_iou_histogram(report: Report) -> Figure:
-    """Draw how many frames have which J by AVSBench's protocol; needs matplotlib."""
+    """Draw a histogram of the J of frames by AVSBench's protocol; needs matplotlib."""
     iou, has_truth = report.tensors["frame_iou"], report.tensors["frame_truth"].bool()
     figure, axes = _axes(1, 1, width=4.8, height=3.4)
     edges = torch.linspace(0, 1, 26).tolist()
@@ -88,7 +88,7 @@ def plot_iou_histogram(report: Report) -> Figure:
 
 
 def plot_categories(report: Report) -> Figure:
-    """Draw J by AVSBench's protocol for the clips of each category; needs matplotlib."""
+    """Draw J by the report's first protocol for the clips of each category; needs matplotlib."""
     name = report.measures[0].name
     values = {
         f"{category} ({report.categories.count(category)})": scores[name]
@@ -129,7 +129,7 @@ def _points(axis: Any, places: list[int], scores: list[Score], colour: str) -> N
 def _axes(
     rows: int, columns: int, *, width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, Any]:
-    """Axes on a figure of their own: nothing here touches matplotlib's global state or needs a display."""
+    """Return a new figure and its axes, without matplotlib's global state or a display."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

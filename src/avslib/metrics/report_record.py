@@ -1,4 +1,4 @@
-"""The scores of all protocols on some predictions, how sure they are, and what was measured."""
+"""A report: the scores of all protocols on some predictions, their intervals, and what was measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from avslib.metrics.measures import Measure
 from avslib.metrics.resampling import bootstrap, permutation_p_value
 
 LEVEL = 0.95
-"""Probability that an interval is to hold."""
+"""Confidence level of the intervals."""
 
 
 class Score(NamedTuple):
@@ -34,69 +34,69 @@ class Score(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A measure on two systems that predicted the same clips."""
+    """The values of a measure for two systems on the same clips, and their difference."""
 
     measure: Measure
     value: float
     other: float
     low: float
-    """Bounds of the bootstrap interval of the difference, ``value - other``."""
+    """Lower bound of the bootstrap interval of ``value - other``; ``high`` is the upper one."""
     high: float
     p_value: float
-    """Of the permutation test, two-sided; not corrected for how many measures one looks at."""
+    """Two-sided p-value of the permutation test, not corrected for the number of measures."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What :func:`report` found; ``print`` it, or :meth:`save` it and :meth:`load` it again."""
+    """Result of :func:`report`, which can be printed, saved by :meth:`save` and loaded by :meth:`load`."""
 
     ids: tuple[str, ...]
-    """The clips, in the order in which they came."""
+    """Names of the clips, in the order in which they came."""
     categories: tuple[str, ...]
     unread: tuple[str, ...]
-    """Clips of which no frame counted; they are in no score."""
+    """Names of clips without a frame that counts; they enter no score."""
     classes: tuple[str, ...]
     """Names of the classes, the background first; empty if the masks are binary."""
     tensors: Mapping[str, Tensor] = field(repr=False)
-    """What the clips add to the scores; of binary masks also J of every frame, and the curves' sums; of
-    classes, how many frames are labelled with each."""
+    """Sums of each clip from which scores are computed. For binary masks also J of every frame and the sums
+    of the curves; for semantic masks the number of frames labelled with each class."""
     measured: Mapping[str, Any]
-    """The arguments of ``binary_measures`` or ``semantic_measures``."""
+    """Arguments of ``binary_measures`` or ``semantic_measures``."""
     size: str
     truth: str
-    """SHA-256 of the ground truth, with names, sizes and which frames count: equal where two reports measured
-    against the same."""
+    """SHA-256 of the ground truth, with names, sizes and which frames count; equal if two reports have the
+    same ground truth."""
     provenance: Mapping[str, Any]
     num_replicates: int = 1000
     seed: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields; what is computed from them holds functions, which no pickle does."""
+        """Return only the fields: what is computed from them holds functions, which cannot be pickled."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @cached_property
     def measures(self) -> list[Measure]:
-        """What was measured, in the order of the table."""
+        """The measures, in table order."""
         return measures_of(self.measured)[0]
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Why the other protocols were not."""
+        """The reason for each protocol that was left out."""
         return measures_of(self.measured)[1]
 
     @property
     def clip_measure(self) -> Measure:
-        """The J that single clips are ranked by: ``avsbench`` of binary masks, ``present`` of classes."""
+        """The J that ranks single clips: ``avsbench``, ``combo`` for two logits, ``present`` for classes."""
         return next(measure for measure in self.measures if measure.of_clips)
 
     @property
     def frames(self) -> Tensor:
-        """How many frames each clip has, and how many of them have ground truth, ``(n, 2)``, int64."""
+        """Number of frames of each clip, and of those with ground truth, ``(n, 2)``, int64."""
         return self.tensors["frames"].long()
 
     @cached_property
     def replicates(self) -> dict[str, Tensor]:
-        """The bootstrap replicates of every measure by name, ``(num_replicates,)``."""
+        """The bootstrap replicates of every measure, by name, each ``(num_replicates,)``."""
         return {
             measure.name: bootstrap(
                 measure, self._sums(measure), replicates=self.num_replicates, seed=self.seed
@@ -117,7 +117,7 @@ class Report:
         )
 
     def by_category(self) -> dict[str, dict[str, float]]:
-        """Return the values of every measure on the clips of each category alone, by name."""
+        """Return the value of every measure on the clips of each category, by category and measure name."""
         found: dict[str, dict[str, float]] = {}
         for category in sorted({category for category in self.categories if category}):
             clips = torch.tensor([kind == category for kind in self.categories])
@@ -132,7 +132,7 @@ class Report:
         return {name: int(self.tensors["labelled"][i]) for i, name in enumerate(self.classes)}
 
     def by_class(self) -> dict[str, dict[str, float]]:
-        """Return the score of each class by every measure that has one, by name; empty for binary masks."""
+        """Return the scores of each class, by class and measure name; empty for binary masks."""
         found: dict[str, dict[str, float]] = {name: {} for name in self.classes}
         for measure in self.measures:
             if measure.per_class is not None:
@@ -142,7 +142,7 @@ class Report:
         return found
 
     def by_clip(self) -> dict[str, list[float]]:
-        """Return the values on each clip alone of the measures that say something of one, by name."""
+        """Return the score of each clip by every measure that is meaningful for one clip, by name."""
         found: dict[str, list[float]] = {}
         for measure in self.measures:
             if measure.of_clips:
@@ -150,7 +150,7 @@ class Report:
         return found
 
     def worst(self, count: int = 8) -> list[int]:
-        """Return which clips have the lowest J, places in ``ids``, the worst first; see ``clip_measure``."""
+        """Return the indices in ``ids`` of the clips with the lowest ``clip_measure``, the worst first."""
         measure = self.clip_measure
         return measure.of(self._sums(measure)).argsort(stable=True)[:count].tolist()
 
@@ -159,10 +159,10 @@ class Report:
 
         Args:
             other: the other report.
-            permutations: of :func:`~avslib.metrics.permutation_p_value`.
+            permutations: maximum number of permutations, see :func:`~avslib.metrics.permutation_p_value`.
 
         Returns:
-            A difference for each measure that both have: positive where this report's value is higher.
+            A difference for each measure that both have, positive where this report's value is higher.
 
         Raises:
             ValueError: if the clips, their order, or the ground truth that was measured against differ.
@@ -194,7 +194,7 @@ class Report:
         return differences
 
     def _apart(self, other: Report) -> str:
-        """Say in what the ground truth of the same clips differs."""
+        """Describe how the ground truth of the same clips differs."""
         if self.size != other.size:
             return f"frames of {self.size} here and of {other.size} there"
         counts = zip(self.ids, self.frames[:, 0].tolist(), other.frames[:, 0].tolist(), strict=True)
@@ -207,7 +207,7 @@ class Report:
         return self.tensors[measure.sums]
 
     def __str__(self) -> str:
-        """Return all protocols' scores as text of a fixed width."""
+        """Return the scores of all protocols as fixed-width text."""
         return tables.text(self)
 
     def markdown(self) -> str:
@@ -215,22 +215,24 @@ class Report:
         return tables.markdown(self)
 
     def latex(self) -> str:
-        """Return the scores as a LaTeX table, for the package ``booktabs``."""
+        """Return the scores as a LaTeX table that uses the package ``booktabs``."""
         return tables.latex(self)
 
     def csv(self) -> str:
-        """Return a line of scores for each clip."""
+        """Return the scores of single clips as CSV, one line per clip."""
         return tables.csv(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return scores, categories and provenance as JSON can hold them."""
+        """Return scores, categories and provenance in a form that JSON can hold."""
         return tables.to_dict(self)
 
     def save(self, folder: str | Path) -> None:
         """Write ``report.json``, ``report.md``, ``report.tex``, ``clips.csv`` and ``clips.safetensors``.
 
+        :meth:`load` reads ``report.json`` and ``clips.safetensors``.
+
         Args:
-            folder: made if it is missing. The last file holds what :meth:`load` and :meth:`compare` need.
+            folder: folder to write to; created if it is missing.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -242,20 +244,20 @@ class Report:
             ("clips.csv", self.csv()),
         ):
             (folder / name).write_text(text, encoding="utf-8")
-        # not save_file, whose files are for their owner alone
+        # save_file would write a file that only its owner can read
         tensors = save({key: value.contiguous() for key, value in self.tensors.items()})
         (folder / "clips.safetensors").write_bytes(tensors)
 
     @classmethod
     def load(cls, path: str | Path) -> Report:
-        """Read what :meth:`save` wrote.
+        """Load a report that :meth:`save` wrote.
 
         Args:
             path: the folder, or the ``report.json`` in it.
 
         Raises:
-            FileNotFoundError: if a file is not there.
-            ValueError: if one is damaged.
+            FileNotFoundError: if a file is missing.
+            ValueError: if a file is damaged.
         """
         path = Path(path)
         path = path / "report.json" if path.is_dir() else path

@@ -18,7 +18,7 @@ _COLUMNS = ("J", "F")
 
 
 def text(report: Report) -> str:
-    """Return the scores as text of a fixed width, and what the protocols are."""
+    """Return the scores as fixed-width text, with a description of each protocol."""
     lines = [_what(report), ""]
     width = max(28, *(len(score.measure.row) + 2 for score in report.scores))
     lines.append(f"{'protocol':{width}}{'J':>6}  {'95 %':14}{'F':>6}  {'95 %':14}".rstrip())
@@ -35,11 +35,11 @@ def text(report: Report) -> str:
 
 
 def spread(report: Report) -> list[str]:
-    """Return how far the protocols are apart on these predictions, a line for J and one for F."""
+    """Return how far apart the protocols are on these predictions: one line for J and one for F."""
     lines = []
     for column in _COLUMNS:
         scores = [s for s in report.scores if s.measure.score == column and not math.isnan(s.value)]
-        values = [round(score.value, 6) for score in scores]  # protocols that agree differ by an epsilon
+        values = [round(score.value, 6) for score in scores]  # equal scores may differ by an epsilon
         low, high = scores[values.index(min(values))], scores[values.index(max(values))]
         lines.append(
             f"{column} is {_number(low)} by {low.measure.row!r} and {_number(high)} by {high.measure.row!r}: "
@@ -75,7 +75,7 @@ def markdown(report: Report) -> str:
 
 
 def _class_table(report: Report) -> list[str]:
-    """Return J and F of every class, and in how many frames it is to be found."""
+    """Return a table of J and F of every class, with the number of frames labelled with it."""
     columns = [f"{score}, {row}" for row in ("avsbench_semantic", "dataset") for score in _COLUMNS]
     rows = [
         (name, str(report.labelled[name]), *(f"{scores[c]:.3f}".replace("nan", "") for c in columns))
@@ -86,7 +86,7 @@ def _class_table(report: Report) -> list[str]:
 
 
 def latex(report: Report) -> str:
-    """Return the scores as a LaTeX table, for the package ``booktabs``."""
+    """Return the scores as a LaTeX table that uses the package ``booktabs``."""
     lines = [f"% {_what(report)}", r"\begin{tabular}{lrlrl}", r"\toprule"]
     lines += [r"protocol & $J$ & 95\,\% & $F$ & 95\,\% \\", r"\midrule"]
     table = [(row, _cells(scores)) for row, scores in _rows(report)]
@@ -97,7 +97,7 @@ def latex(report: Report) -> str:
 
 
 def csv(report: Report) -> str:
-    """Return a line of scores for each clip."""
+    """Return the scores of single clips as CSV, one line per clip."""
     columns = report.by_clip()
     file = io.StringIO()
     writer = csv_module.writer(file, lineterminator="\n")
@@ -109,7 +109,7 @@ def csv(report: Report) -> str:
 
 
 def to_dict(report: Report) -> dict[str, Any]:
-    """Return scores, categories and provenance as JSON can hold them: a number that there is not is None."""
+    """Return scores, categories and provenance in a form that JSON can hold, with None for NaN."""
     return {
         "scores": [
             {
@@ -141,7 +141,7 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 
 def difference_text(differences: Sequence[Difference]) -> str:
-    """Return what :meth:`Report.compare` found as text of a fixed width."""
+    """Return the result of :meth:`Report.compare` as fixed-width text."""
     width = max(32, *(len(difference.measure.name) + 1 for difference in differences))
     lines = [f"{'measure':{width}}{'this':>6}{'other':>8}{'difference':>12}  {'95 %':17}{'p':>6}"]
     for name, value, other, difference, bounds, p_value in _differences(differences):
@@ -150,7 +150,7 @@ def difference_text(differences: Sequence[Difference]) -> str:
 
 
 def difference_markdown(differences: Sequence[Difference]) -> str:
-    """Return what :meth:`Report.compare` found as a Markdown table."""
+    """Return the result of :meth:`Report.compare` as a Markdown table."""
     header = ("measure", "this", "other", "difference", "95 %", "p")
     return "\n".join([*_markdown_table(header, _differences(differences)), ""])
 
@@ -222,7 +222,7 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def _cells(scores: Sequence[Score]) -> list[str]:
-    """Return number and range of a row's scores; those that it lacks are empty."""
+    """Return the value and interval of each score in a row; cells of missing scores are empty."""
     cells = [cell for score in scores for cell in (_number(score), _range(score))]
     return cells + [""] * (2 * len(_COLUMNS) - len(cells))
 
@@ -236,7 +236,7 @@ def _range(score: Score) -> str:
 
 
 def finite(value: float) -> float | None:
-    """Return a number as JSON can hold it: None for NaN."""
+    """Return a number in a form that JSON can hold: None for NaN."""
     return None if math.isnan(value) else value
 
 

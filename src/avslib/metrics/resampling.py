@@ -1,4 +1,4 @@
-"""How sure a score is: clips drawn anew, and the clips of two systems exchanged."""
+"""Uncertainty of scores: a bootstrap over clips, and a permutation test of two systems."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from avslib._checks import check_positive, check_shape
 from avslib.metrics.measures import Measure
 
 _BLOCK = 2**18
-"""Clips that are drawn at a time."""
+"""Number of clips that are drawn at a time."""
 
 
 def bootstrap(measure: Measure, sums: Tensor, *, replicates: int = 1000, seed: int = 0) -> Tensor:
-    """Score sets of clips drawn from a set of clips with replacement (Efron, 1979).
+    """Score sets of clips that are drawn with replacement (Efron, 1979).
 
-    A clip is drawn whole, since its frames are alike. Where batches of several clips make the score, clips
-    are drawn first and put into batches then, in the order in which they were drawn. The same seed draws the
-    same clips for every measure and every system, so the difference of two systems' replicates is the
-    replicate of their difference.
+    Clips are drawn whole, since the frames of a clip are alike. If the protocol has several clips per batch,
+    the drawn clips are put into batches in the order in which they were drawn. The same seed draws the same
+    clips for every measure and every system, so the difference of two systems' replicates is a replicate of
+    their difference.
 
     Args:
-        measure: the score.
-        sums: what every clip adds, ``(n, s)``.
-        replicates: how many sets.
-        seed: of the draws.
+        measure: measure to compute.
+        sums: sums of each clip, ``(n, s)``.
+        replicates: number of sets to draw.
+        seed: seed of the draws.
 
     Returns:
-        Their scores, ``(replicates,)``, float64; NaN where a set has none.
+        The score of each set, ``(replicates,)``, float64; NaN for a set without a score.
 
     Raises:
         ValueError: if ``replicates`` is not above 0.
@@ -47,20 +47,20 @@ def permutation_p_value(
 ) -> float:
     """Test whether two systems differ on the same clips (Fisher, 1935).
 
-    If they did not, it would not matter which system's prediction of a clip is called whose. So the p-value
-    is how often the scores differ at least as much as they do, when every clip's predictions are exchanged or
-    not. All ways are tried where there are no more than ``permutations``, else as many drawn at random, and
-    the one that was observed.
+    If they did not, the two predictions for a clip could be exchanged without effect. The p-value is the
+    fraction of all choices of clips to exchange for which the scores differ at least as much as observed. All
+    choices are tried if there are at most ``permutations``. Otherwise that many are drawn at random, and the
+    observed one is added.
 
     Args:
-        measure: the score.
-        ours: what every clip adds by one system, ``(n, s)``.
-        theirs: the same of the other.
-        permutations: how many ways at most.
-        seed: of the draws.
+        measure: measure to compute.
+        ours: sums of each clip for one system, ``(n, s)``.
+        theirs: the same for the other system.
+        permutations: maximum number of choices to try.
+        seed: seed of the draws.
 
     Returns:
-        The two-sided p-value, in ``(0, 1]``; NaN if a score is.
+        The two-sided p-value, in ``(0, 1]``; NaN if a score is NaN.
 
     Raises:
         ValueError: if the shapes differ, or ``permutations`` is not above 0.
@@ -100,7 +100,7 @@ def _resampled(measure: Measure, sums: Tensor, index: Tensor) -> Tensor:
 
 
 def _blocks(rows: int, n: int) -> Iterator[int]:
-    """Yield how many rows of ``n`` clips are drawn at a time."""
+    """Yield the numbers of rows of ``n`` clips that are drawn at a time."""
     block = max(1, _BLOCK // max(1, n))
     for start in range(0, rows, block):
         yield min(block, rows - start)

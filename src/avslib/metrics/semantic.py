@@ -23,11 +23,11 @@ from avslib.metrics.classes import (
 
 PROTOCOLS = ("avsbench_semantic", "present", "dataset", "cavp", "ddeseg")
 _CHUNK = 2**22
-"""Numbers that are looked at together, so that a batch of any size takes little memory."""
+"""Number of values that are processed at a time, so that a batch of any size takes little memory."""
 
 
 class _SemanticScore(MaskMetric):
-    """What IoU and F of semantic masks share; in a ``MetricCollection`` they also share their sums."""
+    """Base class of IoU and F of semantic masks, which share their sums in a ``MetricCollection``."""
 
     protocols = PROTOCOLS
     score = ""
@@ -52,7 +52,7 @@ class _SemanticScore(MaskMetric):
         check_one_of("padding", padding, ("count", "drop"))
         if classes != "all" and protocol != "avsbench_semantic":
             raise ValueError(f"classes: the protocol {protocol!r} has 'all', got {classes!r}")
-        softmax = protocol != "cavp"  # whose ties differ
+        softmax = protocol != "cavp"  # cavp reads the logits, whose ties differ
         super().__init__(("semantic", num_classes, padding, ignore_index, softmax))
         self.protocol = protocol
         self.num_classes = num_classes
@@ -74,20 +74,21 @@ class _SemanticScore(MaskMetric):
     def update(
         self, logits: Tensor, masks: Tensor, valid: Tensor | None = None, *, padding: Tensor | None = None
     ) -> None:
-        """Add clips; nothing here waits for an accelerator.
+        """Add clips, without waiting for an accelerator.
 
         Args:
-            logits: scores before the softmax, ``(B, T, K, H, W)``, any float type, taken to float32; or the
-                class of each pixel, ``(B, T, H, W)``, any integer type.
+            logits: scores before the softmax, ``(B, T, K, H, W)``, any float type, converted to float32; or
+                the class of each pixel, ``(B, T, H, W)``, any integer type.
             masks: class of each pixel, ``(B, T, H, W)``.
-            valid: False where a frame does not count, ``(B, T)``, bool. A clip of such frames is no clip.
-            padding: which of those frames are padding, ``(B, T)``, bool, so that the rest is in no score
-                whatever the metric's ``padding``; None for all of them.
+            valid: False where a frame does not count, ``(B, T)``, bool. A clip without a valid frame is left
+                out.
+            padding: which of the frames that do not count are padding, ``(B, T)``, bool; None for all of
+                them. The others enter no score, whatever the metric's ``padding``.
 
         Raises:
             ValueError: if a shape differs, or if a mask of a valid frame holds anything but classes and
-                ``ignore_index``, or a prediction anything but classes. On an accelerator, where looking at
-                values would stall, ``compute`` says the latter.
+                ``ignore_index``, or a prediction anything but classes. On an accelerator, where checking
+                values would stall, ``compute`` raises the latter two.
         """
         size = check_shape("masks", masks, "b t h w")
         if logits.is_floating_point():
@@ -119,7 +120,7 @@ class _SemanticScore(MaskMetric):
     def _frame_areas(
         self, logits: Tensor, masks: Tensor, valid: Tensor, counted: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the areas of frames ``(n, K, 3)``, and how many frames hold what is no class."""
+        """Return the areas of frames ``(n, K, 3)``, and how many frames hold an invalid class."""
         if logits.is_floating_point():
             scores = logits.float()
             predicted = _first_largest(scores.softmax(dim=1) if self.softmax else scores)
@@ -149,7 +150,7 @@ class _SemanticScore(MaskMetric):
         return torch.where(self.clips > 0, mean, math.nan)
 
     def per_class(self) -> Tensor:
-        """Return the score of every class, ``(K,)``, whatever ``background``; NaN for one that has none."""
+        """Return the score of every class, ``(K,)``, whatever ``background``; NaN for one without a score."""
         with self.sync_context():
             return self._class_scores()
 
@@ -163,7 +164,7 @@ class _SemanticScore(MaskMetric):
 
         Args:
             ax: matplotlib axes to draw on; by default, new ones.
-            names: of the classes; by default, their numbers.
+            names: names of the classes; by default, their numbers.
 
         Returns:
             The figure and its axes.
@@ -179,31 +180,33 @@ class _SemanticScore(MaskMetric):
 class SemanticIoU(_SemanticScore):
     """Mean over classes of the intersection over union, by a named protocol.
 
-    - ``"avsbench_semantic"`` (Zhou et al., 2023, and their AVSS test script): per frame; for each class, the
-      mean over the frames in whose prediction or ground truth it occurs; then the mean over all classes, and
-      a class that never occurs has 0. One stray pixel of a class makes its frame count.
-    - ``"present"``: the same, over the frames whose ground truth has the class; a class that no ground truth
-      has does not count. No published code; stray pixels lower only the classes that they cover.
+    - ``"avsbench_semantic"`` (Zhou et al., 2023, and their AVSS test script): the IoU of each class is
+      averaged over the frames in whose prediction or ground truth the class occurs, then over all classes. A
+      class that never occurs scores 0. One stray pixel of a class makes its frame count.
+    - ``"present"``: the same, but over the frames in whose ground truth the class occurs. A class that occurs
+      in no ground truth does not count. Stray pixels lower only the scores of the classes that they cover.
+      There is no published code.
     - ``"dataset"``, ``"cavp"``, ``"ddeseg"``: from areas summed over all frames, see
       :func:`~avslib.metrics.class_iou`.
 
-    The number depends neither on batches nor on order nor on the number of processes. In one
-    ``MetricCollection``, IoU and F of all protocols that read frames alike see each pixel once.
+    The number does not depend on the batches, the order of clips or the number of processes. In one
+    ``MetricCollection``, IoU and F of all protocols that read frames in the same way count each pixel once.
 
     Args:
-        protocol: one of the words above.
-        num_classes: K, with the background; 71 in AVSBench-semantic.
-        padding: what frames are that are not ``valid``: ``"count"``, background both in prediction and ground
-            truth, as AVSBench has the last five of its five-second clips; ``"drop"``, nothing. None for
-            ``"count"`` in ``"avsbench_semantic"`` and ``"drop"`` elsewhere.
-        background: which classes the mean is over: ``"keep"`` for all; ``"drop"`` for all but class 0, the
-            background; ``"drop_last"`` for all but the last, which AVSBench prints as "noBg".
-        classes: of ``"avsbench_semantic"``, ``"seen"`` for the mean over the classes that occur, which the
-            test script prints while it runs.
-        ignore_index: label of pixels that do not count; AVSBench has -1, CAVP 255.
+        protocol: one of the names above.
+        num_classes: number of classes K, including the background; 71 in AVSBench-semantic.
+        padding: treatment of frames that are not ``valid``: ``"count"`` takes them as background in both
+            prediction and ground truth, as AVSBench does with the last five frames of its five-second clips;
+            ``"drop"`` leaves them out. None for ``"count"`` in ``"avsbench_semantic"`` and ``"drop"``
+            elsewhere.
+        background: classes to average: ``"keep"`` for all; ``"drop"`` for all but class 0, the background;
+            ``"drop_last"`` for all but the last, which AVSBench prints as "noBg".
+        classes: ``"all"``, or in ``"avsbench_semantic"`` also ``"seen"`` for the mean over the classes that
+            occur, which the test script prints while it runs.
+        ignore_index: label of pixels that do not count; AVSBench uses -1, CAVP 255.
 
     Raises:
-        ValueError: if a word is unknown, or an argument not one of the protocol's.
+        ValueError: if an option is unknown, or the protocol has no such argument.
 
     Example:
         >>> metric = SemanticIoU(num_classes=3)
@@ -220,19 +223,20 @@ class SemanticIoU(_SemanticScore):
 class SemanticFScore(_SemanticScore):
     """Mean over classes of F with beta^2 = 0.3 of the predicted classes, by a named protocol.
 
-    The protocols and arguments are those of :class:`SemanticIoU`, with F = 1.3 P R / (0.3 P + R), and 0 where
-    that is 0 / 0, for the IoU of a frame; of the whole set, see :func:`~avslib.metrics.class_f`.
+    The protocols and arguments are those of :class:`SemanticIoU`. Instead of the IoU of a frame they use
+    F = 1.3 P R / (0.3 P + R), or 0 where that is 0 / 0. For F of the whole set, see
+    :func:`~avslib.metrics.class_f`.
 
     Args:
-        protocol: as for :class:`SemanticIoU`, and so are the arguments that follow.
-        num_classes: K, with the background.
-        padding: what frames are that are not ``valid``.
-        background: which classes the mean is over.
-        classes: whether those that never occur count.
+        protocol: as for :class:`SemanticIoU`, like the arguments that follow.
+        num_classes: number of classes K, including the background.
+        padding: treatment of frames that are not ``valid``.
+        background: classes to average.
+        classes: whether classes that never occur count.
         ignore_index: label of pixels that do not count.
 
     Raises:
-        ValueError: if a word is unknown, or an argument not one of the protocol's.
+        ValueError: if an option is unknown, or the protocol has no such argument.
 
     Example:
         >>> metric = SemanticFScore(num_classes=3)
@@ -252,7 +256,7 @@ def _check_classes(wrong: Tensor) -> None:
 
 
 def _first_largest(scores: Tensor) -> Tensor:
-    """Return the argmax over dimension 1, which PyTorch takes three times as long for on a CPU."""
+    """Return the argmax over dimension 1, three times as fast as PyTorch's on a CPU."""
     k = scores.shape[1]
     rank = torch.arange(k, 0, -1, device=scores.device, dtype=torch.uint8 if k < 256 else torch.int32)
     is_largest = scores == scores.amax(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Logits and masks to counts of pixels: all that a score of binary masks has to know of a frame."""
+"""Pixel counts of frames, which determine all scores of binary masks except the F of contours."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from avslib._checks import check_one_of, check_shape
 
 THRESHOLDS = 255
 CHUNK = {"cpu": 2**18, "accelerator": 2**22}
-"""Pixels that are looked at together: few enough for a batch of any size, and on a CPU for its cache."""
+"""Number of pixels processed at a time, which bounds the memory and, on a CPU, fits its cache."""
 
 
 class FrameStatistics(NamedTuple):
-    """Counts of pixels in frames; the scores of all binary protocols follow from them.
+    """Pixel counts of frames, which determine all scores of binary masks except the F of contours.
 
-    The leading axes are the frames', ``(B, T)`` or ``(n,)``. A few hundred numbers a frame: those of a whole
-    test set fit in memory, and no protocol has to see a pixel again.
+    The leading axes are those of the frames, ``(B, T)`` or ``(n,)``. A frame takes a few hundred numbers, so
+    the counts of a whole test set fit in memory, and no protocol needs to see a pixel again.
     """
 
-    pixels: Tensor  # (...), int64, of the frame
-    truth: Tensor  # (...), int64, foreground in the ground truth
-    predicted: Tensor  # (...), int64, foreground in the prediction
-    intersection: Tensor  # (...), int64, foreground in both
-    selected: Tensor  # (..., 255), int32, whose score reaches a threshold; (..., 0) without curves
-    hit: Tensor  # (..., 255), int32, the foreground among them
+    pixels: Tensor  # (...), int64, all pixels
+    truth: Tensor  # (...), int64, foreground pixels in the ground truth
+    predicted: Tensor  # (...), int64, foreground pixels in the prediction
+    intersection: Tensor  # (...), int64, foreground pixels in both
+    selected: Tensor  # (..., 255), int32, pixels whose score reaches each threshold; (..., 0) without curves
+    hit: Tensor  # (..., 255), int32, those of them that are foreground in the ground truth
 
 
 def frame_statistics(
@@ -40,32 +40,33 @@ def frame_statistics(
 ) -> FrameStatistics:
     """Count the pixels of every frame.
 
-    How logits become a prediction and a score that thresholds are put on is the reading, and differs between
-    published evaluations; ``avslib.metrics.READING`` says which protocol has which:
+    The reading turns logits into a prediction, and into a score that is compared with thresholds. It differs
+    between published evaluations; ``avslib.metrics.READING`` gives the reading of each protocol:
 
     - ``"probability"``: foreground where the probability, the sigmoid of one logit or the softmax of two, is
       above ``threshold``; the probability is the score.
-    - ``"logit"``: the same prediction, of one logit; the logit itself is the score.
+    - ``"logit"``: the same prediction, from one logit only; the logit itself is the score.
     - ``"argmax"``: foreground where its logit is the larger one; the probability is the score.
-    - ``"argmax_probability"``: foreground where its probability is the larger one; of one logit, as
-      ``"probability"``.
+    - ``"argmax_probability"``: foreground where its probability is the larger one, which is the score; for
+      one logit, the same as ``"probability"``.
     - ``"stepping_stones"``: foreground where its logit is the larger one; sigmoid(2 l1 - l0) is the score.
 
-    Where a reading wants two logits, one logit l stands for the pair (0, l), which has the same probability.
+    Where a reading needs two logits, a single logit l stands for the pair (0, l), which has the same
+    probability.
 
     Args:
         logits: scores before the sigmoid, ``(B, T, 1, H, W)``, or of background and foreground before the
-            softmax, ``(B, T, 2, H, W)``; any float type, taken to float32.
+            softmax, ``(B, T, 2, H, W)``; any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
-        reading: one of the words above.
+        reading: one of the names above.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
         curves: whether to count at the 255 thresholds, which takes most of the time.
 
     Returns:
-        The counts, with axes ``(B, T)``.
+        The counts, with leading axes ``(B, T)``.
 
     Raises:
-        ValueError: if a shape differs, the reading is unknown or the threshold not in ``[0, 1)``.
+        ValueError: if a shape differs, the reading is unknown or the threshold is not in ``[0, 1)``.
 
     Example:
         >>> logits = torch.tensor([-9.0, 0.0, 0.0, 9.0]).view(1, 1, 1, 2, 2)
@@ -89,13 +90,13 @@ def frame_statistics(
 
 
 def check_threshold(threshold: float) -> None:
-    """Raise ``ValueError`` unless the threshold is a probability that something can be above."""
+    """Raise ``ValueError`` unless the threshold is a probability below 1."""
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold: expected a probability in [0, 1), got {threshold}")
 
 
 def frame_chunks(masks: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Split masks ``(n, H, W)``, and what else is told of these frames, into a few frames at a time."""
+    """Split masks ``(n, H, W)``, and other tensors of these frames, into chunks of a few frames."""
     chunk = CHUNK["cpu" if masks.device.type == "cpu" else "accelerator"]
     frames = max(1, chunk // max(1, masks[:1].numel()))
     return zip(*(tensor.split(frames) for tensor in (masks, *others)), strict=True)
@@ -122,18 +123,18 @@ def _threshold_counts(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Return how many pixels reach each threshold, and how many of them are foreground, ``(n, 255)``, int64.
 
     The thresholds are ``linspace(0, 1 - 1e-10, 255)`` in float32: the first is 0, the last exactly 1. One
-    histogram a frame, of how many thresholds a pixel reaches, replaces 255 comparisons; it is exact where a
-    score is a threshold, and a NaN reaches none.
+    histogram per frame of how many thresholds each pixel reaches replaces 255 comparisons. It is exact where
+    a score equals a threshold; NaN reaches none.
     """
     n, device = len(truth), truth.device
-    # made on the CPU everywhere, since another device may round otherwise
+    # made on the CPU everywhere, since other devices may round differently
     thresholds = torch.linspace(0, 1 - 1e-10, THRESHOLDS, device="cpu").to(device, non_blocking=True)
     # a score reaches all thresholds below the nearest one, and none above it
     nearest = (scores * (THRESHOLDS - 1)).round_().nan_to_num_(nan=0.0).clamp_(0, THRESHOLDS - 1).long()
     reached = nearest.add_((scores >= thresholds.take(nearest)).long())  # long: mixed types add slowly
     first = torch.arange(0, 2 * n, 2, device=device).view(n, 1, 1)
     cell = truth.long().add_(first).mul_(THRESHOLDS + 1).add_(reached).flatten()
-    # not bincount, which waits for an accelerator to learn its own length
+    # bincount would wait for the accelerator to learn the length of its result
     counts = cell.new_zeros(n * 2 * (THRESHOLDS + 1))
     counts.scatter_add_(0, cell, cell.new_ones(1).expand_as(cell))
     at_least = counts.view(n, 2, THRESHOLDS + 1).flip(-1).cumsum(-1).flip(-1)[..., 1:]
@@ -182,4 +183,5 @@ READINGS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {
     "argmax_probability": _read_argmax_probability,
     "stepping_stones": _read_stepping_stones,
 }
-"""Logits ``(n, 1 or 2, H, W)``, float32, and a threshold to a prediction and a score, ``(n, H, W)``."""
+"""Functions from logits ``(n, 1 or 2, H, W)``, float32, and a threshold to a prediction and a score,
+``(n, H, W)``."""

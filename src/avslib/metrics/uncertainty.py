@@ -1,4 +1,4 @@
-"""Several samples of a stochastic model against one ground truth."""
+"""Metrics of several samples of a stochastic model against one ground truth."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CHOICES = ("mean", "each", "best", "best_frame")
 
 
 def sample_iou(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Return J of every sample in every frame, as `frame_iou` has it.
+    """Return J of every sample in every frame, as `frame_iou` computes it.
 
     Args:
-        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32.
+        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
 
@@ -36,24 +36,24 @@ def sample_iou(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Ten
 
 
 def energy_distance(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """Return the squared generalised energy distance of the samples and the ground truth of every frame.
+    """Return the squared generalised energy distance between samples and ground truth of every frame.
 
-    With the distance d(a, b) = 1 - IoU(a, b) of masks, 0 if both are empty,
+    With the distance d(a, b) = 1 - IoU(a, b) between masks, 0 if both are empty,
 
         GED^2 = 2 E d(S, Y) - E d(S, S') - E d(Y, Y')
 
     (Kohl et al., A Probabilistic U-Net, NeurIPS 2018, section 3). There is one ground truth Y, so the last
-    term is 0; S and S' are any two of the samples, also the same one twice. It is small if samples are near
-    the ground truth, and of two sets that are equally far, the more diverse one has the smaller distance. Of
-    one sample, or of equal ones, it is twice the distance.
+    term is 0. S and S' are any two of the samples, or the same one twice. The result is small if the samples
+    are near the ground truth. Of two sets of samples that are equally far from it, the more diverse set has
+    the smaller result. For one sample, or equal samples, it is twice the distance d(S, Y).
 
     Args:
-        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32.
+        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type, converted to float32.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
 
     Returns:
-        One number a frame, ``(B, T)``, float64, in ``[0, 2]``.
+        One number per frame, ``(B, T)``, float64, in ``[0, 2]``.
 
     Raises:
         ValueError: if a shape differs, there is no sample, ``masks`` holds anything but 0 and 1, or
@@ -73,15 +73,15 @@ def energy_distance(samples: Tensor, masks: Tensor, *, threshold: float = 0.5) -
 def sample_diversity(samples: Tensor, *, threshold: float = 0.5) -> Tensor:
     """Return how far apart the samples of every frame are: E d(S, S') of `energy_distance`.
 
-    A sample counts with itself too, so that it is what the energy distance loses by diversity. That says
-    nothing about being right.
+    Pairs of a sample with itself count too, so this is the amount by which diversity lowers the energy
+    distance. It says nothing about accuracy.
 
     Args:
-        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32.
+        samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type, converted to float32.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
 
     Returns:
-        One number a frame, ``(B, T)``, float64, at least 0 and less than 1; 0 for one sample.
+        One number per frame, ``(B, T)``, float64, at least 0 and less than 1; 0 for one sample.
 
     Raises:
         ValueError: if the shape differs, there is no sample, or ``threshold`` is not in ``[0, 1)``.
@@ -91,7 +91,7 @@ def sample_diversity(samples: Tensor, *, threshold: float = 0.5) -> Tensor:
 
 
 class _SampleMean(BinaryMetric):
-    """Mean over clips of a score that several samples have."""
+    """Mean over clips of a score of several samples."""
 
     total: Tensor
     clips: Tensor
@@ -111,8 +111,8 @@ class _SampleMean(BinaryMetric):
         """Add clips.
 
         Args:
-            samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type; taken to float32. A
-                prediction without samples is ``logits[None]``.
+            samples: logits of each sample, ``(S, B, T, 1, H, W)``, any float type, converted to float32. A
+                deterministic prediction is passed as ``logits[None]``.
             masks: ground truth, ``(B, T, H, W)``, 0 and 1.
             valid: False where a frame is padding and does not count, ``(B, T)``, bool.
 
@@ -123,7 +123,7 @@ class _SampleMean(BinaryMetric):
         if valid is not None:
             check_shape("valid", valid, "b t", b=size["b"], t=size["t"])
         counted = self._counted(masks, valid)
-        masks = torch.where(counted[..., None, None], masks, 0)  # what padding holds is of no matter
+        masks = torch.where(counted[..., None, None], masks, 0)  # values in padding do not matter
         is_clip = counted.any(dim=1)
         scores = self._clip_scores(samples, masks, counted)
         self.total += torch.where(is_clip, scores, 0.0).sum()
@@ -136,24 +136,26 @@ class _SampleMean(BinaryMetric):
 
 
 class SampleIoU(_SampleMean):
-    """J of a model that gives several samples; mean over the frames of a clip, then over clips.
+    """J of several samples, averaged over the frames of a clip, then over clips.
 
-    J of a frame is AVSBench's, see `frame_iou`, so of one sample every choice is :class:`MaskIoU`.
+    J of a frame is AVSBench's, see `frame_iou`, so with one sample every choice equals :class:`MaskIoU`.
 
-    - ``"mean"``: of the mean of the samples' probabilities, which is what ``Segmentation.logits`` say.
-    - ``"each"``: the mean of the samples' own: what one of them is to be expected to have.
-    - ``"best"``: of the sample that is best over the whole clip, the ground truth in hand.
-    - ``"best_frame"``: of the sample that is best in each frame. Where a code is drawn for every frame, the
-      seconds of a sample have no more in common than those of two, and any mixture is a sample too.
+    - ``"mean"``: J of the mean of the samples' probabilities, as in ``Segmentation.logits``.
+    - ``"each"``: the mean of the samples' J, which is the expected J of one sample.
+    - ``"best"``: J of the sample that is best over the whole clip, chosen with the ground truth.
+    - ``"best_frame"``: J of the sample that is best in each frame, chosen with the ground truth. Where a
+      latent code is drawn for every frame, the frames of a sample are drawn independently, so any mixture of
+      samples is a sample too.
 
-    The best of n grows with n, also for samples that mean nothing; compare equal n, and look at ``"each"``.
+    The best of n samples improves with n, even if the samples mean nothing. Compare results with equal n, and
+    look at ``"each"``.
 
     Args:
-        choice: one of the words above.
+        choice: one of the names above.
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
 
     Raises:
-        ValueError: if the word is unknown or the threshold not in ``[0, 1)``.
+        ValueError: if ``choice`` is unknown or the threshold is not in ``[0, 1)``.
 
     Example:
         >>> samples = torch.tensor([[-9.0, -9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, 9.0]]).view(2, 1, 1, 1, 2, 2)
@@ -182,9 +184,10 @@ class SampleIoU(_SampleMean):
 
 
 class EnergyDistance(_SampleMean):
-    """Squared generalised energy distance, `energy_distance`; mean over frames of a clip, then over clips.
+    """Squared generalised energy distance: mean of `energy_distance` over frames of a clip, then over clips.
 
-    Less is better. It falls with more samples, since a sample is at distance 0 from itself: compare equal n.
+    Lower is better. It falls with more samples, since each sample has distance 0 from itself: compare only
+    results with equal numbers of samples.
 
     Args:
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
@@ -210,7 +213,7 @@ class EnergyDistance(_SampleMean):
 
 
 class SampleDiversity(_SampleMean):
-    """How far apart samples are, `sample_diversity`; mean over frames of a clip, then over clips.
+    """Diversity of samples: mean of `sample_diversity` over the frames of a clip, then over clips.
 
     Args:
         threshold: probability in ``[0, 1)`` above which a pixel is foreground.
@@ -255,9 +258,9 @@ def _energy_distance(samples: Tensor, masks: Tensor, threshold: float) -> Tensor
 
 
 def _distances(masks: Tensor) -> Tensor:
-    """Return 1 - IoU of any two masks ``(N, B, T, 1, H, W)`` of a frame, ``(B, T, N, N)``; 0 of empty ones.
+    """Return 1 - IoU of all pairs of masks ``(N, B, T, 1, H, W)``, ``(B, T, N, N)``; 0 if both are empty.
 
-    In float64 products of 0 and 1 add up exactly, whatever autocast does to float32.
+    Products of 0 and 1 add up exactly in float64, which autocast does not change.
     """
     n, b, t, *_ = masks.shape
     distances = torch.zeros(b, t, n, n, dtype=torch.float64, device=masks.device)
