@@ -1,4 +1,4 @@
-"""Mask <-> latent code, and distributions over codes."""
+"""Latent codes of masks: encoders, diffusion and Gaussian distributions."""
 
 from avslib.latent.condition import ConditionEncoder, FusedConditionEncoder
 from avslib.latent.denoiser import NoiseEstimator

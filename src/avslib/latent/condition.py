@@ -1,4 +1,4 @@
-"""Condition encoders: what is seen and heard as the vector that the diffusion is told."""
+"""Condition encoders, which turn a frame and its sound into the vector that conditions the diffusion."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CONDITIONS = ("none", "audio", "visual", "audio_visual")
 
 
 class ConditionEncoder(nn.Module):
-    """Condition encoder E_psi: a frame and its sound as the vector c that the diffusion is conditioned on.
+    """Condition encoder E_psi: encode a frame and its sound as the vector c that conditions the diffusion.
 
     The visual branch has the structure of :class:`~avslib.latent.GTEncoder`, the audio branch is two fully
-    connected layers, and two more join them. c has as many numbers as the latent, because the contrastive
-    loss compares the two.
+    connected layers, and two more join them. c is as long as the latent because the contrastive loss compares
+    the two.
 
     Args:
         latent_dim: D, length of the condition.
         audio_channels: length A of the audio embedding; VGGish gives 128.
-        source: what c is made of. ``"audio_visual"`` is the paper's model; ``"audio"`` and ``"visual"`` use
-            one branch before the concatenation; ``"none"`` is a vector of zeros (Table III).
-        hidden_features: width inside the fully connected layers.
+        source: what c is made of. ``"audio_visual"`` is the paper's model; ``"audio"`` and ``"visual"``
+            return the output of that branch; ``"none"`` is a vector of zeros (Table III).
+        hidden_features: hidden width of the fully connected layers.
 
     Mao et al., DiffusionAVS, section III-B.
 
@@ -69,7 +69,7 @@ class ConditionEncoder(nn.Module):
             audio: one embedding per second, ``(B, T, A)``.
 
         Raises:
-            ValueError: if ``frames`` or ``audio`` has another shape; the message names it.
+            ValueError: if ``frames`` or ``audio`` has the wrong shape; the message names it.
         """
         size = check_shape("frames", frames, "b t 3 h w")
         check_shape("audio", audio, "b t a", b=size["b"], t=size["t"], a=self.audio_channels)
@@ -84,17 +84,17 @@ class ConditionEncoder(nn.Module):
 
 
 class FusedConditionEncoder(nn.Module):
-    """What the fused pyramid says of a frame, and its sound, as the vector c; it stands in for E_psi.
+    """Encode the fused pyramid and the sound of a frame as the vector c; a replacement for E_psi.
 
-    :class:`ConditionEncoder` looks at a frame with five convolutions of its own. The pyramid that the head
-    decodes has seen the frame through the backbone and has heard all seconds of the clip: from it more can be
-    told of the mask's code. Every level is averaged over the cells of a grid, and two fully connected layers
-    join the cells and the sound. The gradient of the diffusion loss reaches the pyramid.
+    :class:`ConditionEncoder` sees a frame through five convolutions of its own. The pyramid that the head
+    decodes comes from the backbone and is fused with the sound of the clip, so it says more about the mask's
+    code. Every level is averaged over the cells of a grid, and two fully connected layers join the cells and
+    the sound. The gradient of the diffusion loss reaches the pyramid.
 
     Args:
         latent_dim: D, length of the condition.
         channels: C, width of every level.
-        num_levels: levels of the pyramid.
+        num_levels: number of levels of the pyramid.
         audio_channels: length A of the audio embedding.
         across_seconds: whether each second attends to all seconds of the clip between the two layers.
         grid: side of the grid, in cells.
@@ -138,10 +138,10 @@ class FusedConditionEncoder(nn.Module):
         Args:
             pyramid: fused features, ``(B, T, C, h, w)`` each.
             audio: one embedding per second, ``(B, T, A)``.
-            valid: which seconds are no padding, ``(B, T)`` bool; None if all are.
+            valid: which seconds are not padding, ``(B, T)`` bool; None if there is no padding.
 
         Raises:
-            ValueError: if ``audio`` has another shape.
+            ValueError: if ``audio`` has the wrong shape.
         """
         batch, seconds = pyramid[0].shape[:2]
         check_shape("audio", audio, "b t a", b=batch, t=seconds, a=self.audio_channels)

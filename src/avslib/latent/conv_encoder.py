@@ -1,4 +1,4 @@
-"""A picture as a vector: the convolutions that every encoder of pictures and masks here starts with."""
+"""Convolutions that encode a picture as a vector, shared by all encoders of frames and masks here."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import Tensor, nn
 def strided_convolutions(
     in_channels: int, channels: Sequence[int], *, bias: bool = False, negative_slope: float = 0.2
 ) -> nn.Sequential:
-    """Make 4x4 convolutions that each halve the picture, with batch norm and LeakyReLU.
+    """Build 4x4 convolutions that each halve the picture, with batch norm and LeakyReLU.
 
     Args:
         in_channels: channels of the picture.
         channels: width after each convolution.
-        bias: whether the convolutions have a bias; the batch norm after it takes it out again.
-        negative_slope: of every LeakyReLU.
+        bias: whether the convolutions have a bias; the batch norm that follows cancels it.
+        negative_slope: slope of every LeakyReLU below 0.
 
     Returns:
-        ``(N, in_channels, H, W)`` to ``(N, channels[-1], H / 2 ** len(channels), W / 2 ** len(channels))``.
+        A module that maps ``(N, in_channels, H, W)`` to ``(N, channels[-1], H / 2 ** n, W / 2 ** n)``, where
+        n is ``len(channels)``.
     """
     return nn.Sequential(
         *(
@@ -37,8 +38,8 @@ def strided_convolutions(
 class ConvEncoder(nn.Module):
     """Five strided convolutions and two fully connected layers, ``(N, C, H, W)`` to ``(N, F)``.
 
-    224 x 224 ends at 7 x 7; any other size is pooled to that grid, so the fully connected layers fit every
-    ``H, W >= 32``.
+    A picture of 224 x 224 ends as a 7 x 7 feature map. Other sizes are pooled to that grid, so the fully
+    connected layers fit every ``H, W >= 32``.
 
     Args:
         in_channels: channels of the picture.
@@ -46,11 +47,11 @@ class ConvEncoder(nn.Module):
         channels: width after each convolution.
         hidden_features: width between the two fully connected layers.
         grid: side of the pooled feature map, in cells.
-        negative_slope: of every LeakyReLU.
+        negative_slope: slope of every LeakyReLU below 0.
 
     Mao et al., DiffusionAVS, section III-A, "Ground-Truth Latent Encoder". The paper gives the channels; the
     width between the two fully connected layers is ours, chosen so that the latent parts have about the 4 M
-    parameters the paper names.
+    parameters stated in the paper.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ConvEncoder(nn.Module):
         """Return the code of each picture, ``(N, C, H, W)`` to ``(N, F)``.
 
         Raises:
-            ValueError: if it is trained on a single picture of which a single pixel is left.
+            ValueError: if, in training mode, the batch is one picture that shrinks to a single pixel.
         """
         cells = 2 ** (len(self.convolutions) + 1)
         if self.training and len(picture) == 1 and max(picture.shape[-2:]) < cells:

@@ -1,4 +1,4 @@
-"""The noise estimator: noisy latent, timestep and condition to predicted noise."""
+"""The noise estimator, which predicts noise from a noisy latent, its timestep and a condition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def timestep_embedding(timestep: Tensor, features: int, *, max_period: float = 1
     Args:
         timestep: noise level, integer or not.
         features: length of the embedding; even.
-        max_period: period of the slowest sine, in timesteps.
+        max_period: bound of the periods, which grow from 2 pi to almost ``2 * pi * max_period`` timesteps.
 
     Vaswani et al., Attention Is All You Need, section 3.5.
 
@@ -36,22 +36,23 @@ def timestep_embedding(timestep: Tensor, features: int, *, max_period: float = 1
 class NoiseEstimator(nn.Module):
     """Noise estimator eps_theta: a UNet over vectors, of eight fully connected layers.
 
-    Four layers encode and four decode; each decoding layer but the first also sees the encoding layer of its
-    depth. Condition and timestep enter every layer, so that no layer can wash them out. What they add there
-    does not depend on the latent: a sampler computes :meth:`condition_terms` and :meth:`timestep_terms` once.
+    Four layers encode and four decode; each decoding layer except the first also reads the encoding layer at
+    its depth. Condition and timestep enter every layer, so that no layer can lose them. What they add does
+    not depend on the latent, so a sampler computes :meth:`condition_terms` and :meth:`timestep_terms` only
+    once.
 
     Args:
         latent_dim: D, length of the latent.
         condition_dim: length of the condition.
-        widths: width of the four encoding layers; the decoding ones mirror them.
+        widths: widths of the four encoding layers; the decoding layers mirror them.
         timestep_features: length of the timestep embedding; even.
-        negative_slope: of every LeakyReLU.
+        negative_slope: slope of every LeakyReLU below 0.
 
     Raises:
-        ValueError: if a size is not above 0 or ``timestep_features`` is odd.
+        ValueError: if ``latent_dim`` is not above 0, or ``timestep_features`` is odd or below 2.
 
     Mao et al., DiffusionAVS, section III-A, "Technical details". The paper gives the eight layers and the
-    LeakyReLU; widths and the way the condition enters are ours.
+    LeakyReLU; the widths and the way the condition enters are ours.
 
     Example:
         >>> estimator = NoiseEstimator()
@@ -78,7 +79,7 @@ class NoiseEstimator(nn.Module):
         self.condition_dim = condition_dim
         self.timestep_features = timestep_features
         self.negative_slope = negative_slope
-        # what a decoding layer reads: the layer before it, beside the encoding layer it skips from
+        # a decoding layer reads the layer before it and the encoding layer at its depth, concatenated
         read = [widths[-1], *(2 * width for width in reversed(widths[:-1]))]
         write = [*reversed(widths[:-1]), latent_dim]
         self.encoder = nn.ModuleList(
@@ -92,15 +93,15 @@ class NoiseEstimator(nn.Module):
         self._initialize()
 
     def forward(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
-        """Return the noise that is believed to be in a latent, ``(..., D)``.
+        """Predict the noise in a latent, ``(..., D)``, or what the scheduler's ``prediction_type`` names.
 
         Args:
             latent: noisy latent, ``(..., D)``.
             timestep: its noise level, ``(...)``.
-            condition: ``(..., C)``.
+            condition: one for each latent, ``(..., C)``.
 
         Raises:
-            ValueError: if the latent or the condition has another length, or they are not of the same frames.
+            ValueError: if the latent or the condition has the wrong length, or their leading axes differ.
         """
         if condition.shape[:-1] != latent.shape[:-1]:
             raise ValueError(
@@ -123,7 +124,7 @@ class NoiseEstimator(nn.Module):
         return self.timestep(embedded.to(self.timestep.weight.dtype))
 
     def denoise(self, latent: Tensor, terms: Tensor) -> Tensor:
-        """Return the noise in a latent, ``(..., D)``, given the sum of both terms, ``(..., W)``."""
+        """Predict as :meth:`forward` does, ``(..., D)``, given the sum of both terms, ``(..., W)``."""
         check_shape("latent", latent, "... d", d=self.latent_dim)
         widths = self._widths()
         added = iter(terms.reshape(-1, sum(widths)).split(widths, dim=-1))
@@ -147,7 +148,7 @@ class NoiseEstimator(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Initialise the parts of a layer as PyTorch does a single one that reads all inputs."""
+        """Initialise the parts of each layer as PyTorch does one linear layer that reads all inputs."""
         widths = self._widths()
         others = (self.condition.weight, self.condition.bias, self.timestep.weight)
         parts = zip(*(part.split(widths) for part in others), strict=True)

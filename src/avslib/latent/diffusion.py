@@ -1,4 +1,4 @@
-"""Conditional diffusion of a latent: noise it, and sample it back; the diffusers scheduler is passed in."""
+"""Conditional diffusion of a latent: add noise to it, and sample it with a diffusers scheduler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from avslib.latent.linear_steps import PREDICTION_TYPES, linear_steps, read_outp
 
 
 class Scheduler(Protocol):
-    """What :class:`LatentCondDiffusion` asks of a scheduler; diffusers' that have noise levels fit."""
+    """Interface that :class:`LatentCondDiffusion` needs; diffusers' schedulers with noise levels fit."""
 
     config: Any
     timesteps: Tensor
@@ -27,27 +27,27 @@ class Scheduler(Protocol):
         """Choose the timesteps of a sampling run."""
 
     def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
-        """Bring a sample to the scale that training saw."""
+        """Scale a sample as in training."""
 
     def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> Any:
         """Go one timestep down."""
 
 
 class Denoising(NamedTuple):
-    """One training step of the diffusion; fields are ``(..., D)`` unless they say otherwise."""
+    """One training step of the diffusion; fields are ``(..., D)`` unless stated otherwise."""
 
     noise: Tensor
     """The noise that was added."""
     predicted_noise: Tensor
-    """The noise the estimator saw in the noisy latent."""
+    """The noise that the denoiser predicted."""
     estimate: Tensor
-    """The latent that follows from it in one step."""
+    """The estimate of z0 that follows from that prediction."""
     noisy: Tensor
-    """The latent with its noise, z_k."""
+    """The noisy latent, z_k."""
     timestep: Tensor
     """Noise level k of each latent, ``(...)`` int64."""
     signal: Tensor
-    """By which the latent is scaled at that level, ``(..., 1)``."""
+    """Factor that scales the latent at that level, ``(..., 1)``."""
 
 
 def cosine_ddim(
@@ -58,24 +58,23 @@ def cosine_ddim(
 ) -> Any:
     """Make the paper's scheduler: DDIM over 20 noise levels with the cosine schedule.
 
-    Two of diffusers' defaults are wrong for latents and replaced: it clips the estimate of z0 to [-1, 1], and
-    a latent has no such bound; and what the network's output is.
+    Three of diffusers' defaults do not suit latents and are replaced. Clipping the estimate of z0 to [-1, 1]
+    is turned off, because a latent has no such bound. ``prediction_type`` and ``timestep_spacing`` were
+    chosen by measurement; the numbers are in the docs, "The paper's tables, asked again".
 
     Args:
-        num_train_timesteps: K.
-        prediction_type: what the network's output is; the loss is that of the noise in any case (eq. 9).
-            With ``"epsilon"``, the noise itself, the estimate of z0 is a small difference of large numbers
-            where there is hardly any signal: at level 19 (alpha-bar 6e-6) an error of 0.2 in the noise is
-            one of 80 in z0. With ``"v_prediction"`` the noise is spread * z_k + signal * output (Salimans
-            and Ho 2022), and z0 is as exact as the output; but as the output is scaled by the signal, the
-            loss of the noise hardly trains it where sampling begins (``diffusion`` of
-            :class:`~avslib.training.DiffusionAVSObjective`).
+        num_train_timesteps: K, number of noise levels.
+        prediction_type: what the network predicts. The diffusion loss compares the noise by default (eq. 9),
+            whatever the network predicts. With ``"epsilon"``, the noise itself, the estimate of z0 is a small
+            difference of large numbers where there is hardly any signal: at level 19 (alpha-bar 6e-6) an
+            error of 0.2 in the noise becomes one of 80 in z0. With ``"v_prediction"`` the noise is
+            spread * z_k + signal * output (Salimans and Ho 2022), and z0 is as exact as the output. But the
+            output is scaled by the signal, so the loss of the noise hardly trains it at the levels where
+            sampling begins (see ``diffusion`` of :class:`~avslib.training.DiffusionAVSObjective`).
         timestep_spacing: which levels a shorter sampling run visits. With K = 20 and 10 steps ``"leading"``
             starts at level 18, where a trace of the signal is left (alpha-bar 0.006) that pure noise lacks;
             ``"trailing"`` starts at 19. ``"trailing"`` with ``"epsilon"`` samples latents that are dozens of
             times too wide.
-
-    Both were chosen by measurement; the numbers are in the docs, "The paper's tables, asked again".
 
     Mao et al., DiffusionAVS, section IV-A; Nichol and Dhariwal 2021 for the schedule; Song et al. 2021 for
     DDIM.
@@ -94,20 +93,21 @@ def cosine_ddim(
 
 
 class LatentCondDiffusion(nn.Module):
-    """Conditional latent diffusion: learns p(z0 | c) by predicting noise, and samples from it.
+    """Conditional latent diffusion, which learns p(z0 | c) by predicting noise and samples from it.
 
     Args:
         denoiser: ``(noisy latent (..., D), timestep (...), condition (..., C)) -> (..., D)``, such as
             :class:`~avslib.latent.NoiseEstimator`.
         latent_dim: D, length of the latent.
         scheduler: a diffusers scheduler with noise levels (DDPM, DDIM, DPM-Solver++, UniPC, Euler, ...); None
-            for :func:`cosine_ddim`. Training reads its ``alphas_cumprod`` and its ``prediction_type``;
-            sampling calls its ``step``. It is copied before use and may be replaced between calls.
-        num_inference_steps: how many steps a sampling run takes.
+            for :func:`cosine_ddim`. Training reads its ``alphas_cumprod`` and its ``prediction_type``.
+            Sampling calls ``step`` of a copy, except for DDIM without clipping, whose steps are computed
+            here. The scheduler may be replaced between calls.
+        num_inference_steps: number of steps of a sampling run.
 
     Raises:
-        ValueError: if the scheduler has no ``alphas_cumprod``, a prediction type not known here, or fewer
-            levels than ``num_inference_steps``.
+        ValueError: if the scheduler has no ``alphas_cumprod``, an unknown prediction type, or fewer levels
+            than ``num_inference_steps``.
 
     Mao et al., DiffusionAVS, section III-A, equations 2 to 9.
 
@@ -143,7 +143,7 @@ class LatentCondDiffusion(nn.Module):
 
     @property
     def scheduler(self) -> Scheduler:
-        """The scheduler, in training and in sampling; assign another to replace it, and do not change it."""
+        """The scheduler for training and sampling. Assign another to replace it; do not modify it."""
         return self._scheduler
 
     @scheduler.setter
@@ -163,12 +163,12 @@ class LatentCondDiffusion(nn.Module):
         return signal * latent + spread * noise
 
     def forward(self, latent: Tensor, condition: Tensor, *, generator: Generator | None = None) -> Denoising:
-        """Noise each latent to a random level and let the denoiser look at it (equation 9).
+        """Add noise of a random level to each latent and predict it with the denoiser (equation 9).
 
         Args:
             latent: z0, ``(..., D)``.
             condition: c, ``(..., C)``, one for each latent.
-            generator: source of the noise and of the levels; None for torch's own.
+            generator: source of the noise and the levels; None for PyTorch's default.
         """
         noise = _randn(latent, generator)
         timestep = torch.randint(
@@ -192,13 +192,13 @@ class LatentCondDiffusion(nn.Module):
         """Turn noise into a latent, ``(..., D)`` (equation 8).
 
         Args:
-            condition: c, ``(..., C)``; expand it in front to draw several samples of the same condition.
+            condition: c, ``(..., C)``; expand it by a leading axis to draw several samples per condition.
             noise: unit noise to start from, ``(..., D)``; None to draw it.
-            generator: source of the noise, and of what a stochastic scheduler adds on the way. With the same
-                seed on the same device the result is the same.
+            generator: source of this noise, and of the noise that a stochastic scheduler adds in its steps.
+                With the same seed on the same device the result is the same.
 
         Raises:
-            ValueError: if ``noise`` has another shape.
+            ValueError: if ``noise`` has the wrong shape.
         """
         if noise is None:
             noise = _randn(condition.new_empty(*condition.shape[:-1], self.latent_dim), generator)
@@ -218,7 +218,7 @@ class LatentCondDiffusion(nn.Module):
         return latent
 
     def _sample_by_scheduler(self, condition: Tensor, noise: Tensor, generator: Generator | None) -> Tensor:
-        scheduler = copy.deepcopy(self.scheduler)  # it keeps the state of a run; the caller's stays as it was
+        scheduler = copy.deepcopy(self.scheduler)  # a run changes its state
         scheduler.set_timesteps(self.num_inference_steps, device=noise.device)
         extra = (
             {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
@@ -231,7 +231,7 @@ class LatentCondDiffusion(nn.Module):
         return latent
 
     def _predictor(self, timesteps: Tensor, condition: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """Return the denoiser at the steps of a run: a noisy latent and the step's number to its output."""
+        """Return a function from a noisy latent and the index of a step to the denoiser's output."""
         denoiser = self.denoiser
         if type(denoiser) is not NoiseEstimator:
             return lambda noisy, i: denoiser(noisy, timesteps[i].expand(noisy.shape[:-1]), condition)
@@ -239,12 +239,12 @@ class LatentCondDiffusion(nn.Module):
         return lambda noisy, i: denoiser.denoise(noisy, fixed + of_step[i])
 
     def _levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """How much signal and how much noise there is at a timestep, each ``(..., 1)``."""
+        """Return the factors of signal and noise at a timestep, each ``(..., 1)``."""
         alpha = self.alphas_cumprod[timestep][..., None]
         return alpha.sqrt(), (1 - alpha).sqrt()
 
 
 def _randn(like: Tensor, generator: Generator | None) -> Tensor:
-    """Unit noise like a tensor, drawn on the generator's device."""
+    """Return unit noise with the shape and device of a tensor, drawn on the generator's device."""
     device = like.device if generator is None else generator.device
     return torch.randn(like.shape, generator=generator, device=device).to(like.device)

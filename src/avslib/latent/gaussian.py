@@ -16,7 +16,7 @@ from avslib._checks import check_positive, check_shape
 class DiagonalGaussian(NamedTuple):
     """Gaussians of independent dimensions, one for each row of the two tensors.
 
-    What is computed from them is float32, or wider, also where the two come out of autocast.
+    Samples, densities and divergences are float32, or wider, even if the two come from autocast.
 
     Example:
         >>> gaussian = DiagonalGaussian(torch.zeros(2, 5, 16), torch.zeros(2, 5, 16))
@@ -30,17 +30,17 @@ class DiagonalGaussian(NamedTuple):
     """Natural logarithm of each dimension's variance, ``(..., D)``."""
 
     def sample(self, *, noise: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        """Return ``mean + exp(log_variance / 2) * noise``, with gradient in both.
+        """Return ``mean + exp(log_variance / 2) * noise``, differentiable in both.
 
         Args:
-            noise: unit noise, ``(..., D)``, or with more axes in front for several samples; None to draw it.
-            generator: source of the noise, read if ``noise`` is None; None for torch's own.
+            noise: unit noise, ``(..., D)``, or with more leading axes for several samples; None to draw it.
+            generator: source of the noise if ``noise`` is None; None for PyTorch's default.
 
         Returns:
             Samples, ``(..., D)``.
 
         Raises:
-            ValueError: if ``noise`` has another D.
+            ValueError: if ``noise`` has a different D.
 
         Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, section 2.4.
         """
@@ -55,7 +55,7 @@ class DiagonalGaussian(NamedTuple):
         """Return the log-density of x, ``(..., D)`` to ``(...)``, in nats.
 
         Raises:
-            ValueError: if ``x`` has another D.
+            ValueError: if ``x`` has a different D.
         """
         check_shape("x", x, "... d", d=self.mean.shape[-1])
         return _log_densities(self, x).sum(dim=-1)
@@ -65,7 +65,7 @@ class DiagonalGaussian(NamedTuple):
         return DiagonalGaussian(self.mean[rows], self.log_variance[rows])
 
     def expand(self, num_samples: int) -> DiagonalGaussian:
-        """Return the same Gaussians ``num_samples`` times, ``(S, ..., D)``, without a copy."""
+        """Return the same Gaussians ``num_samples`` times, ``(S, ..., D)``, without copying."""
         return DiagonalGaussian(
             self.mean.expand(num_samples, *self.mean.shape),
             self.log_variance.expand(num_samples, *self.log_variance.shape),
@@ -80,9 +80,9 @@ def kl_divergence(
     Args:
         posterior: ``(..., D)``.
         prior: ``(..., D)``.
-        published_scale: take ``exp(log_variance)`` for the standard deviation, as the published code of
-            ECMVAE does, whose samples have the standard deviation ``exp(log_variance / 2)``. So this is the
-            divergence of Gaussians with the square of each variance.
+        published_scale: whether to take ``exp(log_variance)`` as the standard deviation. The published code
+            of ECMVAE does so, although its samples have the standard deviation ``exp(log_variance / 2)``. The
+            result is the divergence of Gaussians whose variances are squared.
 
     Returns:
         The divergence, summed over D, ``(...)``, at least 0.
@@ -114,15 +114,15 @@ def jensen_shannon_divergence(
 ) -> Tensor:
     """Estimate the Jensen-Shannon divergence, symmetric and between 0 and log 2, in nats.
 
-    It compares each Gaussian with the mixture of the two, for which there is no closed form: the expectations
-    are means over samples. The estimate is unbiased, and so is its gradient; it is exactly 0 for two equal
-    Gaussians, and may fall a little below 0 for two that are close.
+    The divergence compares each Gaussian with the mixture of the two. It has no closed form, so expectations
+    are estimated by means over samples. The estimate and its gradient are unbiased. The estimate is exactly 0
+    for two equal Gaussians, and may fall slightly below 0 for two that are close.
 
     Args:
         first: ``(..., D)``.
         second: ``(..., D)``.
-        num_samples: how many samples of each; the error falls with the root of it.
-        generator: source of the noise; None for torch's own.
+        num_samples: number of samples of each; the error falls with its square root.
+        generator: source of the noise; None for PyTorch's default.
 
     Returns:
         The divergence of the joint densities over D, ``(...)``.
@@ -153,19 +153,19 @@ def jensen_shannon_surrogate(
     noise: tuple[Tensor, Tensor] | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Return what the published code of ECMVAE computes in the place of a Jensen-Shannon divergence.
+    """Return what the published code of ECMVAE computes instead of a Jensen-Shannon divergence.
 
-    Each Gaussian is asked for its own density at a sample of its own, dimension by dimension, and the two
-    numbers are put into the divergence's formula as if they were the probabilities of one event. They are
-    neither probabilities nor of one event: two equal Gaussians do not give 0, narrow ones give more than log
-    2, and no gradient passes through the samples, so that the means get one only in odd ways. Kept for parity
-    with published training; :func:`jensen_shannon_divergence` is sound.
+    The density of each Gaussian is evaluated at one of its own samples, dimension by dimension. The two
+    densities are put into the divergence's formula as if they were probabilities of the same event. They are
+    neither probabilities nor of the same event: two equal Gaussians do not give 0, and narrow ones give more
+    than log 2. No gradient passes through the samples, so the means get one only through the densities. This
+    function is kept for parity with published training; :func:`jensen_shannon_divergence` is sound.
 
     Args:
         first: ``(..., D)``.
         second: ``(..., D)``.
-        noise: unit noise of the two samples, ``(..., D)`` each; None to draw it, the first's first.
-        generator: source of the noise, read if ``noise`` is None; None for torch's own.
+        noise: unit noise of the two samples, ``(..., D)`` each; None to draw it, first for ``first``.
+        generator: source of the noise if ``noise`` is None; None for PyTorch's default.
 
     Returns:
         The sum over D, ``(...)``, at least 0; the published loss is its mean.
@@ -188,13 +188,13 @@ def jensen_shannon_surrogate(
 def product_of_experts(
     gaussians: Sequence[DiagonalGaussian], *, standard_prior: bool = True
 ) -> DiagonalGaussian:
-    """Return the Gaussian that the normalised product of densities is.
+    """Return the normalised product of Gaussian densities, which is itself Gaussian.
 
-    Precisions add up, and each mean counts with its precision, so a sure expert outvotes an unsure one.
+    Precisions add up, and each mean is weighted by its precision, so a sure expert outweighs an unsure one.
 
     Args:
         gaussians: the experts, ``(..., D)`` each.
-        standard_prior: whether a standard Gaussian is one more expert.
+        standard_prior: whether to add a standard Gaussian as one more expert.
 
     Returns:
         The product, ``(..., D)``.
@@ -223,13 +223,13 @@ def product_of_experts(
 
 
 def _log_densities(gaussian: DiagonalGaussian, x: Tensor) -> Tensor:
-    """The log-density of each number on its own, ``(..., D)``."""
+    """Return the log-density of each dimension separately, ``(..., D)``."""
     mean, log_variance = _wide(gaussian)
     return -(math.log(2 * math.pi) + log_variance + (x - mean).square() * torch.exp(-log_variance)) / 2
 
 
 def _wide(gaussian: DiagonalGaussian) -> DiagonalGaussian:
-    """The same in float32, or wider."""
+    """Return the same Gaussian in float32, or wider."""
     return DiagonalGaussian(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in gaussian))
 
 

@@ -1,4 +1,4 @@
-"""Prior and posterior networks: a picture, a vector or both to a Gaussian."""
+"""Prior and posterior networks, which map a picture, a vector or both to a Gaussian."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from avslib.latent.gaussian import DiagonalGaussian
 
 
 class GaussianEncoder(nn.Module):
-    """The distribution of a code given a picture, a vector, or both.
+    """Predict the distribution of a code from a picture, a vector or both.
 
-    A prior sees the frame, the sound or both; its posterior twin sees the mask too, as one more channel of
-    the picture, or as the picture. Five convolutions turn the picture into a vector, which may be summarised
-    by a linear layer and stands after the given vector; two linear layers read mean and log-variance from it.
+    A prior sees the frame, the sound or both. Its posterior also sees the mask, as one more channel of the
+    picture or as the picture itself. Five convolutions turn the picture into a vector, which may be
+    summarised by a linear layer and is appended to the given vector. Two linear layers predict mean and
+    log-variance.
 
-    The published encoders fit one picture size, because their last layer reads the whole last feature map.
-    Here that map is pooled to ``grid`` x ``grid``: nothing changes where H and W are ``32 * grid``, and every
-    other size fits too.
+    The published encoders fit one picture size only, because their last layer reads the whole last feature
+    map. Here that map is pooled to ``grid`` x ``grid``. This changes nothing if H and W are ``32 * grid``,
+    and makes every other size fit too.
 
     Args:
         latent_dim: D, length of the code.
         image_channels: channels of the picture; None if there is none.
         vector_dim: length of the vector; None if there is none.
-        widths: width after each of the five convolutions. ECMVAE takes (16, 32, 64, 64, 64) where there is
-            also a vector.
-        summary_dim: length of the picture's summary; None hands the pooled feature map on as it is. ECMVAE
-            summarises where there is also a vector, in 32 numbers.
+        widths: width after each of the five convolutions. ECMVAE uses (16, 32, 64, 64, 64) if there is also a
+            vector.
+        summary_dim: length of the picture's summary; None for the pooled feature map without a summary.
+            ECMVAE uses 32 if there is also a vector.
         grid: side of the pooled feature map, in cells.
 
     Raises:
@@ -70,7 +71,7 @@ class GaussianEncoder(nn.Module):
         self.vector_dim = vector_dim
         features = 0 if vector_dim is None else vector_dim
         if image_channels is not None:
-            # The bias is the published one. Batch norm takes it out again, but its running mean remembers it.
+            # The published code has the bias. Batch norm cancels it, but the running mean depends on it.
             self.convolutions = strided_convolutions(image_channels, widths, bias=True, negative_slope=0.01)
             self.pool = nn.AdaptiveAvgPool2d(grid)
             cells = widths[-1] * grid**2
@@ -84,10 +85,10 @@ class GaussianEncoder(nn.Module):
 
         Args:
             image: ``(..., image_channels, H, W)``, ``H, W >= 32``; None if the encoder has no picture.
-            vector: ``(..., vector_dim)``, the same axes in front; None if the encoder has no vector.
+            vector: ``(..., vector_dim)``, leading axes as in ``image``; None if the encoder has no vector.
 
         Raises:
-            ValueError: if one is missing, superfluous or of another shape; the message names it.
+            ValueError: if one is missing, unexpected or of the wrong shape; the message names it.
         """
         _check_presence("image", image, self.image_channels)
         _check_presence("vector", vector, self.vector_dim)

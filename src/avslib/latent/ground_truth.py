@@ -1,4 +1,4 @@
-"""The ground-truth encoder: mask to latent."""
+"""The ground-truth encoder, which maps a mask to a latent."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from avslib.latent.conv_encoder import ConvEncoder
 
 
 class LatentNorm(nn.BatchNorm1d):
-    """Give every number of a latent mean 0 and variance 1 over the frames seen, ``(n, D)`` to ``(n, D)``.
+    """Normalise each number of a latent to mean 0 and variance 1 over the frames seen, ``(n, D)``.
 
-    The diffusion ends in unit noise and its loss can be lowered by a code that shrinks to a point: a code of
-    fixed variance cannot. A batch norm without scale and shift would do this, but of a few frames, such as
-    the one that is labelled in each clip of S4, it makes codes that say more of the batch than of the mask:
-    of two, always 1 and -1. So the value is that of the running statistics, in training as in evaluation, and
-    the gradient that of the batch norm, with which no code can shrink; of one or two frames, for which that
-    is zero, it is the running statistics' too.
+    The diffusion ends in unit noise, and codes that shrink to a point would lower its loss; codes of fixed
+    variance cannot shrink. A batch norm without scale and shift would fix the variance. But with few frames,
+    such as the one labelled frame in each clip of S4, its codes say more about the batch than about the mask:
+    with two frames they are always 1 and -1. So the value is normalised by the running statistics, in
+    training as in evaluation, and the gradient is that of the batch norm, which keeps the codes from
+    shrinking. With one or two frames that gradient is zero, so it is that of the running statistics too.
 
     Ioffe, Batch Renormalization, NeurIPS 2017.
     """
@@ -42,23 +42,23 @@ class LatentNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def _follow(self, latent: Tensor) -> None:
-        """Take a batch into the running statistics: at first their mean, then one that forgets."""
+        """Update the running statistics with a batch: a plain mean at first, then a moving average."""
         self.num_batches_tracked += 1
         share = (1 / self.num_batches_tracked).clamp(min=self.momentum).to(latent.dtype)
-        deviation = latent - self.running_mean  # not from the batch's own mean: one frame has one too
+        deviation = latent - self.running_mean  # a single frame has none from the batch's own mean
         self.running_var.lerp_(deviation.square().mean(dim=0), share)
         self.running_mean.lerp_(latent.mean(dim=0), share)
 
 
 class GTEncoder(nn.Module):
-    """Ground-truth latent encoder E_phi: the mask of a frame as ``latent_dim`` numbers, z0.
+    """Ground-truth latent encoder E_phi: encode the mask of a frame as ``latent_dim`` numbers, z0.
 
-    Used in training only, where it gives the diffusion its target; and in diagnosis, where it tells what the
+    It is used in training, where it gives the diffusion its target, and in diagnosis, where it shows what the
     decoder would do if the sampler were perfect.
 
     Args:
         latent_dim: D, length of the latent (Table VI of the paper: 24 works best).
-        normalize: whether the latent is normalised, see :class:`LatentNorm`. Without it nothing keeps the
+        normalize: whether to normalise the latent, see :class:`LatentNorm`. Without it nothing keeps the
             latent from collapsing to a constant.
         hidden_features: width between the two fully connected layers.
 
@@ -81,14 +81,14 @@ class GTEncoder(nn.Module):
         """Return the latent of each mask, ``(..., D)``.
 
         Args:
-            masks: class of each pixel, ``(..., H, W)``; what is not background counts as 1.
+            masks: class of each pixel, ``(..., H, W)``; every class except background counts as 1.
 
         Raises:
             ValueError: if ``masks`` has fewer than two axes.
         """
         check_shape("masks", masks, "... h w")
         leading = masks.shape[:-2]
-        dtype = next(self.encoder.parameters()).dtype  # also the norm's, whatever autocast makes of the code
+        dtype = next(self.encoder.parameters()).dtype  # also the norm's, even if autocast changes the code's
         picture = (masks > 0).to(dtype).reshape(-1, 1, *masks.shape[-2:])
         latent = self.norm(self.encoder(picture).to(dtype))
         return latent.reshape(*leading, self.latent_dim)

@@ -1,4 +1,4 @@
-"""What an estimator's output says, and the steps of DDIM as numbers, so that sampling needs no scheduler."""
+"""Reading an estimator's output, and the steps of DDIM as numbers, so that sampling needs no scheduler."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
 class LinearStep(NamedTuple):
-    """How much signal and noise there is at a level, and at the next one down."""
+    """The factors of signal and noise at a level and at the next lower one."""
 
     timestep: int
-    """The level that the denoiser is told."""
+    """The level that is passed to the denoiser."""
     signal: float
     noise: float
     next_signal: float
@@ -30,15 +30,15 @@ Level = TypeVar("Level", float, Tensor)
 def read_output(
     prediction_type: str, output: Tensor, noisy: Tensor, signal: Level, spread: Level
 ) -> tuple[Tensor, Tensor]:
-    """Return the noise and the latent without noise that an estimator's output stands for, ``(..., D)`` each.
+    """Convert an estimator's output to the noise and the latent without noise, ``(..., D)`` each.
 
     Args:
-        prediction_type: what the output is, by diffusers' words: ``"epsilon"`` the noise, ``"sample"`` the
-            latent, ``"v_prediction"`` the velocity, signal * noise - spread * latent.
-        output: what the estimator said, ``(..., D)``.
-        noisy: what it was shown, ``(..., D)``.
-        signal: share of the latent in it.
-        spread: share of the noise.
+        prediction_type: what the output is, in diffusers' terms: ``"epsilon"`` for the noise, ``"sample"``
+            for the latent, ``"v_prediction"`` for the velocity, signal * noise - spread * latent.
+        output: output of the estimator, ``(..., D)``.
+        noisy: noisy latent that it was computed from, ``(..., D)``.
+        signal: factor of the latent in ``noisy``.
+        spread: factor of the noise in ``noisy``.
     """
     match prediction_type:
         case "epsilon":
@@ -51,7 +51,7 @@ def read_output(
 
 
 def step_down(step: LinearStep, prediction_type: str, latent: Tensor, output: Tensor) -> Tensor:
-    """Return the next latent, ``(..., D)``; in diffusers' order of operations, so that it rounds alike."""
+    """Return the next latent, ``(..., D)``, in diffusers' order of operations so that it rounds the same."""
     noise, estimate = read_output(prediction_type, output, latent, step.signal, step.noise)
     return step.next_signal * estimate + step.next_noise * noise
 
@@ -61,17 +61,17 @@ _known: weakref.WeakKeyDictionary[Any, dict[int, tuple[LinearStep, ...] | None]]
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def linear_steps(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | None:
-    """Return the steps of a run, with diffusers' own numbers; None for a scheduler that is not of the kind.
+    """Return the steps of a run, with diffusers' numbers; None unless the scheduler is DDIM without clipping.
 
-    Of the kind is DDIM without clipping. The numbers are computed once; a compiled sampler sees constants.
+    The numbers are computed once; a compiled sampler sees constants.
 
-    A step ends at the level where the next one begins. That of diffusers ends ``K // steps`` levels below its
-    beginning, which is another one where levels are not evenly spaced (K = 20 in 7 steps), and what is taken
-    for noise or signal there stays in the latent.
+    A step ends at the level where the next one begins. In diffusers it ends ``K // steps`` levels below its
+    start. If levels are not evenly spaced (K = 20 in 7 steps), this is a different level, and the error in
+    signal and noise stays in the latent.
 
     Args:
-        scheduler: a diffusers scheduler; it is not changed.
-        num_inference_steps: how many steps the run takes.
+        scheduler: a diffusers scheduler; it is not modified.
+        num_inference_steps: number of steps of the run.
     """
     runs = _known.setdefault(scheduler, {})
     if num_inference_steps not in runs:
