@@ -1,4 +1,4 @@
-"""Blocks wired as in one paper; one paper, one file."""
+"""Models, which combine the blocks as in their papers; one file per paper."""
 
 from avslib.models.audio_blind import AudioBlind
 from avslib.models.avsbench import AVSBenchBaseline

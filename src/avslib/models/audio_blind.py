@@ -1,4 +1,4 @@
-"""Models that do not listen: how far vision alone gets, without which no audio-visual number means much."""
+"""Audio-blind models, which show how far vision alone gets; audio-visual numbers mean little without them."""
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 from torch import Generator, Tensor, nn
@@ -14,20 +14,20 @@ DECODERS = ("top_down", "fpn")
 
 
 class AudioBlind(AVSModel):
-    """The audio-visual models without the sound, of one frame at a time or with attention over the clip.
+    """An audio-visual model without the sound, for one frame at a time or with attention over the clip.
 
     Args:
         backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
-        decoder: ``"top_down"`` with the dilated neck, as AVSBench and C3N have it, or ``"fpn"`` with the
-            plain neck, as DiffusionAVS has it.
-        temporal: whether all pixels of a clip attend to each other (TPAVI without sound), at every level.
+        decoder: ``"top_down"`` with the dilated neck, as in AVSBench, or ``"fpn"`` with the plain neck, as in
+            DiffusionAVS.
+        temporal: whether all pixels of a clip attend to each other at every level (TPAVI without sound).
         num_classes: K, channels of the logits.
-        channels: C, width of every level after the neck; None for the decoder's, 256 or 128.
+        channels: C, width of every level after the neck; None for 256 (``"top_down"``) or 128 (``"fpn"``).
 
     Raises:
         ValueError: if ``decoder`` is not one of the two.
 
-    The columns "VOS" and "SOD" of Table I in Mao et al., DiffusionAVS, ask the same of other networks.
+    Mao et al., DiffusionAVS, Table I: the columns "VOS" and "SOD" show other networks without sound.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class AudioBlind(AVSModel):
         num_samples: int = 1,
         generator: Generator | None = None,
     ) -> Segmentation:
-        """Segment frames; see :meth:`AVSModel.forward`. ``audio`` is not read."""
+        """Segment frames; see :meth:`AVSModel.forward`. ``audio`` is ignored."""
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))
         fused = self.fusion([level.unflatten(0, frames.shape[:2]) for level in levels], None, valid)
         return Segmentation(self.decoder(fused.pyramid, size=(frames.shape[-2], frames.shape[-1])))

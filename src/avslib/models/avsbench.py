@@ -15,23 +15,23 @@ from avslib.models.output import MatchingTerms, Segmentation
 class AVSBenchBaseline(AVSModel, paper_url="https://arxiv.org/abs/2207.05042"):
     """The baseline that came with the benchmark, "E-D" in DiffusionAVS's Table II.
 
-    Backbone, dilated convolutions, TPAVI at every level, a top-down path. It computes what the published
-    implementation computes, so that published weights load (:func:`~avslib.models.weights.from_reference`):
-    also the rectified skip connections that its in-place ReLU makes, see
-    :class:`~avslib.decoders.TopDownDecoder`.
+    It has a backbone, dilated convolutions, TPAVI at every level and a top-down decoder. It computes the same
+    as the published implementation, so that published weights load
+    (:func:`~avslib.models.weights.from_reference`). This includes the rectified skip connections that result
+    from an in-place ReLU in the published code, see :class:`~avslib.decoders.TopDownDecoder`.
 
     Args:
         backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
         audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
-        freeze_audio: whether the audio encoder keeps its weights. None freezes VGGish only.
+        freeze_audio: whether to freeze the audio encoder. None freezes VGGish only.
         num_classes: K, channels of the logits; 71 in the semantic setting.
         channels: C, width of every level after the neck.
         audio_channels: length of the audio embedding.
-        fused_levels: levels that TPAVI fuses, 0 is the finest; None for all four.
-        attention: what a pixel attends to, ``"audio"``, ``"visual"`` or both, averaged.
-        window: frames that attend to each other; None for all of a clip. The published code always takes 5:
-            a clip of the semantic setting, 10 frames, is two windows.
-        audio_bias: whether the alignment of the sound has a bias; False in the semantic setting.
+        fused_levels: levels that TPAVI fuses, 0 being the finest; None for all four.
+        attention: what a pixel attends to: ``"audio"``, ``"visual"``, or both, which are averaged.
+        window: frames that attend to each other; None for all frames of a clip. The published code always
+            uses 5, so that a 10-frame clip of the semantic setting is split into two windows.
+        audio_bias: whether the layer that aligns the sound has a bias; False in the semantic setting.
 
     Zhou et al., "Audio-Visual Segmentation", ECCV 2022, sections 3 and 4.
     """
@@ -80,8 +80,8 @@ class AVSBenchBaseline(AVSModel, paper_url="https://arxiv.org/abs/2207.05042"):
     ) -> Segmentation:
         """Segment frames with embedded sound; see :meth:`AVSModel.forward`.
 
-        ``output.terms`` holds what the matching losses compare; the features are rectified there, as the
-        published code leaves them.
+        ``output.terms`` holds the inputs of the matching losses; their features are rectified, as in the
+        published code.
         """
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))
         fused = self.fusion([level.unflatten(0, frames.shape[:2]) for level in levels], audio, valid)

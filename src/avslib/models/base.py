@@ -1,4 +1,4 @@
-"""What every model is: frames and sound in, a segmentation out; saved and loaded as the hub does it."""
+"""Base class of all models: frames and sound in, a segmentation out; saved and loaded by the hub mixin."""
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 import json
@@ -71,31 +71,30 @@ class AVSModel(
 ):
     """Base of every model: ``model(frames, log_mel, masks=None, ...) -> Segmentation``.
 
-    ``forward`` embeds the sound, unless it is given embeddings that were computed before, and calls
-    :meth:`segment`, which a model defines. Training and inference share it, because a distributed wrapper
-    sees only ``forward``.
+    ``forward`` embeds the sound, unless it is given precomputed embeddings, and calls :meth:`segment`, which
+    each model defines. Training and inference share it, because a distributed wrapper sees only ``forward``.
 
     ``save_pretrained(folder, model_card_kwargs={"data": ..., "protocol": ..., "numbers": {...}})`` writes
-    weights, configuration and a model card that states what is given; ``push_to_hub`` takes the same, and
-    ``from_pretrained`` reads a folder or a repository of the hub.
+    weights, configuration and a model card with the given statements. ``push_to_hub`` takes the same
+    arguments, and ``from_pretrained`` reads a folder or a repository of the hub.
     """
 
     stochastic: ClassVar[bool] = False
-    """Whether two calls may differ, and several samples can be asked for."""
+    """Whether two calls may differ and several samples can be drawn."""
 
     num_classes: int
-    """K, channels of the logits."""
+    """K, number of channels of the logits."""
 
     frame_size: tuple[int, int] = (224, 224)
-    """``(H, W)`` of the frames that it is trained on, px; saved with the model, which takes others too."""
+    """``(H, W)`` of the training frames, px; saved with the model, which accepts other sizes too."""
 
     audio_encoder: AudioEncoder | None
 
     _unwritable: Sequence[str] = ()
-    """Arguments of the constructor that JSON cannot say: with them the model cannot be saved."""
+    """Constructor arguments that JSON cannot represent; with them the model cannot be saved."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Let the mixin note the arguments, in types that it can write."""
+        """Let the mixin record the arguments, in types that it can write."""
         model = super().__new__(cls, *map(_plain, args), **{name: _plain(x) for name, x in kwargs.items()})
         passed = {**dict(zip(list(cls._hub_mixin_init_parameters)[1:], args, strict=False)), **kwargs}
         model._unwritable = [name for name, x in passed.items() if not cls._is_jsonable(_plain(x))]
@@ -117,22 +116,23 @@ class AVSModel(
         Args:
             frames: ``(B, T, 3, H, W)``, ImageNet-normalised, or uint8 RGB, which is normalised here;
                 ``H, W >= 32``.
-            log_mel: VGGish log-mel examples, ``(B, T, 1, 96, 64)``; or what the audio encoder makes of them,
-                ``(B, T, A)``, as :class:`~avslib.storage.CachedAudio` gives it, and the encoder is not
-                called. Not read by audio-blind models.
-            masks: ground truth, ``(B, T, H, W)``; with it the output carries what the objective needs.
+            log_mel: VGGish log-mel examples, ``(B, T, 1, 96, 64)``; or their audio embeddings, ``(B, T, A)``,
+                as from :class:`~avslib.storage.CachedAudio`, in which case the audio encoder is not called.
+                Audio-blind models ignore it.
+            masks: ground truth, ``(B, T, H, W)``; if given, the output includes the inputs of the objective.
             labelled: which frames have ground truth, ``(B, T)`` bool; None for all. Masks of other frames
-                are not read.
-            valid: which frames are no padding, ``(B, T)`` bool; None for all. The logits of others are 0.
-            num_samples: S, predictions to draw, of a stochastic model; given masks in training mode it
-                predicts once. The encoders run once; the logits are those of the mean probability, and
-                ``output.samples`` holds each.
+                are ignored.
+            valid: which frames are not padding, ``(B, T)`` bool; None for all. The logits of padding are 0.
+            num_samples: S, number of predictions to draw from a stochastic model. Given masks in training
+                mode, it predicts once. The encoders run once; the logits are those of the mean probability,
+                and ``output.samples`` holds each sample.
             generator: source of all noise; the same seed on the same device gives the same masks.
 
         Raises:
-            TypeError: if an argument is no tensor.
-            ValueError: if a tensor has another shape or type, several samples are asked of a deterministic
-                model, or an audio encoder that is being trained is given embeddings; the message names it.
+            TypeError: if an argument is not a tensor.
+            ValueError: if a tensor is missing or has the wrong shape or type, several samples are requested
+                from a deterministic model, or embeddings are given while the audio encoder is being trained;
+                the message names the argument.
         """
         size = check_shape("frames", frames, "b t 3 h w")
         b, t = size["b"], size["t"]
@@ -159,9 +159,9 @@ class AVSModel(
         return output if valid is None else output.without_padding(valid)
 
     def embed(self, frames: Tensor, log_mel: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Return frames and sound as :meth:`segment` takes them, in the type of the weights.
+        """Return frames and sound as :meth:`segment` takes them, in the dtype of the weights.
 
-        Arguments as in :meth:`forward`.
+        The arguments are those of :meth:`forward`.
         """
         b, t = frames.shape[:2]
         dtype = next(self.parameters()).dtype
@@ -195,7 +195,7 @@ class AVSModel(
         num_samples: int = 1,
         generator: Generator | None = None,
     ) -> Segmentation:
-        """Segment frames with audio embeddings ``(B, T, A)``; everything else as in :meth:`forward`."""
+        """Segment frames with audio embeddings ``(B, T, A)``; the rest is as in :meth:`forward`."""
         raise NotImplementedError
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
@@ -210,10 +210,10 @@ class AVSModel(
         )
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write weights, configuration and frame size; also the class, which ``load_model`` looks for.
+        """Write weights, configuration and frame size, and the class name that ``load_model`` reads.
 
         Raises:
-            ValueError: if an argument of the constructor cannot be written.
+            ValueError: if a constructor argument cannot be written.
         """
         if self._unwritable:
             raise ValueError(
@@ -231,7 +231,7 @@ class AVSModel(
     def _from_pretrained(
         cls, *, strict: bool = True, config: dict[str, Any] | None = None, **arguments: Any
     ) -> Self:
-        """Load as the mixin does, but refuse a file in which weights are missing."""
+        """Load as the mixin does, but by default refuse a file with missing weights."""
         model = super()._from_pretrained(strict=strict, **arguments)
         size = (config or {}).get("frame_size", cls.frame_size)
         if not isinstance(size, list | tuple) or [type(side) for side in size] != [int, int]:
@@ -242,7 +242,7 @@ class AVSModel(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Hold a model in evaluation mode; after it every part has the mode again that it had before."""
+    """Keep a model in evaluation mode, and restore the mode of every part afterwards."""
     modes = {part: part.training for part in model.modules()}
     model.eval()
     try:
@@ -253,12 +253,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def every_frame(frames: Tensor) -> Tensor:
-    """Return which frames are labelled if nobody says: all, ``(B, T)``."""
+    """Return the default of ``labelled``: True for every frame, ``(B, T)``."""
     return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
 
 
 def _public_module(kind: type) -> str:
-    """Return where a class is imported from: of ours, the group; of a script that runs, its name."""
+    """Return the module to import a class from: ``avslib.models`` for ours, a running script's own name."""
     if kind.__module__.startswith("avslib."):
         return "avslib.models"
     script = getattr(sys.modules["__main__"], "__file__", None)
@@ -266,7 +266,7 @@ def _public_module(kind: type) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of NumPy's or a range as JSON says it, and everything else as it is."""
+    """Convert a NumPy number or a range to a type that JSON has; return anything else unchanged."""
     if isinstance(value, np.generic):
         return value.item()
     return list(value) if isinstance(value, range) else value

@@ -1,4 +1,4 @@
-"""C3N: classes on which frame and sound agree guide the attention (Shi et al., 2023)."""
+"""C3N: attention guided by the class on which frame and sound agree (Shi et al., 2023)."""
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 from typing import Self
@@ -23,27 +23,27 @@ from avslib.models.output import Segmentation
 class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
     """Cross-modal cognitive consensus guided network.
 
-    One classifier says what is seen, another what is heard. The pair of classes that is most likely, and
-    whose names mean most nearly the same, is the consensus; the gradient of its visual score says which
-    channels of the backbone speak of it, and an attention weighs them before neck, TPAVI and decoder.
+    One classifier scores what is seen, another what is heard. The consensus is the pair of classes that is
+    most likely and whose names are closest in meaning. The gradient of its visual score shows which channels
+    of the backbone speak for it, and an attention weights them before neck, TPAVI and decoder.
 
-    Two things are not part of its published checkpoints, and are saved with the model: the weights of the
-    audio classifier, which ``model.audio_classifier.load_state_dict`` takes, and the matrix of how alike the
-    classes' names are. Make it with :func:`~avslib.fusion.label_similarity` and hand it to
-    ``model.consensus.set_similarity``; until then, calling the model is an error.
+    Two things are missing from the published checkpoints; both are saved with the model. One is the weights
+    of the audio classifier: load them with ``model.audio_classifier.load_state_dict``. The other is the
+    similarity of the classes' names: compute it with :func:`~avslib.fusion.label_similarity` and pass it to
+    ``model.consensus.set_similarity``. Until then, calling the model is an error.
 
     Args:
         backbone: a timm classifier for the frames, see :class:`~avslib.encoders.VisualClassifier`.
         audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
-        freeze_audio: whether the audio encoder keeps its weights. None freezes VGGish only.
+        freeze_audio: whether to freeze the audio encoder. None freezes VGGish only.
         num_classes: K, channels of the logits.
         channels: C, width of every level after the neck.
         audio_channels: length of the audio embedding.
-        num_visual_classes: classes of the visual classifier; 1000 are ImageNet's.
-        num_audio_classes: classes of the audio classifier; 527 are AudioSet's.
+        num_visual_classes: number of classes of the visual classifier; ImageNet has 1000.
+        num_audio_classes: number of classes of the audio classifier; AudioSet has 527.
         alpha: power that flattens the classifiers' probabilities.
         window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
-            With 1, which is ours, a pixel attends to the sound of its own second alone.
+            With 1, which is ours, a pixel attends only to the sound of its own second.
 
     Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation".
     """
@@ -92,7 +92,7 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
         assert audio is not None
         with torch.no_grad():
             embedding = audio if self.quantizer is None else scale_quantized(self.quantizer(audio))
-            audio_scores = self.audio_classifier(embedding.unsqueeze(-2))  # a second is one step of time
+            audio_scores = self.audio_classifier(embedding.unsqueeze(-2))  # each second is one time step
         return self.segment_with_scores(frames, audio, audio_scores, valid)
 
     def segment_with_scores(
@@ -106,7 +106,7 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
         return Segmentation(self.decoder(fused.pyramid, size=(frames.shape[-2], frames.shape[-1])))
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; the audio classifier stays in evaluation mode: no loss reaches it."""
+        """Set the mode; the audio classifier stays in evaluation mode, since no loss reaches it."""
         super().train(mode)
         self.audio_classifier.eval()
         return self

@@ -1,4 +1,4 @@
-"""A conditional VAE in the place of the diffusion ("CVAE" in Table II of DiffusionAVS)."""
+"""A conditional VAE instead of the diffusion ("CVAE" in Table II of DiffusionAVS)."""
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 from typing import ClassVar
@@ -15,23 +15,23 @@ from avslib.models.output import Segmentation, VariationalTerms
 
 
 class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
-    """DiffusionAVS with a conditional VAE for the latent: same encoders, same decoder, same D.
+    """DiffusionAVS with a conditional VAE instead of the diffusion; encoders, decoder and D are the same.
 
-    The prior p(z | x) sees the fused features, all levels averaged over space; the posterior q(z | x, y) also
-    sees the mask. In training the head decodes a sample of the posterior, in inference one of the prior. The
-    paper draws this model (Fig. 3) and gives no sizes: those of the mask's branch are those of
-    :class:`~avslib.latent.GTEncoder`.
+    The prior p(z | x) sees the fused features, every level averaged over space. The posterior q(z | x, y)
+    also sees the mask. In training the head decodes a sample of the posterior, in inference a sample of the
+    prior. The paper draws this model (Fig. 3) but gives no sizes. The convolutions over the mask are as wide
+    as those of :class:`~avslib.latent.GTEncoder`.
 
     Args:
         backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
         audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
-        freeze_audio: whether the audio encoder keeps its weights. None freezes VGGish only.
+        freeze_audio: whether to freeze the audio encoder. None freezes VGGish only.
         num_classes: K, channels of the logits.
         channels: c, width of every level after the neck.
         audio_channels: length of the audio embedding.
         latent_dim: D, length of the latent.
         window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
-            With 1, which is ours, a pixel attends to the sound of its own second alone.
+            With 1, which is ours, a pixel attends only to the sound of its own second.
 
     Mao et al., "Contrastive Conditional Latent Diffusion for Audio-visual Segmentation", section IV-C,
     Fig. 3.
@@ -83,7 +83,7 @@ class CVAESegmenter(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
     ) -> Segmentation:
         """Segment frames with embedded sound; see :meth:`AVSModel.forward`.
 
-        In training mode labelled frames are decoded from the posterior, others from the prior.
+        Given masks in training mode, labelled frames are decoded from the posterior, others from the prior.
         """
         size = (frames.shape[-2], frames.shape[-1])
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))

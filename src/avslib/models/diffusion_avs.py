@@ -30,11 +30,11 @@ LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
 FUSED_CONDITIONS = {"fused": False, "clip": True}
 """Conditions made from the fused pyramid, and whether the seconds attend to each other."""
 MOSTLY_SAMPLED = {"ground_truth": 0.25, "sampled": 0.75}
-"""A quarter of the frames is decoded from the truth, the others from a sample."""
+"""A quarter of the frames is decoded from the ground truth, the others from a sample."""
 
 
 class Encoded(NamedTuple):
-    """What a clip says before any latent is drawn."""
+    """The parts of a clip's encoding that do not depend on a latent."""
 
     pyramid: list[Tensor]
     """Fused features, ``(B, T, C, h, w)`` each, finest first."""
@@ -54,44 +54,44 @@ class DiffusionAVS(
 ):
     """Audio-visual segmentation as conditional generation: a latent diffusion over codes of masks.
 
-    A pyramid of frame features is fused with the sound by TPAVI; a diffusion over vectors, conditioned on
-    frame and sound, draws the code of a mask; the FPN head turns pyramid and code into logits. In training
-    the code of the ground truth is known, and ``decode_from`` says which code the head then sees.
+    TPAVI fuses a pyramid of frame features with the sound. A diffusion over vectors, conditioned on frame and
+    sound, draws the code of a mask. The FPN head turns pyramid and code into logits. In training the code of
+    the ground truth is known, and ``decode_from`` selects the code that the head sees.
 
     Args:
         backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
         audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
-        freeze_audio: whether the audio encoder keeps its weights. None freezes VGGish only.
+        freeze_audio: whether to freeze the audio encoder. None freezes VGGish only.
         num_classes: K, channels of the logits.
         channels: c, width of every level after the neck.
         audio_channels: length of the audio embedding.
         latent_dim: D, length of latent and condition (Table VI).
-        condition: what the condition is made of: ``"none"``, ``"audio"``, ``"visual"`` or ``"audio_visual"``
-            (Table III); or, which are ours, ``"fused"``, the fused pyramid, and ``"clip"``, where seconds
-            attend to each other as well, see :class:`~avslib.latent.FusedConditionEncoder`. With these the
-            latent is used more; what that brings is in the docs, "The paper's tables, asked again".
+        condition: source of the condition: ``"none"``, ``"audio"``, ``"visual"`` or ``"audio_visual"``
+            (Table III). Two more are ours: ``"fused"`` reads the fused pyramid, and with ``"clip"`` the
+            seconds also attend to each other, see :class:`~avslib.latent.FusedConditionEncoder`. With these
+            two the head uses the latent more; for the effect see the docs, "The paper's tables, asked again".
         window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
-            With 1, which is ours, a pixel attends to the sound of its own second alone; what that brings is
-            on the same page.
+            With 1, which is ours, a pixel attends only to the sound of its own second; the effect is on the
+            same page.
         fusion: how the pyramid is fused with the sound: ``"tpavi"``, as in the paper, or ``"film"``, which is
-            ours, see :class:`~avslib.fusion.FiLM`: of its own second alone, as with ``window=1``. What that
-            brings is on the same page.
-        decode_from: the latent that the head decodes in training; the paper does not say. One of
-            ``"ground_truth"`` (z0), ``"noised"`` (z0 noised to a random level), ``"one_step"`` (the estimate
-            of z0 from such a one), ``"sampled"`` (a whole reverse pass, without gradient); or a mapping from
-            these to weights, and every frame draws its own. The default was chosen by measurement: with the
-            truth alone the head needs more than the sampler can give, with samples alone it ignores the
-            latent; the numbers are in the docs, "The paper's tables, asked again" and "What the demo
-            measures".
-        detach_diffusion: whether the diffusion loss leaves the ground-truth encoder alone. It would otherwise
-            collapse it: a constant code is the easiest to denoise.
+            ours, see :class:`~avslib.fusion.FiLM`. As with ``window=1``, ``"film"`` uses only the sound of
+            the same second; the effect is on the same page.
+        decode_from: the latent that the head decodes in training; the paper does not specify it. One of
+            ``"ground_truth"`` (z0), ``"noised"`` (z0 with noise of a random level), ``"one_step"`` (the
+            estimate of z0 from that) and ``"sampled"`` (a whole reverse pass, without gradient); or a mapping
+            from these to weights, from which every frame draws its own. The default was chosen by
+            measurement: with the ground truth alone the head needs more than the sampler can give, and with
+            samples alone it ignores the latent. The numbers are in the docs, "The paper's tables, asked
+            again" and "What the demo measures".
+        detach_diffusion: whether to stop the gradient of the diffusion loss before the ground-truth encoder.
+            Without this the encoder would collapse, since a constant code is the easiest to denoise.
         normalize_latent: whether z0 has unit variance, see :class:`~avslib.latent.GTEncoder`.
         scheduler: a diffusers scheduler; None for :func:`~avslib.latent.cosine_ddim`, K = 20.
-        num_inference_steps: sampling steps.
+        num_inference_steps: number of sampling steps.
 
     Raises:
-        ValueError: if an argument is not one of its words, or ``fusion="film"`` is given a ``window`` of
-            several seconds.
+        ValueError: if an argument is not one of the allowed values, or ``fusion="film"`` is given a
+            ``window`` of several seconds.
 
     Mao et al., "Contrastive Conditional Latent Diffusion for Audio-visual Segmentation", section III.
     """
@@ -157,7 +157,7 @@ class DiffusionAVS(
 
     @property
     def decode_from(self) -> dict[str, float]:
-        """The latents that the head decodes in training, and how often; assign as to the constructor."""
+        """Weights of the latents that the head decodes in training; set it as in the constructor."""
         return self._decode_from
 
     @decode_from.setter
@@ -177,7 +177,7 @@ class DiffusionAVS(
     ) -> Segmentation:
         """Segment frames with embedded sound; see :meth:`AVSModel.forward`.
 
-        In training mode the head decodes the latents that ``decode_from`` names, else a sample.
+        Given masks in training mode, the head decodes the latents that ``decode_from`` selects, else samples.
         """
         assert audio is not None
         encoded = self.encode(frames, audio, valid)
@@ -195,7 +195,7 @@ class DiffusionAVS(
         return output._replace(terms=self._learn(encoded.condition, masks, labelled, generator)[0])
 
     def encode(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> Encoded:
-        """Fuse frames and embedded sound ``(B, T, A)``; everything that does not depend on a latent."""
+        """Encode frames and embedded sound ``(B, T, A)``: all that does not depend on a latent."""
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))
         pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
         fused = self.fusion(pyramid, audio, valid).pyramid
@@ -208,10 +208,10 @@ class DiffusionAVS(
         return self.head([*pyramid[:-1], self.inject(pyramid[-1], latent)], size=size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write the model as it is: what sampling and decoding do may have been changed since it was built.
+        """Save the model with its current scheduler, steps and ``decode_from``, which may have changed.
 
         Raises:
-            ValueError: if the scheduler is none of diffusers'.
+            ValueError: if the scheduler is not one of diffusers' own.
         """
         scheduler = self.diffusion.scheduler
         if getattr(diffusers, type(scheduler).__name__, None) is not type(scheduler):
@@ -227,7 +227,7 @@ class DiffusionAVS(
     def _learn(
         self, condition: Tensor, masks: Tensor, labelled: Tensor, generator: Generator | None
     ) -> tuple[LatentTerms, dict[str, Tensor]]:
-        """Encode the ground truth and denoise it; return also every latent that the head could decode."""
+        """Encode the ground truth and denoise it; also return the latents of it that the head may decode."""
         latent = self.ground_truth_encoder(masks[labelled])
         step = self.diffusion(
             latent.detach() if self.detach_diffusion else latent, condition[labelled], generator=generator
@@ -250,7 +250,7 @@ class DiffusionAVS(
         labelled: Tensor,
         generator: Generator | None,
     ) -> Tensor:
-        """Draw the source of the latent that each frame is decoded from; without ground truth, sample."""
+        """Return each frame's latent, from a source drawn for it; frames without ground truth are sampled."""
         weights = torch.tensor([self.decode_from.get(source, 0.0) for source in LATENT_SOURCES])
         drawn = torch.multinomial(
             weights if generator is None else weights.to(generator.device),
@@ -265,7 +265,7 @@ class DiffusionAVS(
         if (drawn == sampled).any():
             latent = self.diffusion.sample(condition, generator=generator)
         for i, source in enumerate(LATENT_SOURCES):
-            if source in candidates:  # drawn or not: every process of a group has the same graph
+            if source in candidates:  # even if none drew it: all processes of a group need the same graph
                 chosen = candidates[source][drawn[labelled] == i]
                 latent = latent.masked_scatter((drawn == i)[..., None], chosen.to(latent.dtype))
         return latent

@@ -1,4 +1,4 @@
-"""ECMVAE: codes that frame and sound share, and codes of their own (Mao et al., ICCV 2023)."""
+"""ECMVAE: a code that frame and sound share, and one of each alone (Mao et al., ICCV 2023)."""
 
 # No `from __future__ import annotations` here: the hub mixin reads the constructor's annotations at run time.
 import functools
@@ -25,40 +25,40 @@ _T = TypeVar("_T")
 
 
 class Factors(NamedTuple, Generic[_T]):
-    """One thing for each of the three factors: distributions, codes or noise."""
+    """One item for each of the three factors, such as its distribution or its code."""
 
     visual: _T
-    """Only the frame has it."""
+    """Item of the factor that only the frame has."""
     audio: _T
-    """Only the sound has it."""
+    """Item of the factor that only the sound has."""
     shared: _T
-    """Frame and sound share it."""
+    """Item of the factor that frame and sound share."""
 
 
 class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
     """Explicit conditional multimodal variational auto-encoder.
 
     Six Gaussian encoders give a code of the frame alone, one of the sound alone and one that both share,
-    without (prior) and with the mask (posterior). On each side a linear layer joins the shared code with each
-    of the others, the two results are tiled and written into the coarsest level, TPAVI fuses the pyramid with
-    the sound, and a top-down decoder segments. TPAVI is shared; neck and decoder are the side's own. Only the
-    prior's side is used in inference.
+    each without the mask (prior) and with it (posterior). On each of these two sides, linear layers join the
+    shared code with each of the other two. The results are tiled and written into the coarsest level, TPAVI
+    fuses the pyramid with the sound, and a top-down decoder predicts the logits. The sides share TPAVI, but
+    each has its own neck and decoder. Inference uses only the prior's side.
 
-    As published, evaluation samples too, so that two calls differ; pass a generator to repeat one.
+    As in the published code, evaluation also samples, so two calls differ; pass a generator to repeat one.
 
     Args:
         backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
         audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
-        freeze_audio: whether the audio encoder keeps its weights. None freezes VGGish only.
+        freeze_audio: whether to freeze the audio encoder. None freezes VGGish only.
         num_classes: K, channels of the logits.
         channels: C, width of every level after the neck, and of the audio embedding.
         latent_dim: D, length of each code.
-        mutual_dim: width in which the mutual information of the two joined codes is bounded.
+        mutual_dim: hidden width of the mutual-information term between the two joined codes.
         neck: ``"reduction"`` (published default) or ``"dilated"`` (published as "aspp").
-        grid: side of the grid before the latent heads; 224 x 224 ends at the published 7, other sizes are
-            pooled to it.
+        grid: side of the grid before the latent heads, in cells; 224 x 224 gives the published 7, and other
+            sizes are pooled to it.
         window: seconds that attend to each other in the fusion; None for the whole clip, as in the paper.
-            With 1, which is ours, a pixel attends to the sound of its own second alone.
+            With 1, which is ours, a pixel attends only to the sound of its own second.
 
     Raises:
         ValueError: if ``neck`` is not one of the two.
@@ -122,7 +122,7 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
     ) -> Segmentation:
         """Segment frames with embedded sound; see :meth:`AVSModel.forward`.
 
-        The posterior of a frame without ground truth is its prior.
+        A frame without ground truth has its prior as its posterior.
         """
         assert audio is not None
         pyramid = self.visual_encoder(frames.flatten(0, 1))
@@ -170,10 +170,10 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         *,
         posterior: bool = False,
     ) -> tuple[Tensor, Fused]:
-        """Turn the levels of a side's neck, ``(B*T, C, h, w)``, and codes ``(B, T, D)`` into logits.
+        """Decode the levels of a side's neck, ``(B*T, C, h, w)``, and codes ``(B, T, D)`` into logits.
 
         Returns:
-            The logits ``(B, T, K, H, W)`` of the side, the prior's or the posterior's, and what it decoded.
+            The logits ``(B, T, K, H, W)`` and the fused pyramid that they were decoded from.
         """
         side = self.posterior if posterior else self.prior
         pyramid = [level.unflatten(0, frames.shape[:2]) for level in levels]
@@ -183,7 +183,7 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
 
 
 class _Side(nn.Module):
-    """What prior and posterior each have: neck, Gaussian encoders, injection, decoder.
+    """The modules that prior and posterior each have: neck, Gaussian encoders, injection, decoder.
 
     Args:
         neck: the side's neck.
@@ -246,7 +246,7 @@ class _Side(nn.Module):
     def distributions(
         self, frames: Tensor, audio: Tensor, masks: Tensor | None = None
     ) -> Factors[DiagonalGaussian]:
-        """Return three Gaussians ``(..., D)`` of frames ``(..., 3, H, W)`` and sound ``(..., C)``."""
+        """Return the three Gaussians ``(..., D)`` for frames ``(..., 3, H, W)`` and sound ``(..., C)``."""
         mask = None if masks is None else (masks > 0).unsqueeze(-3).to(frames.dtype)
         image = frames if mask is None else torch.cat([frames, mask], dim=-3)
         return Factors(

@@ -1,4 +1,4 @@
-"""A model's inference as one fixed graph, for ``torch.export`` and for ONNX."""
+"""Export a model's inference as one fixed graph, for ``torch.export`` and for ONNX."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from avslib.models.c3n import C3N
 __all__ = ["export_onnx", "export_program"]
 
 TOLERANCE = 1e-4
-"""Most by which a logit of the graph may differ from the model's, in units of the largest logit or of 1."""
+"""Tolerated difference between the logits of graph and model, relative to the largest logit (at least 1)."""
 
 
 def export_program(
     model: AVSModel, *, seconds: int = 5, size: tuple[int, int] = (224, 224)
 ) -> ExportedProgram:
-    """Trace a model's inference into one graph without Python, of any number of clips at a time.
+    """Trace a model's inference into one graph without Python, for any number of clips at a time.
 
-    The graph is a snapshot in evaluation mode: the model stays as it is, and what it learns later does not
-    reach the graph. It draws no noise: what a stochastic model would draw is an input, so that the graph is a
-    function. Before it is returned it has been run, and gives the model's logits.
+    The graph is a snapshot in evaluation mode. The model stays unchanged, and later training does not affect
+    the graph. The graph draws no noise: the noise of a stochastic model is an input, so that the graph is a
+    function. It is run once before it is returned, to check that it gives the model's logits.
 
-    Inputs of the graph, all keywords:
+    All inputs of the graph are keywords:
 
     - ``frames``: ``(B, T, 3, H, W)``, uint8 RGB; they are normalised in the graph.
-    - ``log_mel``: ``(B, T, 1, 96, 64)``, as :class:`~avslib.media.LogMel` makes it; unless the model is
+    - ``log_mel``: ``(B, T, 1, 96, 64)``, as computed by :class:`~avslib.media.LogMel`; not if the model is
       audio-blind.
-    - ``noise``: ``(B, T, N)``, independent numbers of a standard Gaussian; if the model is stochastic. N is
-      ``latent_dim``, of ECMVAE, which has three codes, thrice that.
+    - ``noise``: ``(B, T, N)``, independent samples of a standard Gaussian; only if the model is stochastic. N
+      is ``latent_dim``, or three times that for ECMVAE, which has three codes.
 
     It returns the logits ``(B, T, K, H, W)``.
 
     Args:
-        model: any but C3N, on the device on which the graph shall run.
+        model: any model except C3N, on the device on which the graph will run.
         seconds: T, number of frames of a clip.
         size: ``(H, W)`` of a frame, px.
 
     Raises:
-        ValueError: if the model is C3N, or its scheduler adds noise or keeps a state on the way.
-        RuntimeError: if the graph's logits are not the model's.
+        ValueError: if the model is C3N, or its scheduler is not DDIM without clipping.
+        RuntimeError: if the graph's logits differ from the model's.
 
     Example:
         >>> from avslib.models import create_model
@@ -69,23 +69,23 @@ def export_onnx(
 ) -> float:
     """Write a model's inference as a single ONNX file, which needs neither PyTorch nor avslib to run.
 
-    Inputs and output have the names and shapes of :func:`export_program`. The file is written only after
-    onnxruntime has run it on the CPU and given the model's logits.
+    The inputs have the names and shapes of :func:`export_program`; the output is ``logits``. The file is
+    written only after onnxruntime has run it on the CPU and given the model's logits.
 
     Args:
-        model: any but C3N.
-        path: the file, in a folder that exists.
+        model: any model except C3N.
+        path: the file to write, in an existing folder.
         seconds: T, number of frames of a clip.
         size: ``(H, W)`` of a frame, px.
 
     Returns:
-        The largest difference of a logit between onnxruntime and the model, on clips of noise.
+        The largest difference between the logits of onnxruntime and of the model, on clips of noise.
 
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime is missing.
-        FileNotFoundError: if the folder is not there.
-        ValueError: as :func:`export_program` does.
-        RuntimeError: if onnxruntime's logits are not the model's.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: as for :func:`export_program`.
+        RuntimeError: if onnxruntime's logits differ from the model's.
     """
     try:
         import onnxruntime
@@ -102,11 +102,11 @@ def export_onnx(
         program,
         dynamo=True,
         output_names=["logits"],
-        dynamic_shapes={key: {0: Dim.AUTO} for key in inputs} | {"frames": {0: "batch"}},  # its name
+        dynamic_shapes={key: {0: Dim.AUTO} for key in inputs} | {"frames": {0: "batch"}},  # name of the axis
         verbose=False,
     )
     assert exported is not None
-    ClearMetadataAndDocStringPass()(exported.model)  # it holds where each operation stands in the source
+    ClearMetadataAndDocStringPass()(exported.model)  # it holds each operation's place in the source
     file = exported.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
@@ -116,10 +116,10 @@ def export_onnx(
 
 
 class _NoiseDraws(TorchFunctionMode):
-    """Keep what :func:`torch.randn` draws; or let it return numbers that are given, one draw after another.
+    """Record what :func:`torch.randn` draws, or make it return given numbers, one draw after another.
 
     Args:
-        given: the numbers of all draws, ``(B, T, N)``; None to draw.
+        given: the numbers of all draws, ``(B, T, N)``; None to draw them.
     """
 
     def __init__(self, given: Tensor | None = None) -> None:
@@ -144,7 +144,7 @@ class _NoiseDraws(TorchFunctionMode):
 
 
 class _Inference(nn.Module):
-    """Tensors in, logits out; noise, ``(B, T, N)``, is one of the tensors."""
+    """A model that maps tensors to logits; its noise, ``(B, T, N)``, is one of the tensors."""
 
     def __init__(self, model: AVSModel) -> None:
         super().__init__()
@@ -156,10 +156,10 @@ class _Inference(nn.Module):
 
 
 def _inference_copy(model: AVSModel) -> AVSModel:
-    """A copy in evaluation mode, without gradients.
+    """Return a copy in evaluation mode, without gradients.
 
     Raises:
-        ValueError: if it cannot be a fixed graph.
+        ValueError: if the model cannot be exported as a fixed graph.
     """
     if isinstance(model, C3N):
         raise ValueError(
@@ -181,7 +181,7 @@ def _inference_copy(model: AVSModel) -> AVSModel:
 def _trace(
     model: AVSModel, seconds: int, size: tuple[int, int]
 ) -> tuple[ExportedProgram, dict[str, Tensor], Tensor]:
-    """Return the graph, inputs that it was traced with, and the model's logits for them."""
+    """Return the graph, the inputs that it was traced with, and the model's logits for them."""
     check_positive("seconds", seconds)
     device = next(model.parameters()).device
     clips = 2  # with a single one the batch axis would be fixed at 1
@@ -190,7 +190,7 @@ def _trace(
     inputs = {"frames": frames.to(device)}
     if model.audio_encoder is not None:
         inputs["log_mel"] = torch.randn(clips, seconds, 1, 96, 64, generator=generator).to(device)
-    # This first pass also leaves the sampler's steps as numbers, which cannot be computed while tracing.
+    # This first pass also stores the sampler's steps as numbers, which cannot be computed while tracing.
     with _NoiseDraws() as noise:
         expected = model(**inputs, generator=torch.Generator().manual_seed(0)).logits
     if noise.draws:
@@ -207,7 +207,7 @@ def _trace(
 
 
 def _check_logits(actual: Tensor, expected: Tensor, where: str) -> float:
-    """Return the largest difference.
+    """Return the largest difference between two tensors of logits.
 
     Raises:
         RuntimeError: if it is above the tolerance.

@@ -1,4 +1,4 @@
-"""How the published implementations name their weights, and how we do."""
+"""The names of weights in the published implementations, and our names for them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _UNUSED = "built but never used by the published code"
 
 
 class Rule(NamedTuple):
-    """One kind of weight: what the published name looks like, and ours."""
+    """A pattern of published names, and our name for the weights that match it."""
 
     theirs: str
-    """A regular expression that the whole name must match."""
+    """Regular expression that the whole published name must match."""
     ours: str | Callable[[re.Match[str]], str] | None
-    """Our name, as :func:`re.sub` takes it; None leaves the weight out."""
+    """Our name, as a replacement for :func:`re.sub`; None leaves the weight out."""
     reason: str = ""
-    """Why it is left out."""
+    """Why the weight is left out."""
 
 
 def rename(key: str, rules: tuple[Rule, ...]) -> tuple[Rule, str | None] | None:
-    """Return the first rule that knows the key, and our name; None if there is no such rule."""
+    """Return the first rule that matches the key, and our name for it; None if no rule matches."""
     for rule in rules:
         match = re.fullmatch(rule.theirs, key)
         if match:
@@ -32,7 +32,7 @@ def rename(key: str, rules: tuple[Rule, ...]) -> tuple[Rule, str | None] | None:
 
 
 def _below(theirs: str, ours: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The same rules for a module that is a part of another: both names get a prefix."""
+    """Return the same rules for a module that is part of another one: both names get a prefix."""
 
     def place(rule: Rule) -> Rule:
         if rule.ours is None:
@@ -48,10 +48,10 @@ def _below(theirs: str, ours: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 
 
 def _level(theirs: str, ours: str, shift: int, rules: Mapping[str, str]) -> tuple[Rule, ...]:
-    """Rules for modules that are counted: published number k is our level ``shift + k``, or ``shift - k``.
+    """Return rules for numbered modules: published number k is our level ``k + shift``, or ``shift - k``.
 
-    ``theirs`` holds the number as its first group, ``ours`` has ``{}`` in its place; the rest of the name is
-    looked up in ``rules``. A negative ``shift`` counts down from its absolute value.
+    ``theirs`` has the number as its first group, ``ours`` has ``{}`` instead; the rest of the name is looked
+    up in ``rules``. A positive ``shift`` counts down (``shift - k``).
     """
 
     def place(inner: str, target: str) -> Rule:
@@ -97,7 +97,7 @@ VGGISH_PCA = (*_PCA, Rule(r"(?:features|embeddings)\..+", None, "of the network:
 
 
 def _pvt_v2(stage: str) -> tuple[Rule, ...]:
-    """PVT v2; timm counts its stages as ``stages.{}``, or ``stages_{}`` where it gives features only."""
+    """Return the rules of PVT v2; timm names its stages ``stages.{}``, or ``stages_{}`` for features only."""
 
     def count(rest: str) -> Callable[[re.Match[str]], str]:
         return lambda match: stage.format(int(match[1]) - 1) + match.expand(rest)
@@ -136,7 +136,7 @@ _TOP_DOWN = (
 
 
 def _fusion(theirs: str) -> tuple[Rule, ...]:
-    """TPAVI at four levels, counted from 1."""
+    """Return the rules of TPAVI at four levels, which the published code counts from 1."""
     return tuple(
         rule for level in range(4) for rule in _below(theirs.format(level + 1), f"fusion.{level}.", TPAVI)
     )

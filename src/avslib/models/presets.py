@@ -1,4 +1,4 @@
-"""Models by name: the one table of the papers' sizes."""
+"""Models by name, with the sizes of their papers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def create_model(name: str, **overrides: Any) -> AVSModel:
 
     Args:
         name: one of :func:`list_models`.
-        overrides: arguments of the model's constructor that shall differ.
+        overrides: constructor arguments that replace those of the preset.
 
     Returns:
         The model, in training mode.

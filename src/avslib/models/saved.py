@@ -1,4 +1,4 @@
-"""A folder that ``save_pretrained`` wrote, or a repository of the hub -> its model, whatever its class."""
+"""Load a saved model of any class, from a folder or from a repository of the hub."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from avslib.models.base import AVSModel
 def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
     """Load a saved model of any class, in evaluation mode.
 
-    The class is what ``architectures`` in ``config.json`` says, else what the model card's example loads: one
-    of ours, or a subclass of :class:`AVSModel` that was imported before. Nothing that the folder says is
-    imported.
+    The class is read from ``architectures`` in ``config.json``, or else from the example in the model card.
+    It must be one of ours, or a subclass of :class:`AVSModel` that is already imported. Nothing that the
+    folder names is imported.
 
     Args:
-        name: a folder that ``save_pretrained`` wrote, or a repository of the hub, which is downloaded.
-        model_class: the name of its class, for a folder that does not say; or ``"module:class"``, for a class
-            of your own, which is imported from there.
+        name: a folder written by ``save_pretrained``, or a repository of the hub, which is downloaded.
+        model_class: name of the class, if the folder does not state it; or ``"module:class"`` to import a
+            class of your own.
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or it has no ``config.json``.
-        ImportError: if its module cannot be imported.
-        ValueError: if nothing says the class, it is not known, or the weights are damaged or another model's.
+        ImportError: if the module of ``model_class`` cannot be imported.
+        ValueError: if the class is not stated or not known, or the weights are damaged or of another model.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -53,7 +53,7 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
     else:
         kind = _known_class(model_class or _stated_class(folder))
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints
+        with contextlib.redirect_stdout(io.StringIO()):  # the hub mixin prints
             return kind.from_pretrained(folder).eval()
     except (SafetensorError, RuntimeError) as error:  # torch's has a line for each weight
         reason = textwrap.shorten(str(error), 240, placeholder=" ...")
@@ -61,7 +61,7 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
 
 
 def _import_class(named: str) -> type[AVSModel]:
-    """Return the class that ``module:class`` names; importing it runs the module."""
+    """Import the class that ``module:class`` names; this runs the module."""
     try:
         kind = pkgutil.resolve_name(named)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Weights in the published implementations' layouts, as ours."""
+"""Convert weights from the layouts of the published implementations to ours."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ from avslib.models.layouts import LAYOUTS, rename
 __all__ = ["MODEL_LAYOUTS", "build_from_reference", "from_reference", "left_out"]
 
 MODEL_LAYOUTS = tuple(name for name in LAYOUTS if "-" in name)
-"""The layouts of whole models; the others are of parts."""
+"""The layouts of whole models; the others are layouts of parts."""
 
 _ELSEWHERE = ("audio_encoder.", "audio_classifier.", "quantizer.", "consensus.")
-"""Parts of our models whose weights were published in files of their own, or not at all."""
+"""Parts of our models whose weights were published in separate files, or not at all."""
 
 
 def from_reference(name: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """Convert weights from a published layout.
 
-    Nothing is lost unseen: every weight is converted, or known by name to have no use
-    (:func:`left_out` says which and why); any other is an error, and so is one that is missing. Sizes may
-    differ from the published ones (classes, fused levels, latent width, ...): they are read off the weights.
+    No weight is dropped silently. Each is converted, or is known by name to be unused (:func:`left_out` lists
+    which and why). Unknown and missing weights are errors. Sizes may differ from the published ones
+    (classes, fused levels, latent width, ...): they are read from the weights.
 
     Args:
         name: the layout: ``"tpavi"``, ``"vggish"``, ``"vggish_pca"``, ``"audioset_head"``, a backbone
             (``"pvt_v2_b5"``, ``"resnet50"``) or a model, such as ``"avsbench-resnet50"``; see ``LAYOUTS``.
-        state_dict: names to tensors, as ``torch.load(path, weights_only=True)`` gives them. A wrapper
-            ``{"model": ...}`` or ``{"state_dict": ...}`` and the prefix ``module.`` are taken off.
+        state_dict: mapping from names to tensors, as returned by ``torch.load(path, weights_only=True)``. A
+            wrapper ``{"model": ...}``, ``{"state_dict": ...}`` or ``{"model_state_dict": ...}`` and the
+            prefixes ``module.`` and ``_orig_mod.`` are removed.
 
     Returns:
-        Our names to the same numbers. A 1 x 1 x 1 convolution becomes the linear layer that it is. Backbones
-        get timm's names. Models come without the audio encoder, whose weights were published apart:
-        :func:`build_from_reference` puts both together.
+        The same numbers under our names. A 1 x 1 x 1 convolution becomes the equivalent linear layer.
+        Backbones get timm's names. Models come without the audio encoder, whose weights were published
+        separately: :func:`build_from_reference` combines both.
 
     Raises:
         ValueError: if there is no such layout, or a weight is unknown, missing or of an impossible shape.
@@ -73,7 +74,7 @@ def from_reference(name: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor
 
 
 def left_out(name: str, state_dict: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the published weights that :func:`from_reference` leaves out, by the reason for it.
+    """Return the published weights that :func:`from_reference` leaves out, grouped by reason.
 
     Example:
         >>> left_out("vggish", {"features.0.bias": torch.zeros(64), "pproc.pca_means": torch.zeros(128)})
@@ -100,12 +101,13 @@ def build_from_reference(
     Args:
         name: the layout of a model, such as ``"ecmvae-pvt_v2_b5"``.
         state_dict: the checkpoint, see :func:`from_reference`.
-        vggish: VGGish's published weights; None leaves the audio encoder at random ones.
-        vggish_pca: the published constants of its post-processor, which only C3N reads.
-        arguments: of the model's constructor, where the weights cannot tell, such as ``attention``.
+        vggish: VGGish's published weights; None leaves the audio encoder with random weights.
+        vggish_pca: the published constants of VGGish's post-processor, which only C3N uses.
+        arguments: constructor arguments that the weights do not determine, such as ``attention``.
 
     Raises:
-        ValueError: if ``name`` is not the layout of a model, or as :func:`from_reference` does.
+        ValueError: if ``name`` is not the layout of a model, ``vggish_pca`` is given for a model without a
+            post-processor, or as for :func:`from_reference`.
     """
     check_one_of("name", name, MODEL_LAYOUTS)
     converted = from_reference(name, state_dict)
@@ -124,7 +126,7 @@ def build_from_reference(
 
 
 _CLASSIFIERS = ("head.", "fc.")
-"""Parts of a backbone that a model for segmentation has no use for, so that files may lack them."""
+"""Parts of a backbone that a segmentation model does not use, so that files may lack them."""
 
 
 def _rename(name: str, key: str) -> Any:
@@ -133,11 +135,11 @@ def _rename(name: str, key: str) -> Any:
 
 
 def _shaped(name: str, converted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give every weight the shape of the module it is for; nothing may be missing."""
+    """Reshape every weight to fit its module; no weight may be missing."""
     try:
         with torch.device("meta"):
             wanted = _TARGETS[name](name, converted).state_dict()
-    except KeyError as error:  # a weight whose shape tells a size
+    except KeyError as error:  # a weight that a size is read from
         raise ValueError(
             f"state_dict: {error.args[0]} (our name) is missing in the layout {name!r}"
         ) from error
@@ -179,7 +181,7 @@ def _tpavi(name: str, converted: Mapping[str, Tensor]) -> TPAVI:
 def _model(
     name: str, converted: Mapping[str, Tensor], arguments: Mapping[str, Any] = MappingProxyType({})
 ) -> AVSModel:
-    """The model whose sizes the weights have."""
+    """Return the model with the sizes that the weights have."""
     family, backbone = name.split("-")
     head = "prior.decoder." if family == "ecmvae" else "decoder."
     num_classes, channels = (
