@@ -1,4 +1,4 @@
-"""One modality -> features."""
+"""Encoders: one modality to features."""
 
 from avslib.encoders.audio import AudioEncoder
 from avslib.encoders.audioset import AudioSetHead

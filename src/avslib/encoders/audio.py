@@ -1,4 +1,4 @@
-"""The sound of each second as an embedding, by a network that is frozen or trained."""
+"""Embed the sound of each second with a frozen or trained network."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ AUDIO_NETWORKS = {"vggish": VGGish, "mel_cnn": MelCNN}
 
 
 class AudioEncoder(nn.Module):
-    """One embedding a log-mel example. A frozen network stays in evaluation mode and runs without autograd.
+    """Compute one embedding per log-mel example.
+
+    A frozen network stays in evaluation mode and runs without autograd.
 
     Args:
-        network: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
-        embedding_dim: A, length of the embedding; VGGish's published weights have 128.
-        frozen: whether the network keeps its weights. None freezes VGGish only, as the field does.
+        network: ``"vggish"``, or ``"mel_cnn"`` for a small network to train from scratch.
+        embedding_dim: A, length of the embedding; 128 with VGGish's published weights.
+        frozen: whether the network keeps its weights. None freezes VGGish only, as is usual in the field.
 
     Raises:
-        ValueError: if ``network`` is another word.
+        ValueError: if ``network`` is unknown.
 
     Example:
         >>> encoder = AudioEncoder("mel_cnn", embedding_dim=64)
@@ -44,7 +46,7 @@ class AudioEncoder(nn.Module):
         self.train()
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Return one embedding an example, ``(..., A)``.
+        """Return one embedding per example, ``(..., A)``.
 
         Args:
             log_mel: VGGish log-mel examples, ``(..., 1, 96, 64)``.
@@ -63,10 +65,10 @@ class AudioEncoder(nn.Module):
         return self
 
     def load_weights(self, path: str | Path) -> None:
-        """Load VGGish's weights, see :meth:`VGGish.load_weights`.
+        """Load VGGish's weights; see :meth:`VGGish.load_weights`.
 
         Raises:
-            TypeError: if the network is another one: nobody has published weights for it.
+            TypeError: if the network is not VGGish, since no other has published weights.
         """
         if not isinstance(self.network, VGGish):
             raise TypeError(f"{path}: weights to load are VGGish's, this is a {type(self.network).__name__}")

@@ -1,4 +1,4 @@
-"""Which of AudioSet's classes are heard, told from VGGish's embeddings."""
+"""Predict from VGGish embeddings which AudioSet classes are heard."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from avslib._checks import check_positive, check_shape
 
 
 class AudioSetHead(nn.Module):
-    """Class scores of a stretch of sound: three layers a step, attention over the steps, one layer more.
+    """Score the classes of a stretch of sound: three layers per step, attention over steps, one final layer.
 
-    Every hidden channel has its own weights over time, sigmoids divided by their sum. With one step, as C3N
-    uses it, they are 1.
+    Every hidden channel has its own attention weights over time: sigmoids divided by their sum. With a single
+    step, as in C3N, they are 1.
 
-    The published weights hear :class:`~avslib.encoders.PCAQuantizer`'s numbers, scaled by
-    :func:`~avslib.encoders.scale_quantized`, and were trained on ten seconds at a time.
+    The published weights expect the output of :class:`~avslib.encoders.PCAQuantizer`, scaled by
+    :func:`~avslib.encoders.scale_quantized`. They were trained on ten seconds at a time.
 
     Args:
         in_channels: A, length of the embedding.
-        hidden_channels: width of all that is between.
-        num_classes: number of scores; 527 are AudioSet's.
-        dropout: part of the hidden channels that is dropped in training.
+        hidden_channels: width of the hidden layers.
+        num_classes: number of scores; AudioSet has 527 classes.
+        dropout: probability of dropping a hidden channel in training.
 
     Raises:
         ValueError: if a size is not above 0.
 
     Kong et al., "Weakly Labelled AudioSet Tagging with Attention Neural Networks" (2019), feature-level
-    attention; order and initialisation of the layers are those of the published code.
+    attention; the order and initialisation of the layers follow the published code.
 
     Example:
         >>> import torch
@@ -71,13 +71,13 @@ class AudioSetHead(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Return logits ``(..., num_classes)``; classes are not exclusive, apply a sigmoid to each.
+        """Return logits ``(..., num_classes)``; classes are not exclusive, so apply a sigmoid to each.
 
         Args:
             embedding: ``(..., time, A)``.
 
         Raises:
-            ValueError: if ``embedding`` has another shape or no step of time.
+            ValueError: if ``embedding`` has another shape or no time steps.
         """
         time = check_shape("embedding", embedding, "... time a", a=self.in_channels)["time"]
         check_positive("time", time)

@@ -1,4 +1,4 @@
-"""What the encoders of frames share: a timm backbone, its four levels and its weights."""
+"""Code shared by the visual encoders: a timm backbone, its four levels and its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def check_backbone(name: str) -> None:
-    """Raise ``ValueError``, with the nearest names, unless timm knows the backbone."""
+    """Raise ``ValueError`` unless timm knows the backbone; the message lists similar names."""
     import timm
 
     if not timm.is_model(name):
@@ -25,10 +25,10 @@ def check_backbone(name: str) -> None:
 
 
 def find_levels(name: str, strides: Sequence[int]) -> list[int]:
-    """Return at which of a backbone's strides the four levels lie.
+    """Return the indices of the levels at strides 4, 8, 16 and 32.
 
     Raises:
-        ValueError: if one of the strides 4, 8, 16 and 32 is not there.
+        ValueError: if one of the four strides is missing.
     """
     if not set(STRIDES) <= set(strides):
         raise ValueError(f"backbone: expected strides {STRIDES}, {name!r} has {tuple(strides)}")
@@ -45,7 +45,7 @@ def check_frames(frames: Tensor) -> None:
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     """Load a timm model's weights from a ``.safetensors`` or ``.pth`` file in timm's naming.
 
-    What else the file has, such as the head of a classifier that was built without, is left out.
+    Anything else in the file, such as the head of a classifier that was built without one, is ignored.
 
     Raises:
         FileNotFoundError: if there is no such file.

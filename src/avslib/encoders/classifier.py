@@ -1,4 +1,4 @@
-"""A frame as a pyramid and as class scores, so that the scores can be traced back to the pyramid."""
+"""Encode a frame as a pyramid and as class scores that can be traced back to the pyramid."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from torch import Tensor, nn
 from avslib.encoders.backbone import check_backbone, check_frames, find_levels, load_backbone
 
 _tapping = Lock()
-"""Held while a backbone has hooks, which the passes of other threads would run too."""
+"""Held while a backbone has hooks, because forward passes in other threads would run them too."""
 
 
 class Classified(NamedTuple):
-    """What :class:`VisualClassifier` returns; levels and taps finest first."""
+    """The output of :class:`VisualClassifier`; levels and taps are ordered finest first."""
 
     levels: list[Tensor]  # (N, C_l, h_l, w_l) at strides 4, 8, 16 and 32
-    taps: list[Tensor]  # (N, C_l, ...), what the scores can be differentiated by; space as one axis or as two
-    scores: Tensor  # (N, num_classes), logits; always with the graph back to the first tap
+    taps: list[Tensor]  # (N, C_l, ...), tensors to differentiate the scores by; space is one axis or two
+    scores: Tensor  # (N, num_classes), logits; always with a graph back to the first tap
 
 
 class VisualClassifier(nn.Module):
-    """A timm classifier that also gives its feature maps, and scores that can be differentiated by them.
+    """A timm classifier that also returns its feature maps, with scores that can be differentiated by them.
 
-    One forward pass serves the loss and the class gradient. Scores always come with a graph, under
-    ``torch.no_grad()`` too: there, and with a frozen backbone, the graph begins at the first tap, nothing
-    before that is kept, and the levels are detached. Once the scores are let go so is the graph.
+    One forward pass serves both the loss and the class gradient. Scores always come with a graph, even under
+    ``torch.no_grad()``. In that case, or with a frozen backbone, the graph begins at the first tap, nothing
+    before it is kept, and the levels are detached. The graph is freed with the scores.
 
-    The tap of a level is the level itself. Only PVT v2, whose stages end in a norm of their own, is tapped
-    before that norm, as the published code of C3N (Shi et al., 2023) does.
+    The tap of a level is the level itself. The exception is PVT v2, whose stages end in a norm: it is tapped
+    before that norm, as in the published code of C3N (Shi et al., 2023).
 
-    No gradient of a segmentation loss reaches the classifier's head, which is therefore frozen:
-    DistributedDataParallel waits for every parameter that is not.
+    The classifier's head gets no gradient from a segmentation loss. It is therefore frozen, because
+    DistributedDataParallel waits for the gradients of all trainable parameters.
 
     Args:
-        backbone: name of a timm classifier with feature maps at strides 4, 8, 16 and 32 and channels first,
-            such as ``"pvt_v2_b5"`` and ``"resnet50"``.
-        num_classes: number of scores; 1000 are ImageNet's.
-        pretrained: whether timm downloads the weights it knows for the backbone.
-        weights: a local file with the weights, the head's among them, see :meth:`load_weights`.
+        backbone: name of a timm classifier with channels-first feature maps at strides 4, 8, 16 and 32, such
+            as ``"pvt_v2_b5"`` and ``"resnet50"``.
+        num_classes: number of scores; ImageNet has 1000 classes.
+        pretrained: whether timm downloads its pretrained weights for the backbone.
+        weights: a local file with the weights, including the head's; see :meth:`load_weights`.
 
     Raises:
-        ValueError: if timm does not know the backbone, it lacks one of the four strides, or has no module
-            whose output is the channels-first map of a level.
+        ValueError: if timm does not know the backbone, if it lacks one of the four strides, or if it has no
+            module whose output is the channels-first map of a level.
 
     Example:
         >>> classifier = VisualClassifier("resnet18", num_classes=10)
@@ -140,7 +140,7 @@ class VisualClassifier(nn.Module):
         return Classified(levels, taps, scores)
 
     def load_weights(self, path: str | Path) -> None:
-        """Load weights from a ``.safetensors`` or ``.pth`` file in timm's naming, the head's among them.
+        """Load weights, including the head's, from a ``.safetensors`` or ``.pth`` file in timm's naming.
 
         Raises:
             FileNotFoundError: if there is no such file.

@@ -1,4 +1,4 @@
-"""A log-mel example as an audio embedding, by a network small enough to train from scratch."""
+"""Embed a log-mel example with a network small enough to train from scratch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MEAN, _STD = -1.0, 2.0  # silence is log 0.01 = -4.6, loud sound reaches 3
 class MelCNN(nn.Module):
     """Four strided convolutions and a linear layer: half a million weights, where VGGish has 72 million.
 
-    It averages over time but not over frequency: what sounds is told by where its energy lies, and the
-    example is one second whose order matters little. Ours, not from a paper.
+    The network averages over time but not over frequency: the frequencies of a sound tell what it is, while
+    order matters little within an example of one second. It is ours, not from a paper.
 
     Args:
         embedding_dim: length of the embedding.
-        width: channels of the first convolution; each of the next three doubles them.
+        width: channels of the first convolution; each of the next three doubles the number.
 
     Example:
         >>> import torch
@@ -44,7 +44,7 @@ class MelCNN(nn.Module):
         self.embed = nn.Linear(channels * 4, embedding_dim)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Return one embedding an example, ``(..., embedding_dim)``.
+        """Return one embedding per example, ``(..., embedding_dim)``.
 
         Args:
             log_mel: ``(..., 1, 96, 64)``.

@@ -1,4 +1,4 @@
-"""A pyramid of mixed widths as a pyramid of one width."""
+"""Necks: bring all levels of a pyramid to the same width."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class _Neck(nn.ModuleList):
-    """One module a level."""
+    """Base of the necks: one module per level."""
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
-        """Return the pyramid ``(N, C, h, w)`` at one width.
+        """Return the levels, ``(N, C, h, w)`` each, at one width.
 
         Raises:
             ValueError: if the number of levels differs.
@@ -24,14 +24,14 @@ class _Neck(nn.ModuleList):
 
 
 class Neck(_Neck):
-    """One 3x3 convolution, batch norm and ReLU a level: every level to the same width.
+    """DiffusionAVS's neck: a 3x3 convolution, batch norm and ReLU per level.
 
     Args:
         in_channels: width of each level, finest first.
-        out_channels: width of every level after it, c.
+        out_channels: c, width of every output level.
 
     Mao et al., DiffusionAVS, section III-C, "Input Data Encoding": the paper says "four convolutional layers"
-    and c = 128; norm and activation are ours.
+    and c = 128; the norm and the activation are ours.
 
     Example:
         >>> import torch
@@ -52,18 +52,18 @@ class Neck(_Neck):
 
 
 class DilatedNeck(_Neck):
-    """Four 3x3 convolutions a level, of dilation 3, 6, 12 and 18, summed: AVSBench's neck.
+    """AVSBench's neck: the sum of four 3x3 convolutions per level, with dilations 3, 6, 12 and 18.
 
-    Where a level is smaller than the dilation only the centres of the kernels meet it; in the coarsest level
-    of a 224 px frame, 7 px wide, that is so for two of the four.
+    Where a level is smaller than the dilation, all weights of a kernel but the central one fall outside it.
+    In the coarsest level of a 224 px frame, 7 px wide, this is true of two of the four convolutions.
 
     Args:
         in_channels: width of each level, finest first.
-        out_channels: width of every level after it.
-        bias: whether the convolutions have one; ECMVAE's "aspp" neck is this one without.
+        out_channels: width of every output level.
+        bias: whether the convolutions have a bias; ECMVAE's "aspp" neck is this one without bias.
 
     Zhou et al., Audio-Visual Segmentation (ECCV 2022), section 3.3, after the atrous spatial pyramid pooling
-    of DeepLab; sizes and initialisation are those of the published code.
+    of DeepLab; sizes and initialisation follow the published code.
 
     Example:
         >>> import torch
@@ -77,16 +77,16 @@ class DilatedNeck(_Neck):
 
 
 class ASPPNeck(_Neck):
-    """Atrous spatial pyramid pooling a level, without norm or activation: C3N's neck.
+    """C3N's neck: atrous spatial pyramid pooling per level, without norm or activation.
 
-    The mean of the map and a pixel through a 1x1 convolution each, and 3x3 convolutions of dilation 6, 12 and
-    18, are concatenated and projected by a 1x1 convolution.
+    Five branches are concatenated and projected by a 1x1 convolution: one 1x1 convolution of the map's mean,
+    one of the map itself, and 3x3 convolutions of the map with dilations 6, 12 and 18.
 
     Args:
         in_channels: width of each level, finest first.
-        out_channels: width of every level after it, and of every branch.
+        out_channels: width of every branch and of every output level.
 
-    Chen et al., DeepLabv3 (2017), section 3.3, as the published code of C3N (Shi et al., 2024) has it.
+    Chen et al., DeepLabv3 (2017), section 3.3, as in the published code of C3N (Shi et al., 2024).
 
     Example:
         >>> import torch
@@ -100,15 +100,15 @@ class ASPPNeck(_Neck):
 
 
 class ReductionNeck(_Neck):
-    """A 1x1 and two 3x3 convolutions a level, each with a batch norm and nothing else: ECMVAE's neck.
+    """ECMVAE's neck: a 1x1 and two 3x3 convolutions per level, each followed by a batch norm.
 
-    Without an activation in between, a level is linear in evaluation; so it is in the published code.
+    As in the published code, there are no activations, so in evaluation mode the neck is linear.
 
     Args:
         in_channels: width of each level, finest first.
-        out_channels: width of every level after it.
+        out_channels: width of every output level.
 
-    Mao et al., ECMVAE (ICCV 2023); the details are those of the published code.
+    Mao et al., ECMVAE (ICCV 2023); the details follow the published code.
 
     Example:
         >>> import torch

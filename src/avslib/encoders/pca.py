@@ -1,4 +1,4 @@
-"""VGGish's embedding as 8-bit numbers, the form in which AudioSet was published."""
+"""Quantise VGGish embeddings to 8-bit numbers, the form in which AudioSet was published."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _LIMIT = 2.0
 
 
 class PCAQuantizer(nn.Module):
-    """VGGish's post-processor: PCA, whitening, clipping to [-2, 2], 8 bits.
+    """VGGish's post-processor: PCA, whitening, clipping to [-2, 2] and quantisation to 8 bits.
 
-    Classifiers of AudioSet's published embeddings hear through it. It is a constant transform and passes no
-    gradient: rounding has none. Its two buffers come from VGGish's published PCA constants; until they are
-    loaded it only clips and rounds.
+    Classifiers trained on AudioSet's published embeddings need it. It is a constant transform and passes no
+    gradient, because rounding has none. Its two buffers hold VGGish's published PCA constants; until they are
+    loaded, it only clips and rounds.
 
     Args:
         embedding_dim: length of the embedding; VGGish's has 128.
 
     Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (ICASSP 2017), as in the code
-    published with AudioSet. Unlike the PyTorch conversion it leaves the batch axis of a single embedding.
+    published with AudioSet. Unlike the PyTorch conversion, it keeps the batch axis of a single embedding.
 
     Example:
         >>> PCAQuantizer(embedding_dim=4)(torch.tensor([-3.0, 0.0, 0.5, 2.0]))
@@ -39,12 +39,13 @@ class PCAQuantizer(nn.Module):
 
     @torch.no_grad()
     def forward(self, embedding: Tensor) -> Tensor:
-        """Return whole numbers from 0 to 255, as floating-point numbers of the same shape.
+        """Return whole numbers from 0 to 255, as a floating-point tensor of the same shape.
 
-        Computed in the constants' own type, also under autocast: rounding would show the difference.
+        The computation uses the dtype of the constants, even under autocast, where some numbers would round
+        differently.
 
         Args:
-            embedding: ``(..., 128)``.
+            embedding: ``(..., embedding_dim)``.
 
         Raises:
             ValueError: if ``embedding`` has another length.
@@ -56,13 +57,13 @@ class PCAQuantizer(nn.Module):
 
 
 def scale_quantized(quantized: Tensor) -> Tensor:
-    """Scale 8-bit numbers to [-1, 1), ``(q - 128) / 128``, as classifiers of them take them.
+    """Scale 8-bit numbers to [-1, 1) for a classifier: ``(q - 128) / 128``.
 
     Args:
-        quantized: numbers from 0 to 255 of any shape, integers or not.
+        quantized: numbers from 0 to 255 in any shape, of an integer or floating-point dtype.
 
     Returns:
-        Floating-point numbers of the same shape.
+        A floating-point tensor of the same shape.
 
     Example:
         >>> scale_quantized(torch.tensor([0, 128, 255], dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""Read a file of weights without running what is in it; know weights again."""
+"""Read a file of weights without running code from it, and identify weights by a hash."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read named tensors from a ``.safetensors`` file or, by torch's own restricted loader, any other.
+    """Read named tensors from a ``.safetensors`` file or, with torch's restricted loader, from any other.
 
-    What training scripts put around them is taken off, see :func:`unwrap_state_dict`.
+    Anything that training scripts wrap around them is removed; see :func:`unwrap_state_dict`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -32,7 +32,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             loaded = load_file(path)
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own message advises to load it all the same
+    except pickle.UnpicklingError as error:  # torch's own message suggests loading it anyway
         raise ValueError(
             f"{path}: expected a file of weights (.safetensors, .pth): it is damaged, or holds something "
             "else than tensors; save its state_dict alone"
@@ -51,10 +51,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Take off what training scripts put around weights: ``{"model": ...}``, ``module.``, ``_orig_mod.``.
+    """Remove what training scripts wrap around weights: ``{"model": ...}``, ``module.``, ``_orig_mod.``.
 
     Raises:
-        ValueError: if what is inside is not names and tensors.
+        ValueError: if the content is anything but named tensors.
     """
     for wrapper in ("model", "state_dict", "model_state_dict"):
         inner = state_dict.get(wrapper)
@@ -71,9 +71,9 @@ def unwrap_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's weights: of their names, types, shapes and bytes, sorted by name.
+    """Return the SHA-256 of a model's weights: their names, dtypes, shapes and bytes, sorted by name.
 
-    It is the same in whichever file format, and on whichever device, the weights lie.
+    It depends neither on the file format nor on the device of the weights.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,4 +1,4 @@
-"""A log-mel example as VGGish's audio embedding."""
+"""Embed a log-mel example with VGGish."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _STAGES = ((64,), (128,), (256, 256), (512, 512))
 
 
 class VGGish(nn.Module):
-    """VGGish (Hershey et al., ICASSP 2017): six convolutions, three linear layers, ReLU after each.
+    """VGGish (Hershey et al., ICASSP 2017): six convolutions and three linear layers, a ReLU after each.
 
-    Its input comes from :class:`~avslib.media.LogMel`. The names of its weights are those of the published
-    PyTorch conversion. Before the linear layers its features are in the order (time, frequency, channel), and
-    the embedding is never negative.
+    Its input comes from :class:`~avslib.media.LogMel`. The weights are named as in the published PyTorch
+    conversion. Features enter the linear layers in the order (time, frequency, channel). The embedding is
+    never negative.
 
     Args:
-        embedding_dim: length of the embedding; published weights have 128.
-        weights: a local file with weights, see :meth:`load_weights`; None for random ones.
+        embedding_dim: length of the embedding; 128 with the published weights.
+        weights: a local file with weights, see :meth:`load_weights`; None for random weights.
 
     Example:
         >>> import torch
@@ -51,7 +51,7 @@ class VGGish(nn.Module):
             self.load_weights(weights)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Return one embedding an example, ``(..., embedding_dim)``.
+        """Return one embedding per example, ``(..., embedding_dim)``.
 
         Args:
             log_mel: ``(..., 1, 96, 64)``.
@@ -68,7 +68,7 @@ class VGGish(nn.Module):
     def load_weights(self, path: str | Path) -> None:
         """Load weights from a ``.safetensors`` or ``.pth`` file in torchvggish's naming.
 
-        The constants of torchvggish's post-processing, ``pproc.*``, are left out; all else must match.
+        The constants of torchvggish's post-processing, ``pproc.*``, are ignored; everything else must match.
 
         Raises:
             FileNotFoundError: if there is no such file.

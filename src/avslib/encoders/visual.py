@@ -1,4 +1,4 @@
-"""A frame as a pyramid of four feature maps, from any timm backbone."""
+"""Encode a frame as a pyramid of four feature maps, with any timm backbone."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from avslib.encoders.backbone import check_backbone, check_frames, find_levels, 
 
 
 class VisualEncoder(nn.Module):
-    """Feature maps of a frame at strides 4, 8, 16 and 32, finest first.
+    """A timm backbone that returns feature maps at strides 4, 8, 16 and 32, finest first.
 
     Args:
         backbone: name of a timm model that supports ``features_only``; the papers use ``"resnet50"`` and
             ``"pvt_v2_b5"``.
-        pretrained: whether timm downloads the weights it knows for the backbone.
-        weights: a local file with the backbone's weights, see :meth:`load_weights`.
+        pretrained: whether timm downloads its pretrained weights for the backbone.
+        weights: a local file with the backbone's weights; see :meth:`load_weights`.
 
     Raises:
-        ValueError: if timm does not know the backbone, or it lacks one of the four strides.
+        ValueError: if timm does not know the backbone, or if it lacks one of the four strides.
 
     Zhou et al., AVSBench (ECCV 2022), section 4; Mao et al., DiffusionAVS, section III-C.
 
@@ -60,10 +60,10 @@ class VisualEncoder(nn.Module):
         return [level.permute(0, 3, 1, 2) for level in pyramid] if self._channels_last else pyramid
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Let training forget what happens inside the backbone, and compute it again for the gradient.
+        """Recompute the backbone's activations in the backward pass instead of storing them.
 
-        It trades a second forward pass for memory: the backbone holds most of what a training step keeps. The
-        gradients are the same; the running statistics of batch norms move twice a step.
+        This trades a second forward pass for memory: most of what a training step stores is in the backbone.
+        The gradients are the same, but the running statistics of batch norms are updated twice per step.
 
         Raises:
             ValueError: if timm has no checkpointing for the backbone.
@@ -76,7 +76,7 @@ class VisualEncoder(nn.Module):
     def load_weights(self, path: str | Path) -> None:
         """Load a backbone's weights from a ``.safetensors`` or ``.pth`` file in timm's naming.
 
-        A classifier's head in the file is left out; everything that the backbone has must be there.
+        A classifier's head in the file is ignored; all of the backbone's weights must be in the file.
 
         Raises:
             FileNotFoundError: if there is no such file.
