@@ -1,4 +1,4 @@
-"""Pyramid + audio -> fused pyramid."""
+"""Fusion: pyramid and audio to fused pyramid."""
 
 from avslib.fusion.consensus import (
     ConsensusAttention,

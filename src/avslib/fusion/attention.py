@@ -1,4 +1,4 @@
-"""Attention from every position of a clip to every other one, without the N x N matrix of their pairs.
+"""Attention between all N positions of a clip, without the N x N matrix of their pairs.
 
 Non-local networks (Wang et al., CVPR 2018) call the four ways to compare two positions dot product, embedded
 Gaussian, Gaussian and concatenation; the two Gaussians are both :func:`softmax_attention`.
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def dot_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Average the values, weighted by ``query_i . key_j`` and not normalised.
+    """Average the values, weighted by ``query_i . key_j`` without normalisation.
 
-    ``(query @ key.mT) @ value`` equals ``query @ (key.mT @ value)``, whose inner matrix is ``(D, E)``.
+    ``(query @ key.mT) @ value`` equals ``query @ (key.mT @ value)``, whose inner matrix is only ``(D, E)``.
 
     Args:
         query: ``(B, M, D)``.
@@ -24,15 +24,15 @@ def dot_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         ``(B, M, E)``: ``sum_j (query_i . key_j) value_j / N``.
     """
-    root = key.shape[1] ** 0.5  # half of the division comes first, or the sum leaves the range of float16
+    root = key.shape[1] ** 0.5  # divide by it twice: an undivided sum may leave the range of float16
     return query @ ((key / root).mT @ value / root)
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Average the values, weighted by the softmax over j of ``query_i . key_j``, which is not scaled.
+    """Average the values, weighted by the softmax over j of the unscaled ``query_i . key_j``.
 
-    PyTorch's fused kernels walk through the pairs in tiles. They want one width for all three arguments;
-    with another width for the values, or in float64 on CUDA, PyTorch falls back to the full matrix.
+    PyTorch's fused kernels process the pairs in tiles. They need the same width for all three arguments. If
+    the values have another width, or in float64 on CUDA, PyTorch falls back to the full matrix.
 
     Args:
         query: ``(B, M, D)``.
@@ -46,10 +46,11 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def relu_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Average the values, weighted by ``relu(query_i + key_j)``, queries and keys being numbers.
+    """Average the values, weighted by ``relu(query_i + key_j)``, where queries and keys are scalars.
 
-    Position i only meets the keys above ``-query_i``. With the keys sorted these are the first few, so two
-    running sums answer every query, exactly and in ``O(N log N)``: those of ``value`` and of ``key * value``.
+    Position i only uses the keys above ``-query_i``. Sorted in descending order, these come first. So two
+    running sums, of ``value`` and of ``key * value``, give the exact result for all queries in
+    ``O(N log N)``.
 
     Args:
         query: ``(B, M)``.
@@ -57,12 +58,12 @@ def relu_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         value: ``(B, N, E)``.
 
     Returns:
-        ``(B, M, E)``: ``sum_j relu(query_i + key_j) value_j / N``; float32 for narrower inputs, in which
-        running sums would drown.
+        ``(B, M, E)``: ``sum_j relu(query_i + key_j) value_j / N``; float32 for narrower inputs, which are
+        too imprecise for running sums.
     """
     dtype = torch.promote_types(value.dtype, torch.float32)
     query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    offset = key.detach().mean(dim=1, keepdim=True)  # leaves every sum as it is, and small numbers to sum up
+    offset = key.detach().mean(dim=1, keepdim=True)  # keeps query + key, but makes the summands smaller
     query, key = query + offset, key - offset
     key, order = key.sort(dim=1, descending=True)
     value = value.take_along_dim(order[..., None], dim=1)

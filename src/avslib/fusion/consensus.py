@@ -1,4 +1,4 @@
-"""C3N's cognitive consensus: a class on which sight and sound agree, and the attention it guides."""
+"""C3N's cognitive consensus: the class on which sight and sound agree, and the attention it guides."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _FRAMES_AT_ONCE = 16  # 34 MB for 1000 x 527 classes
 def consensus(
     visual_scores: Tensor, audio_scores: Tensor, similarity: Tensor, *, alpha: float = 0.1
 ) -> Tensor:
-    """Return the class that is seen, of the pair of classes that sight and sound agree on most.
+    """Return the visual class of the pair of classes on which sight and sound agree most.
 
-    The pair (i, j) has the largest ``p_i ** alpha * similarity[i, j] * q_j ** alpha``, p and q being the
-    classifiers' probabilities. A small alpha makes them nearly flat, so that the similarity decides unless a
-    probability is tiny. As p is never negative, the best j of each i does not depend on p. Equally good pairs
-    are settled in favour of the smallest i.
+    The pair (i, j) maximises ``p_i ** alpha * similarity[i, j] * q_j ** alpha``, where p and q are the
+    probabilities of the visual and the audio classifier. A small alpha makes them nearly flat, so the
+    similarity decides unless a probability is tiny. As p is never negative, the best j for each i does not
+    depend on p. Ties go to the smallest i.
 
     Args:
-        visual_scores: logits of what is seen, ``(..., I)``.
-        audio_scores: logits of what is heard, ``(..., J)``.
-        similarity: how alike the classes are, ``(I, J)``; may be negative.
-        alpha: power of the probabilities.
+        visual_scores: logits of the visual classes, ``(..., I)``.
+        audio_scores: logits of the audio classes, ``(..., J)``.
+        similarity: similarity of the classes, ``(I, J)``; may be negative.
+        alpha: exponent of the probabilities.
 
     Returns:
         i of the best pair, ``(...)`` int64, without gradient.
@@ -66,16 +66,16 @@ def consensus(
 
 
 def class_gradient_weights(scores: Tensor, classes: Tensor, taps: Sequence[Tensor]) -> list[Tensor]:
-    """Return how much each channel speaks for a class: the gradient of its score, averaged over space.
+    """Return how much each channel supports a class: the gradient of the class's score, averaged over space.
 
-    One backward pass gives all taps of all frames. It touches no parameter's gradient, and works under
-    ``torch.no_grad()`` on scores that were computed with a graph. The graph is kept only where gradients are
-    enabled, for the loss; the weights are constants.
+    One backward pass serves all taps of all frames. It leaves the gradients of the parameters alone, and it
+    works under ``torch.no_grad()`` if the scores were computed with a graph. The graph is kept for the loss
+    only if gradients are enabled. The returned weights are constants.
 
     Args:
         scores: logits ``(N, I)``, with their graph.
         classes: the class of each frame, ``(N,)`` int64.
-        taps: tensors ``(N, C_l, ...)`` that the scores were computed from.
+        taps: tensors ``(N, C_l, ...)`` from which the scores were computed.
 
     Returns:
         ``(N, C_l)`` for each tap, in float32 at least.
@@ -83,7 +83,7 @@ def class_gradient_weights(scores: Tensor, classes: Tensor, taps: Sequence[Tenso
     Raises:
         ValueError: if a shape does not match, or the scores have no graph.
 
-    The channel weights of Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1), of which C3N takes no more.
+    These are the channel weights of Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1). C3N uses no more of it.
 
     Example:
         >>> tap = torch.rand(2, 3, 4, 4, requires_grad=True)
@@ -105,14 +105,14 @@ def class_gradient_weights(scores: Tensor, classes: Tensor, taps: Sequence[Tenso
 
 
 def channel_spatial_attention(x: Tensor, weights: Tensor) -> Tensor:
-    """Gate the channels of a feature map by given weights, then its pixels by what is left of them.
+    """Gate the channels of a feature map by given weights, then its pixels by their gated means.
 
-    ``y = x * sigmoid(weights / |weights|)``, then ``y * sigmoid(mean of y over channels)``. Among C channels
-    weights of length 1 are small: the first gate is 0.5, give or take some ``0.25 / sqrt(C)``.
+    Computes ``y = x * sigmoid(weights / |weights|)``, then ``y * sigmoid(mean of y over channels)``. The C
+    weights of a unit vector are small, so the first gate is 0.5, give or take about ``0.25 / sqrt(C)``.
 
     Args:
         x: ``(N, C, h, w)``.
-        weights: of each channel, ``(N, C)``; only their direction counts.
+        weights: one weight per channel, ``(N, C)``; only the direction of the vector matters.
 
     Returns:
         ``(N, C, h, w)``.
@@ -120,7 +120,7 @@ def channel_spatial_attention(x: Tensor, weights: Tensor) -> Tensor:
     Raises:
         ValueError: if a shape does not match.
 
-    Shi et al., C3N (2023), consensus-guided attention; the details are those of the published code.
+    Shi et al., C3N (2023), consensus-guided attention; the details follow the published code.
     """
     size = check_shape("x", x, "n c h w")
     check_shape("weights", weights, "n c", n=size["n"], c=size["c"])
@@ -130,15 +130,15 @@ def channel_spatial_attention(x: Tensor, weights: Tensor) -> Tensor:
 
 
 class ConsensusAttention(nn.Module):
-    """Attend to the channels of a pyramid that speak for the class on which sight and sound agree.
+    """Attend to the channels of a pyramid that support the class on which sight and sound agree.
 
-    The similarity of the classes' names is stored with the weights. It has no default: until
-    :meth:`set_similarity`, or weights that hold one, give it, calling the module is an error.
+    The similarity of the class names is stored with the weights. It has no default: set it with
+    :meth:`set_similarity`, or load weights that include it, before calling the module.
 
     Args:
-        num_visual_classes: I, classes of the visual classifier; 1000 are ImageNet's.
-        num_audio_classes: J, classes of the audio classifier; 527 are AudioSet's.
-        alpha: power of the classifiers' probabilities, see :func:`consensus`.
+        num_visual_classes: I, classes of the visual classifier; ImageNet has 1000.
+        num_audio_classes: J, classes of the audio classifier; AudioSet has 527.
+        alpha: exponent of the classifiers' probabilities, see :func:`consensus`.
 
     Raises:
         ValueError: if a number is not above 0.
@@ -166,10 +166,10 @@ class ConsensusAttention(nn.Module):
         check_positive("alpha", alpha)
         self.alpha = alpha
         self.register_buffer("similarity", torch.full((num_visual_classes, num_audio_classes), torch.nan))
-        self._has_similarity = False  # known without asking the device at every step
+        self._has_similarity = False  # avoids asking the device at every step
 
     def set_similarity(self, similarity: Tensor) -> None:
-        """Set how alike the classes are, ``(I, J)``.
+        """Set the similarity of the classes, ``(I, J)``.
 
         Raises:
             ValueError: if the shape differs or a number is not finite.
@@ -190,12 +190,12 @@ class ConsensusAttention(nn.Module):
 
         Args:
             levels: feature maps ``(N, C_l, h_l, w_l)``.
-            taps: one a level, ``(N, C_l, ...)``, what the visual scores can be differentiated by.
+            taps: one tensor per level, ``(N, C_l, ...)``, by which the visual scores can be differentiated.
             visual_scores: logits ``(N, I)``, with their graph.
             audio_scores: logits ``(N, J)``.
 
         Returns:
-            Levels of the same shapes, and classes ``(N,)`` int64. Gradients flow through the levels alone.
+            Levels of the same shapes, and classes ``(N,)`` int64. Gradients flow through the levels only.
 
         Raises:
             ValueError: if no similarity has been set, or a shape does not match; the message names it.
@@ -216,4 +216,4 @@ class ConsensusAttention(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         loaded = not self.similarity.is_meta and self.similarity.isfinite().all()
-        self._has_similarity = bool(loaded)  # NaN, where a model was saved without
+        self._has_similarity = bool(loaded)  # NaN if a model was saved without one

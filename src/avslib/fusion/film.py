@@ -1,4 +1,4 @@
-"""Feature-wise linear modulation: what is heard in a second scales and shifts what is seen in it."""
+"""Feature-wise linear modulation: the sound of a second scales and shifts its visual features."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from avslib.fusion.pyramid import Fused, check_pyramid, silence
 class FiLM(nn.Module):
     """Scale and shift every channel of a second's features, by a linear layer of its sound.
 
-    ``y = (1 + scale(audio)) * x + shift(audio)``. Unlike :class:`~avslib.fusion.TPAVI` it has no attention:
-    no second hears another, and all pixels of a second are treated alike, so that which of them sound is for
-    the layers after it to say.
+    Computes ``y = (1 + scale(audio)) * x + shift(audio)``. Unlike :class:`~avslib.fusion.TPAVI`, it has no
+    attention: no second hears another, and all pixels of a second are treated alike. Later layers must
+    decide which of them sound.
 
     Args:
         channels: width C of the visual features, in and out.
@@ -25,7 +25,7 @@ class FiLM(nn.Module):
         ValueError: if a width is below 1.
 
     Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer", AAAI 2018. None of the systems
-    that are reproduced here has it.
+    reproduced here uses it.
 
     Example:
         >>> import torch
@@ -57,7 +57,7 @@ class FiLM(nn.Module):
 
 
 class PyramidFiLM(nn.ModuleList):
-    """One :class:`FiLM` a level, called as :class:`~avslib.fusion.PyramidFusion` is.
+    """One :class:`FiLM` per level, called like :class:`~avslib.fusion.PyramidFusion`.
 
     Args:
         channels: C, width of every level.
@@ -79,10 +79,10 @@ class PyramidFiLM(nn.ModuleList):
         Args:
             pyramid: feature maps ``(B, T, C, h, w)``, finest first.
             audio: one embedding per second, ``(B, T, A)``.
-            valid: which frames are no padding, ``(B, T)`` bool; the features of others are 0.
+            valid: which frames are not padding, ``(B, T)`` bool; the features of padding become 0.
 
         Returns:
-            The fused pyramid, without a sound aligned to any level.
+            The fused pyramid; the aligned sound is None at every level.
 
         Raises:
             ValueError: if an argument has another shape.

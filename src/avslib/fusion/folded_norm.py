@@ -1,4 +1,4 @@
-"""The batch norm of a product of matrices, from the moments of the small factor."""
+"""Batch norm of a matrix product, computed from the moments of its small factor."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor, nn
 def fold_batch_norm(
     norm: nn.BatchNorm1d, weights: Tensor, values: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return values and a bias whose product is normalised: ``norm(weights @ values + bias)``, not formed.
+    """Fold a batch norm into the values and the bias of ``weights @ values + bias``.
 
-    Mean and variance over all positions follow from those of the K weights, and a batch norm is a scale and a
-    shift. As calling ``norm`` does, in training it moves the running statistics.
+    With the returned values and bias, the product is ``norm(weights @ values + bias)`` of the arguments. The
+    unnormalised product is never formed: its mean and variance over all positions follow from those of the K
+    weights, and a batch norm is a scale and a shift. In training, this updates the running statistics, as
+    calling ``norm`` does.
 
     Args:
         norm: a batch norm over C channels.
@@ -21,10 +23,10 @@ def fold_batch_norm(
         bias: ``(C,)``.
 
     Returns:
-        Values ``(B, K, C)`` and a bias ``(C,)``, in the types of the given ones.
+        Values ``(B, K, C)`` and a bias ``(C,)``, in the dtypes of the arguments.
 
     Raises:
-        ValueError: if there is a single position to take the variance of in training.
+        ValueError: if there is only one position in training, so that there is no variance.
     """
     if norm.training or norm.running_mean is None or norm.running_var is None:
         mean, variance = _moments(weights, values, bias)
@@ -37,7 +39,7 @@ def fold_batch_norm(
 
 
 def _moments(weights: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of ``weights @ values + bias`` over clips and positions, ``(C,)`` each."""
+    """Return the mean and variance of ``weights @ values + bias`` over clips and positions, ``(C,)`` each."""
     clips, positions, _ = weights.shape
     if clips * positions < 2:
         raise ValueError("x: expected more than one position in training, whose batch norm needs a variance")
@@ -49,13 +51,13 @@ def _moments(weights: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Ten
         covariance = spread.mT @ spread / positions
         means = (center @ values).squeeze(1)  # of every clip, (B, C)
         mean = means.mean(dim=0)
-        within = (covariance @ values * values).sum(dim=1).clamp(min=0)  # rounding may pass 0
+        within = (covariance @ values * values).sum(dim=1).clamp(min=0)  # rounding may go below 0
         variance = (within + (means - mean).square()).mean(dim=0)
     return mean + bias, variance
 
 
 def _track(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, count: int) -> None:
-    """Move the running statistics; past autograd, as torch does, so that ``norm`` may be called twice."""
+    """Update the running statistics; outside autograd, as in torch, so that ``norm`` may be called twice."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None

@@ -12,34 +12,34 @@ from torch import Tensor, nn
 from avslib._checks import check_one_of, check_positive, check_shape
 from avslib.fusion.tpavi import TPAVI
 
-ATTENTION = ("visual", "audio")  # in the order of AVSBench: a batch norm in training sees both, one by one
+ATTENTION = ("visual", "audio")  # in AVSBench's order: in training a batch norm sees one, then the other
 
 
 class Fused(NamedTuple):
-    """What :class:`PyramidFusion` returns, one entry a level, finest first."""
+    """The output of :class:`PyramidFusion`, one entry per level, finest first."""
 
     pyramid: list[Tensor]  # (B, T, C, h, w)
-    audio: list[Tensor | None]  # (B, T, C), the sound as that level sees it; None where none was fused
+    audio: list[Tensor | None]  # (B, T, C), the sound aligned to that level; None where none was fused
 
 
 class PyramidFusion(nn.ModuleList):
-    """One :class:`TPAVI` a level.
+    """One :class:`TPAVI` per level.
 
     Args:
         channels: C, width of every level.
         num_levels: levels of the pyramid, finest first.
         audio_channels: width A of the audio embedding; None if it has C channels and needs no alignment.
-        levels: which levels are fused, 0 being the finest; None is all of them, and the others pass through.
-        attention: what the pixels attend to: the sound, the pixels of all frames ("visual"), or both, by the
-            same weights, and averaged.
-        window: how many seconds attend to each other, None for the whole clip. AVSBench's semantic setting
-            cuts 10 s into two windows of 5. What is left at the end is a shorter window.
+        levels: levels to fuse, where 0 is the finest; None for all. The others pass through.
+        attention: what the pixels attend to: the sound ("audio"), the pixels of all frames ("visual"), or
+            both, with the same weights and averaged.
+        window: how many seconds attend to each other; None for the whole clip. AVSBench's semantic setting
+            cuts 10 s into two windows of 5. The last window may be shorter.
         normalize: as in :class:`TPAVI`.
         audio_bias: as in :class:`TPAVI`.
         mode: as in :class:`TPAVI`.
 
     Raises:
-        ValueError: if a word, a level or a number is none of those that are allowed.
+        ValueError: if a word, a level or a number is not allowed.
 
     Example:
         >>> import torch
@@ -101,12 +101,13 @@ class PyramidFusion(nn.ModuleList):
 
         Args:
             pyramid: feature maps ``(B, T, C, h, w)``, finest first.
-            audio: one embedding per second, ``(B, T, A)``; not needed where pixels only attend to pixels.
-            valid: which frames are no padding, ``(B, T)`` bool. As in AVSBench's semantic setting the others
-                are zero before and after; attention, and a batch norm in training, still count them.
+            audio: one embedding per second, ``(B, T, A)``; not needed if pixels only attend to pixels.
+            valid: which frames are not padding, ``(B, T)`` bool. As in AVSBench's semantic setting, padding
+                is set to 0 before and after fusion, but attention still counts it, as does a batch norm in
+                training.
 
         Raises:
-            ValueError: if an argument has another shape or sound is missing.
+            ValueError: if an argument has another shape or the sound is missing.
         """
         clip = check_pyramid(pyramid, len(self), self.channels, valid)
         if "audio" not in self.attention:
@@ -157,7 +158,7 @@ class PyramidFusion(nn.ModuleList):
 def check_pyramid(
     pyramid: Sequence[Tensor], num_levels: int, channels: int, valid: Tensor | None
 ) -> dict[str, int]:
-    """Raise ``ValueError`` if a pyramid or the flags of its frames have another shape; return B and T."""
+    """Raise ``ValueError`` if a pyramid or ``valid`` has another shape; return B and T."""
     if len(pyramid) != num_levels:
         raise ValueError(f"pyramid: expected {num_levels} levels, got {len(pyramid)}")
     size = check_shape("pyramid[0]", pyramid[0], "b t c h w", c=channels)
@@ -170,5 +171,5 @@ def check_pyramid(
 
 
 def silence(features: Tensor, valid: Tensor | None) -> Tensor:
-    """Return features ``(B, T, C, h, w)``, with those of padding 0."""
+    """Return features ``(B, T, C, h, w)`` with those of padding set to 0."""
     return features if valid is None else features.masked_fill(~valid[..., None, None, None], 0)

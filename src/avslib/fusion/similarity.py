@@ -1,4 +1,4 @@
-"""How alike the names of two sets of classes are, by any encoder of text."""
+"""Similarity between the names of two sets of classes, by any text encoder."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def label_similarity(
     cache: str | Path | None = None,
     batch_size: int = 64,
 ) -> Tensor:
-    """Return the cosine similarity of each visual with each audio label, ``(I, J)``.
+    """Return the cosine similarity of each visual label with each audio label, ``(I, J)``.
 
     C3N compares the names of ImageNet's 1000 classes with those of AudioSet's 527, in the order in which its
-    two classifiers number them. The names go to the encoder as they are: put a prompt around them before.
+    two classifiers number them. The names are encoded unchanged, so add any prompt beforehand.
 
     Args:
         visual_labels: I names.
         audio_labels: J names.
-        encode: texts to embeddings ``(n, D)``, a tensor or an array, such as
+        encode: function from texts to embeddings ``(n, D)``, a tensor or an array, such as
             ``SentenceTransformer(...).encode``.
-        cache: a ``.safetensors`` file. If it is there, it is read and nothing is encoded; otherwise it is
-            written. It knows its labels but not its encoder: for another one use another file.
-        batch_size: how many texts are encoded at once.
+        cache: a ``.safetensors`` file. If it exists, it is read and nothing is encoded; if not, it is
+            written. It records the labels but not the encoder: use another file for another encoder.
+        batch_size: number of texts to encode at a time.
 
     Returns:
         Numbers from -1 to 1, float32, on the CPU.
 
     Raises:
-        ValueError: if there are no labels, the encoder returns another shape, or the cache is of other labels
-            or no such file.
+        ValueError: if there are no labels, if the encoder returns another shape, or if the cache holds other
+            labels or is not such a file.
 
     Example:
         >>> def encode(texts):  # how often each vowel occurs
@@ -96,7 +96,7 @@ def _read(path: Path, digest: str, shape: tuple[int, int]) -> Tensor:
 
 
 def _write(path: Path, digest: str, similarity: Tensor) -> None:
-    from safetensors.torch import save  # save_file writes for the owner alone
+    from safetensors.torch import save  # save_file writes a file that only its owner can read
 
     with write_whole(path) as unfinished:
         unfinished.write_bytes(save({_NAME: similarity}, metadata={_DIGEST: digest}))

@@ -15,7 +15,7 @@ MODES = ("dot", "embedded", "gaussian", "concatenate")
 
 
 def project_onto(linear: nn.Linear, x: Tensor, directions: Tensor) -> Tensor:
-    """Compute ``linear(x) @ directions.mT`` without the wide ``linear(x)``, for a few directions.
+    """Compute ``linear(x) @ directions.mT`` for a few directions, without forming the wide ``linear(x)``.
 
     Args:
         linear: a layer from C to D channels, with a bias.
@@ -31,27 +31,27 @@ def project_onto(linear: nn.Linear, x: Tensor, directions: Tensor) -> Tensor:
 class TPAVI(nn.Module):
     """Temporal pixel-wise audio-visual interaction (Zhou et al., ECCV 2022, section 3.2).
 
-    With N = T*H*W positions the paper forms an N x N matrix f of pixels and sounds, the sound of a second
-    copied to its H*W pixels, and ``z = layer_norm(x + batch_norm(out(f @ value(x))))``. Copied keys only ever
-    meet the mean of the values, so f shrinks to N x T and ``out(value(x))`` to T vectors a clip: linear in N,
-    in time and memory. Without sound a clip attends to itself, and ``avslib.fusion.attention`` forms no
-    N x N matrix either.
+    With N = T*H*W positions, the paper forms an N x N matrix f of pixels and sounds, where the sound of a
+    second is copied to its H*W pixels, and ``z = layer_norm(x + batch_norm(out(f @ value(x))))``. As copies
+    share their key, only the mean of their values matters. So f shrinks to N x T and ``out(value(x))`` to T
+    vectors per clip, which makes time and memory linear in N. Without sound a clip attends to itself;
+    ``avslib.fusion.attention`` does not form an N x N matrix either.
 
-    At first the block only normalises x: the scale of the batch norm, or ``out`` without one, starts at 0.
+    A new block only normalises x: the scale of its batch norm, or ``out`` if it has none, starts at 0.
 
     Args:
         channels: width C of the visual features, in and out.
         audio_channels: width A of the audio embedding; VGGish gives 128. None if the embedding already has C
             channels and needs no ``align``, as in ECMVAE.
         hidden_channels: width inside the attention; by default half of ``channels``, as in the paper.
-        mode: how pixel i and sound j compare, with q = query(x_i), k = key(align(audio_j)):
-            "dot" q.k / N (the paper's); "embedded" softmax over j of q.k; "gaussian" the same of
-            x_i.align(audio_j), with neither query nor key; "concatenate" relu(pair([q, k])) / N.
+        mode: how pixel i and sound j are compared, with q = query(x_i) and k = key(align(audio_j)):
+            "dot" is q.k / N, as in the paper; "embedded" is the softmax over j of q.k; "gaussian" is that of
+            x_i.align(audio_j), without query or key; "concatenate" is relu(pair([q, k])) / N.
         batch_norm: whether ``out`` is followed by a batch norm over all positions of the batch.
         audio_bias: whether ``align`` has a bias; in AVSBench's semantic setting it has none.
-        normalize: scale the features of a pixel and the aligned audio of a second to length 1, before all
-            else: attention and residual see the scaled features, and the scaled audio is returned. ECMVAE
-            (Mao et al., ICCV 2023) does.
+        normalize: whether to first scale the features of each pixel and the aligned audio of each second to
+            length 1, as in ECMVAE (Mao et al., ICCV 2023). Attention and residual see the scaled features,
+            and the scaled audio is returned.
 
     Raises:
         ValueError: if ``mode`` is not one of the four or a width is below 1.
@@ -109,8 +109,8 @@ class TPAVI(nn.Module):
             audio: one embedding per second, ``(B, T, A)``; None lets every pixel attend to all pixels.
 
         Returns:
-            The fused features ``(B, T, C, H, W)``, in memory with the channels last, and the aligned audio
-            ``(B, T, C)``, None without audio.
+            The fused features ``(B, T, C, H, W)``, stored with the channels last, and the aligned audio
+            ``(B, T, C)``, or None without audio.
 
         Raises:
             ValueError: if ``x`` or ``audio`` has another shape; the message names it.
@@ -127,7 +127,7 @@ class TPAVI(nn.Module):
             if self.normalize:
                 audio = _scale_to_length_1(audio, dim=2)
             weights = self._compare_with_sound(pixels, audio)
-            # Not the mean: the gradient of a sum is never written out, pixel by pixel.
+            # Not the mean: the gradient of a sum need not be written out for every pixel.
             pooled = reduce(x, "b t c h w -> b t c", "sum") / (size["h"] * size["w"])
             values = self.value(pooled) @ self.out.weight.mT
             fused = self._add_product(pixels, weights, values)
@@ -161,7 +161,7 @@ class TPAVI(nn.Module):
     def _attend_to_pixels(self, pixels: Tensor) -> Tensor:
         """Return ``f @ value(x)``, ``(B, N, hidden_channels)``."""
         if self.mode == "gaussian":
-            # Weights that sum to 1 let the value come last, so that the fused kernel sees a single width.
+            # The weights sum to 1, so the value layer can come last and the fused kernel sees one width.
             return self.value(softmax_attention(pixels, pixels, pixels))
         if self.mode == "concatenate":
             return relu_attention(*self._pair(pixels, pixels), self.value(pixels))
@@ -169,7 +169,7 @@ class TPAVI(nn.Module):
         return attention(self.query(pixels), self.key(pixels), self.value(pixels))
 
     def _pair(self, pixels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Split ``pair([query(x_i), key(a_j)])`` into a number for each i and one for each j, to be added."""
+        """Split ``pair([query(x_i), key(a_j)])`` into the sum of a number for each i and one for each j."""
         query, key = self.pair.weight.chunk(2, dim=-1)
         query = project_onto(self.query, pixels, query) + self.pair.bias
         return query.squeeze(-1), project_onto(self.key, others, key).squeeze(-1)
