@@ -1,4 +1,4 @@
-"""Fused pyramid (and latent) -> logits."""
+"""Decoders: fused pyramid (and latent) to logits."""
 
 from avslib.decoders.fpn import FPNHead
 from avslib.decoders.inject import LatentInjection

@@ -10,21 +10,21 @@ from avslib._checks import check_positive, check_shape
 
 
 class FPNHead(nn.Module):
-    """Semantic branch of Panoptic FPN: bring every level to the finest one, sum, classify, enlarge.
+    """Semantic branch of Panoptic FPN: upsample all levels to the finest, sum, classify, upsample again.
 
-    A level that is 2^i times coarser than the finest passes i steps of 3x3 convolution, group norm, ReLU and
-    bilinear doubling (the finest passes one step without doubling). Where sizes are odd a step enlarges to
-    the size of the next finer level, so any ``H`` and ``W`` work.
+    A level that is 2^i times coarser than the finest passes through i steps of 3x3 convolution, group norm,
+    ReLU and bilinear doubling. The finest level passes through one step without doubling. Where sizes are
+    odd, a step upsamples to the size of the next finer level, so any ``H`` and ``W`` work.
 
-    Leading axes broadcast: when only the deepest level differs between samples it alone may carry a sample
-    axis, and the other levels are decoded once.
+    Leading axes broadcast: if only the deepest level differs between samples, only it needs a sample axis,
+    and the other levels are decoded once.
 
     Args:
         in_channels: width of every level of the pyramid.
         channels: width inside the head.
         num_classes: K, channels of the logits.
         num_levels: levels of the pyramid, finest first.
-        num_groups: groups of the group norms; ``channels`` is a multiple of it.
+        num_groups: groups of the group norms; must divide ``channels``.
 
     Raises:
         ValueError: if ``num_classes`` is not above 0, or ``num_groups`` does not divide ``channels``.
@@ -87,10 +87,11 @@ class FPNHead(nn.Module):
         return logits.reshape(*total.shape[:-3], *logits.shape[1:])
 
     def _classify(self, x: Tensor, level: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Return what a level adds to the logits, at the size of the finest one.
+        """Return what a level adds to the logits, at the size of the finest level.
 
-        The paper's head enlarges the features of every level to that size and classifies their sum. Both are
-        linear and treat channels and pixels apart, so a level is classified first, where it is smaller.
+        The paper's head upsamples the features of every level to that size and classifies their sum. Both are
+        linear; upsampling treats all channels alike, and classification all pixels. So the order can be
+        swapped, and each level is classified before it is upsampled, while it is smaller.
         """
         leading = x.shape[:-3]
         x = x.reshape(-1, *x.shape[-3:])

@@ -1,4 +1,4 @@
-"""Write a latent into the deepest feature map."""
+"""Inject a latent into the deepest feature map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from avslib._checks import check_shape
 
 
 class LatentInjection(nn.Module):
-    """Latent code expanding D_tau: tile the latent over the grid, concatenate, convolve.
+    """Latent code expanding D_tau: tile the latent over the grid, concatenate it and convolve.
 
     Args:
         channels: width of the feature map, in and out.
         latent_dim: D, length of the latent.
-        kernel_size: of the convolution; ECMVAE has 1.
+        kernel_size: size of the convolution's kernel; 1 in ECMVAE.
 
     Mao et al., DiffusionAVS, section III-C, "Prediction decoder".
 
@@ -35,7 +35,7 @@ class LatentInjection(nn.Module):
 
         Args:
             features: ``(..., C, H, W)``.
-            latent: ``(..., D)``; may have more leading axes than the features, which are then repeated.
+            latent: ``(..., D)``; if it has more leading axes than the features, these are repeated.
 
         Raises:
             ValueError: if ``features`` or ``latent`` has another width.

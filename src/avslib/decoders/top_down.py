@@ -18,11 +18,11 @@ class PreActivationUnit(nn.Module):
     """``conv(relu(conv(relu(x)))) + relu(x)``, the residual unit of AVSBench and C3N.
 
     He et al., Identity Mappings in Deep Residual Networks (ECCV 2016), add x itself. The published code
-    rectifies x in place, so that what it adds is ``relu(x)``.
+    rectifies x in place, so it adds ``relu(x)``.
 
     Args:
         channels: width, in and out.
-        rectify_skip: as published; False adds x itself.
+        rectify_skip: whether to add ``relu(x)``, as published, or x itself.
     """
 
     def __init__(self, channels: int, *, rectify_skip: bool = True) -> None:
@@ -58,18 +58,19 @@ class BatchNormUnit(nn.Module):
 
 
 class TopDownDecoder(nn.Module):
-    """Add the levels up from the coarsest to the finest, with residual units in between, and classify.
+    """Add up the levels from the coarsest to the finest, with residual units in between, and classify.
 
-    A level passes ``lateral`` and is added to the sum of the coarser ones; ``refine`` and a doubling follow.
-    The coarsest level only has ``refine``: the ``lateral`` in its checkpoints (``path4.resConfUnit1``, in
-    ECMVAE ``fusion_block_1.resConfUnit1``) was never used. Where sizes are odd a step enlarges to the size of
-    the next finer level, so any ``H`` and ``W`` work; for multiples of 32 every step doubles.
+    A level passes through ``lateral`` and is added to the sum of the coarser levels. ``refine`` and a
+    doubling follow. The coarsest level only has ``refine``; the ``lateral`` that published checkpoints have
+    for it (``path4.resConfUnit1``, in ECMVAE ``fusion_block_1.resConfUnit1``) was never used. Where sizes are
+    odd, a step upsamples to the size of the next finer level, so any ``H`` and ``W`` work; for multiples of
+    32, every step doubles.
 
-    Leading axes broadcast: when only the deepest level differs between samples it alone may carry a sample
-    axis. From there on everything does, except the ``lateral`` of the finer levels.
+    Leading axes broadcast: if only the deepest level differs between samples, only it needs a sample axis.
+    Every later step then has that axis, except the ``lateral`` of the finer levels.
 
-    The pyramid is left as it is. In AVSBench and C3N it is not: the units rectify it in place, so the loss
-    that matches features with sound later reads ``relu(level)``. Apply ``relu`` there to do the same.
+    The pyramid is not modified. In AVSBench and C3N, the units rectify it in place, so the loss that later
+    matches features with sound reads ``relu(level)``. To reproduce this, apply ``relu`` there.
 
     Args:
         channels: C, width of every level.
@@ -77,16 +78,16 @@ class TopDownDecoder(nn.Module):
         num_levels: levels of the pyramid, finest first.
         unit: "pre_activation" (AVSBench, C3N) or "batch_norm" (ECMVAE).
         rectify_skip: whether a "pre_activation" unit adds ``relu(x)``, as published, or x.
-        upsample: "bilinear" (AVSBench, C3N), with ``align_corners=True`` between levels and False in the
+        upsample: "bilinear" (AVSBench, C3N), with ``align_corners=True`` after each level and False in the
             head; or "nearest" (ECMVAE).
         head_channels: widths of the two convolutions before the last one; None for C/2 and C/8, as in
             AVSBench and C3N, where C is 256. ECMVAE has C/2 and C/4.
 
     Raises:
-        ValueError: if ``unit`` or ``upsample`` is another word, or a width or number is below 1.
+        ValueError: if ``unit`` or ``upsample`` is unknown, or if a width or number is below 1.
 
-    Zhou et al., Audio-Visual Segmentation (ECCV 2022), section 3.3; the details are those of the published
-    code of AVSBench and of ECMVAE (Mao et al., ICCV 2023).
+    Zhou et al., Audio-Visual Segmentation (ECCV 2022), section 3.3; the details follow the published code of
+    AVSBench and ECMVAE (Mao et al., ICCV 2023).
 
     Example:
         >>> import torch
