@@ -1,4 +1,4 @@
-"""Tensors -> scalar: each loss a function and a module around it."""
+"""Losses: tensors to scalar, as functions and as modules."""
 
 from avslib.losses.contrastive import InfoNCE, info_nce, mutual_information_bound
 from avslib.losses.disentangle import MutualInformation, difference_loss

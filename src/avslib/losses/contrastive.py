@@ -1,4 +1,4 @@
-"""InfoNCE: tell the right code from all others, and what that says about mutual information."""
+"""InfoNCE, the loss of telling the right code from all others, and its bound on mutual information."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def info_nce(
 
     The score of two vectors is their cosine, so their lengths do not matter. The temperature divides the
     score inside the exponential, as in equation 1; equation 10 prints it outside, where it would cancel.
-    Computed in float32, or wider, also under autocast.
+    The loss is computed in float32, or wider, even under autocast.
 
     Args:
         query: ``(n, D)``; the condition c of each frame.
         positive: ``(n, D)``; the latent z0 of the same frames. Row j is a negative for every query but j.
         temperature: tau, above 0.
-        clip: id of the clip that each row comes from, ``(n,)``; with it, the other rows of a query's own clip
-            are no negatives. None compares with every row.
+        clip: id of the clip that each row comes from, ``(n,)``. If given, the other rows of a query's own
+            clip are not negatives; if None, all other rows are.
 
     Returns:
-        The mean over rows, at least 0: 0 for a row with no negative, and for no row at all.
+        The mean over rows, at least 0. A row without negatives contributes 0; without rows, the loss is 0.
 
     Raises:
         ValueError: if a shape differs, or if ``temperature`` is not above 0.
@@ -50,19 +50,20 @@ def info_nce(
         check_shape("clip", clip, "n", n=size["n"])
         scores = scores.masked_fill(~_candidates(clip), -torch.inf)
     losses = -scores.log_softmax(dim=1).diagonal()
-    return losses.sum() / max(size["n"], 1)  # a sum, so that no row at all gives 0 and keeps its graph
+    return losses.sum() / max(size["n"], 1)  # a sum, so that an empty batch gives 0 and keeps its graph
 
 
 def mutual_information_bound(loss: Tensor, candidates: int | Tensor) -> Tensor:
     """Return ``log(n) - loss``, a lower bound on the mutual information of query and positive, in nats.
 
-    InfoNCE cannot beat ``log(n) - I`` in expectation if the negatives are independent draws. Frames of one
-    clip are not: the bound is strict where every clip gives one frame, and a guide where it gives several.
-    The bound never exceeds ``log(n)``, nor, scores being cosines, ``2 / temperature``.
+    If the negatives are independent draws, InfoNCE is at least ``log(n) - I`` in expectation, where I is the
+    mutual information. Frames of one clip are not independent: the bound is strict if every clip contributes
+    one frame, and only a guide if it contributes several. The bound never exceeds ``log(n)`` or, because
+    scores are cosines, ``2 / temperature``.
 
     Args:
-        loss: what :func:`info_nce` returned.
-        candidates: n, how many vectors a query was compared with, its positive among them; or, where rows
+        loss: the result of :func:`info_nce`.
+        candidates: n, the number of vectors a query was compared with, including its positive. If rows
             differ, a tensor with the number of each row, whose logarithms are averaged.
 
     Raises:
@@ -82,18 +83,18 @@ def mutual_information_bound(loss: Tensor, candidates: int | Tensor) -> Tensor:
 
 
 class InfoNCE(nn.Module):
-    """InfoNCE over the whole batch, that of all processes: see :func:`info_nce`.
+    """InfoNCE over the whole batch, across all processes: see :func:`info_nce`.
 
-    Where ``torch.distributed`` runs, rows are gathered from every process, however many each has, so every
-    process must make the call. All return the loss of the whole batch; its gradient, averaged over processes
-    as DistributedDataParallel does, is that of one process with the whole batch. Every process scores all
-    pairs, so that the backward pass has nothing to communicate and cannot wait for a process whose graph
-    differs.
+    If ``torch.distributed`` is initialised, rows are gathered from all processes, which may have different
+    numbers of them. Every process must make the call, and each returns the loss of the whole batch. Averaged
+    over processes, as DistributedDataParallel does, its gradient is that of one process with the whole batch.
+    Every process scores all pairs, so that the backward pass communicates nothing and cannot wait for a
+    process whose graph differs.
 
     Args:
-        temperature: tau; the paper takes 1.
-        detach_positive: whether the positives get no gradient. The paper writes the loss as a function of the
-            condition encoder's weights alone.
+        temperature: tau; 1 in the paper.
+        detach_positive: whether to pass no gradient to the positives. The paper writes the loss as a function
+            of the condition encoder's weights alone.
         same_clip_negatives: whether other frames of a query's own clip are negatives, as in the paper. They
             are near duplicates of its positive.
 
@@ -123,17 +124,17 @@ class InfoNCE(nn.Module):
         Args:
             query: ``(n, D)``.
             positive: ``(n, D)``.
-            clip: which of this process's clips each row comes from, ``(n,)`` integers; read only without
-                ``same_clip_negatives``.
+            clip: which of this process's clips each row comes from, ``(n,)`` integers; only read if
+                ``same_clip_negatives`` is False.
 
         Raises:
-            ValueError: if a shape differs, or if ``clip`` is missing where it is needed.
+            ValueError: if a shape differs, or if ``clip`` is needed but missing.
         """
         if self.detach_positive:
             positive = positive.detach()
         query, positive, clip = self._whole_batch(query, positive, clip)
         loss = info_nce(query, positive, temperature=self.temperature, clip=clip)
-        # The gradient of a process is that of its own rows: summed, not averaged, they make the whole.
+        # A process has the gradient of its own rows only: the sum over processes, not the mean, is the whole.
         return loss.detach() + _processes() * (loss - loss.detach())
 
     @torch.no_grad()
@@ -156,7 +157,7 @@ class InfoNCE(nn.Module):
     def _whole_batch(
         self, query: Tensor, positive: Tensor, clip: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Check the rows and join those of all processes; the clip ids only where they matter."""
+        """Check the rows and gather those of all processes; clip ids only if they are needed, else None."""
         size = check_shape("query", query, "n d")
         check_shape("positive", positive, "n d", **size)
         if self.same_clip_negatives:
@@ -185,13 +186,13 @@ def _processes() -> int:
 
 
 def _gather(rows: Tensor, counts: list[int]) -> Tensor:
-    """Join the rows of all processes in order of rank; this process's own keep their graph.
+    """Join the rows of all processes in order of rank; this process's own rows keep their graph.
 
     Args:
         rows: ``(n, ...)``.
-        counts: n of every process.
+        counts: n of each process.
     """
-    padded = rows.new_zeros(max(counts), *rows.shape[1:])  # collectives want one size
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])  # all processes must send the same size
     padded[: len(rows)] = rows.detach()
     parts = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(parts, padded)

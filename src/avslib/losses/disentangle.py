@@ -1,4 +1,4 @@
-"""ECMVAE's terms that keep codes apart, or make them tell of each other."""
+"""ECMVAE's loss terms that keep codes apart or make them informative about each other."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from avslib._checks import check_positive, check_shape
 
 
 def difference_loss(specific: Tensor, shared: Tensor) -> Tensor:
-    """Return how far the codes of one modality are from orthogonal to the codes that two share.
+    """Return how far the codes of one modality are from orthogonal to the codes that two modalities share.
 
-    Every dimension is centred over the batch and every code brought to length 1; the loss is the mean square
-    over all pairs of a specific and a shared dimension, of their products summed over the batch.
+    Every dimension is centred over the batch, then every code is scaled to length 1. For each pair of a
+    specific and a shared dimension, their products are summed over the batch. The loss is the mean square of
+    these sums.
 
-    As published, the sum is not divided by the batch, so the loss grows with its square, and the lengths are
-    constants to the gradient. A batch of one, whose centred code is 0, costs nothing.
+    As published, the sum is not divided by the batch size, so the loss grows with the square of the batch
+    size, and the gradient treats the lengths as constants. A batch of one has a centred code of 0, and a loss
+    of 0.
 
-    Computed in float32, or wider, also under autocast.
+    The loss is computed in float32, or wider, even under autocast.
 
     Args:
         specific: codes of one modality, ``(n, D)``.
         shared: shared codes of the same frames, ``(n, E)``.
 
     Returns:
-        The loss, a scalar, at least 0; 0, with a graph, for no row at all.
+        The loss, a scalar, at least 0; 0, with a graph, for an empty batch.
 
     Raises:
         ValueError: if a shape differs.
@@ -54,11 +56,11 @@ def conditional_log_likelihood(
         mean: ``(..., D)``.
         log_variance: ``(..., D)``.
         value: ``(..., D)``.
-        normalized: whether it is the logarithm of a density. As published it is not: the log-variance and the
-            constant are left out, so nothing keeps the variance from growing.
+        normalized: whether to return the logarithm of a density. The published code does not: it omits the
+            log-variance and the constant, so nothing keeps the variance from growing.
 
     Returns:
-        The sum over D, averaged over all else; at most 0 unless ``normalized``.
+        The sum over D, averaged over all other axes; at most 0 unless ``normalized``.
 
     Raises:
         ValueError: if D differs.
@@ -82,18 +84,18 @@ def conditional_log_likelihood(
 
 
 class MutualInformation(nn.Module):
-    """How well the code of one modality predicts that of the other: ECMVAE's mutual-information term.
+    """ECMVAE's mutual-information term: how well the code of one modality predicts that of the other.
 
-    The first code gives mean and log-variance of a Gaussian, the second a point, each by a linear layer and a
-    tanh; the term is the log-likelihood of the point. With ``normalized`` and the entropy of the point added
-    it would be Barber and Agakov's lower bound on the mutual information of the two. That entropy is not
-    estimated, and the point is learned: a layer that maps every code to one point makes the likelihood as
-    large as it gets and the information 0. So it is a guide, not a bound.
+    The first code is mapped to the mean and log-variance of a Gaussian, the second to a point, each by a
+    linear layer and a tanh. The term is the log-likelihood of the point. With ``normalized``, and with the
+    entropy of the point added, it would be Barber and Agakov's lower bound on the mutual information of the
+    two codes. But that entropy is not estimated, and the point is learned: a layer that maps every code to
+    the same point maximises the likelihood, with an information of 0. So the term is a guide, not a bound.
 
     The published code calls it ``mi_loss`` and gives it the weight +0.001. The training loop of this model
-    is not published; the one that is, of an older model, adds its mutual-information term to what it
-    minimises, which here would make the codes tell less of each other. The paper maximises mutual
-    information: subtract the term.
+    is not published. The published loop of an older model adds its mutual-information term to the loss that
+    it minimises, which here would make the codes less informative about each other. The paper maximises
+    mutual information: subtract the term.
 
     Args:
         latent_dim: D, length of both codes.
@@ -124,8 +126,8 @@ class MutualInformation(nn.Module):
         """Return the mean log-likelihood of the second code given the first, a scalar.
 
         Args:
-            first: ``(..., D)``, of the frame.
-            second: ``(..., D)``, of its sound.
+            first: code of the frame, ``(..., D)``.
+            second: code of its sound, ``(..., D)``.
 
         Raises:
             ValueError: if a shape differs.

@@ -1,4 +1,4 @@
-"""AVSBench's matching losses: what is segmented should look like what is heard."""
+"""AVSBench's matching losses: segmented features should resemble those of the sound."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def audio_visual_matching(
 ) -> Tensor:
     """Return how far the features of a frame's foreground are from those of its sound (AVM-AV).
 
-    At each level the prediction is pooled to the feature map's size and weights its mean; that vector is
-    compared with the sound's. The loss is the mean over levels. The defaults are those of the published
-    multi-source training; the published code differs by setting:
+    At each level, the prediction is pooled to the size of the feature map and weights its mean. The resulting
+    vector is compared with that of the sound. The loss is the mean over levels. The defaults are those of the
+    published multi-source training; the published code differs by setting:
 
     ====================  =============  =========  =========  ========  =========
     setting               foreground     threshold  normalize  distance  reduction
@@ -45,31 +45,31 @@ def audio_visual_matching(
     ECMVAE                logits         False      True       kl        sum
     ====================  =============  =========  =========  ========  =========
 
-    A sum over frames grows with the batch. Computed in float32, or wider, also under autocast.
+    A sum over frames grows with the batch. The loss is computed in float32, or wider, even under autocast.
 
     Args:
         logits: scores before the sigmoid, ``(B, T, K, H, W)``; K is 1 unless ``foreground`` is ``"argmax"``.
-        features: feature maps, ``(B, T, C, h, w)`` each: the levels that count, one or more.
+        features: feature maps of the levels to match, one or more, ``(B, T, C, h, w)`` each.
         audio: the sound aligned to each level, ``(B, T, C)`` each.
         labelled: which frames count, ``(B, T)``, bool; None for all, as published for S4, MS3 and ECMVAE.
             Other frames are not read.
-        foreground: what is pooled to a level's size. ``"logits"``: the logits, and the sigmoid is taken
-            afterwards; ``"probabilities"``: the sigmoid of the logits; ``"argmax"``: 1 where the likeliest of
-            K classes is not class 0, which gives the logits no gradient.
+        foreground: what is pooled to a level's size. ``"logits"``: the logits, followed by a sigmoid;
+            ``"probabilities"``: the sigmoid of the logits; ``"argmax"``: 1 where the most likely of the K
+            classes is not class 0, which passes no gradient to the logits.
         pooling: ``"avg"`` or ``"max"``.
-        threshold: whether pooled weights above 0.5 become 1 and others 0, without gradient, and the features
-            are averaged over the cells with 1. If not, they are averaged over all cells of the weighted map,
-            so that a small object gives a short vector.
-        normalize: whether both vectors are brought to length 1; ``"cosine"`` implies it.
+        threshold: whether to average the features over the cells with a pooled weight above 0.5 only, without
+            gradient to the weights. If False, the weighted features are averaged over all cells, so that a
+            small object gives a short vector.
+        normalize: whether to scale both vectors to length 1; ``"cosine"`` implies it.
         distance: ``"kl"``: KL(audio || visual) of the softmax over channels; ``"euclidean"``; ``"cosine"``:
-            minus the logarithm of the cosine, where a negative cosine counts as 1e-6, without gradient.
+            minus the logarithm of the cosine, where a negative cosine counts as 1e-6 and gets no gradient.
         reduction: ``"sum"`` or ``"mean"`` over frames.
 
     Returns:
-        The loss, a scalar, at least 0 but for rounding; 0, with a graph, if no frame counts.
+        The loss, a scalar, at least 0 up to rounding; 0, with a graph, if no frame counts.
 
     Raises:
-        ValueError: if there is no level, if a shape differs, or if a word is not known.
+        ValueError: if there is no level, if a shape differs, or if an option is unknown.
 
     Zhou et al., "Audio-Visual Segmentation", ECCV 2022, AVM-AV.
 
@@ -107,22 +107,22 @@ def visual_visual_matching(
 ) -> Tensor:
     """Return how far the foreground's features are from those of the frame that sounds most alike (AVM-VV).
 
-    The frame that sounds most alike is the nearest other one of the whole batch in the audio's features, or
-    the frame itself if it is the only one. The sound has no other part in the loss and gets no gradient.
+    The frame that sounds most alike is the other frame of the batch whose audio features are nearest, or the
+    frame itself if it is the only one. The sound has no other role in the loss and gets no gradient.
 
-    The published code adds 10 to a frame's distance from itself, which excludes it only while another is
-    nearer than that; here it is excluded. For AVSS, the published code says "closest" too, but with ``"kl"``
-    compares with the frame's own sound: that is :func:`audio_visual_matching`.
+    The published code adds 10 to a frame's distance from itself, which excludes the frame only if another is
+    nearer than that; here it is always excluded. For AVSS, the published code also says "closest", but with
+    ``"kl"`` it compares the frame with its own sound: that is :func:`audio_visual_matching`.
 
     Args:
-        logits: as for :func:`audio_visual_matching`, and so are all others.
+        logits: as for :func:`audio_visual_matching`, which explains the other arguments too.
         features: ``(B, T, C, h, w)`` each.
         audio: ``(B, T, C)`` each.
-        labelled: which frames are compared, ``(B, T)``, bool; every frame is one to be compared with.
+        labelled: which frames count, ``(B, T)``, bool; the frame that sounds most alike may be any frame.
         foreground: ``"logits"``, ``"probabilities"`` or ``"argmax"``.
         pooling: ``"avg"`` or ``"max"``.
         threshold: whether the weights are 0 or 1.
-        normalize: whether the vectors, sound included, are brought to length 1.
+        normalize: whether to scale the vectors, including the sound's, to length 1.
         distance: ``"kl"``, ``"euclidean"`` or ``"cosine"``.
         reduction: ``"sum"`` or ``"mean"`` over frames.
 
@@ -130,7 +130,7 @@ def visual_visual_matching(
         The loss, a scalar; 0, with a graph, if no frame counts.
 
     Raises:
-        ValueError: if there is no level, if a shape differs, or if a word is not known.
+        ValueError: if there is no level, if a shape differs, or if an option is unknown.
 
     Zhou et al., "Audio-Visual Segmentation", ECCV 2022, AVM-VV.
     """
@@ -155,7 +155,7 @@ def visual_visual_matching(
 
 
 class _Matching(nn.Module):
-    """One of the functions above and its options."""
+    """Base of the modules: one of the functions above with its options."""
 
     function: ClassVar[Callable[..., Tensor]]
 
@@ -201,7 +201,7 @@ class _Matching(nn.Module):
 
 
 class AudioVisualMatching(_Matching):
-    """The foreground against the sound, as a module: see :func:`audio_visual_matching`.
+    """Match the foreground with the sound, as a module: see :func:`audio_visual_matching`.
 
     Example:
         >>> loss = AudioVisualMatching(foreground="argmax", reduction="mean")  # as for AVSS
@@ -214,7 +214,7 @@ class AudioVisualMatching(_Matching):
 
 
 class VisualVisualMatching(_Matching):
-    """The foreground against that of the frame that sounds most alike: see :func:`visual_visual_matching`."""
+    """Match the foregrounds of frames that sound alike, as a module: see :func:`visual_visual_matching`."""
 
     function = staticmethod(visual_visual_matching)
 
@@ -237,7 +237,7 @@ def _vectors(
     threshold: bool,
     normalize: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What is seen and what is heard at each level, ``(n, C)`` each, in the n frames that count."""
+    """Yield the visual and the audio vectors of each level, ``(n, C)`` each, for the n frames that count."""
     if not features:
         raise ValueError("features: expected one level or more, got none")
     if len(audio) != len(features):
@@ -266,7 +266,7 @@ def _vectors(
 def _foreground_features(
     logits: Tensor, features: Tensor, *, foreground: str, pooling: str, threshold: bool
 ) -> Tensor:
-    """The mean of a feature map, weighted by how much of each cell is foreground, ``(n, C)``."""
+    """Return the mean of a feature map, weighted by how much of each cell is foreground, ``(n, C)``."""
     match foreground:
         case "argmax":
             picture = (logits.argmax(dim=1, keepdim=True) != 0).to(logits.dtype)
@@ -287,13 +287,13 @@ def _foreground_features(
 
 
 def _nearest(vectors: Tensor) -> Tensor:
-    """The index of each row's nearest other row, ``(n, C)`` to ``(n,)``; of an only row, its own."""
+    """Return the index of each row's nearest other row, ``(n, C)`` to ``(n,)``; a single row gets its own."""
     distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.fill_diagonal_(torch.inf).argmin(dim=0)
 
 
 def _distance(target: Tensor, seen: Tensor, distance: str) -> Tensor:
-    """The distance of each row of ``seen`` from that of ``target``, ``(n, C)`` to ``(n,)``."""
+    """Return the distance of each row of ``seen`` from that of ``target``, ``(n, C)`` to ``(n,)``."""
     match distance:
         case "kl":
             return F.kl_div(

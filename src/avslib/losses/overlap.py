@@ -1,4 +1,4 @@
-"""Losses between logits and masks, by how far the two overlap."""
+"""Losses between logits and masks that measure their overlap."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ def dice_loss(
 ) -> Tensor:
     """Return 1 minus the soft Dice score of a frame, averaged over the labelled frames.
 
-    The published code adds 1 to the intersection I before it is doubled: ``2 (I + 1) / (P + T + 1)``, P and T
-    being the sums of probabilities and mask. So the loss can be negative; it falls to -1 where mask and
-    prediction are empty.
+    The published code adds 1 to the intersection I before doubling it: ``2 (I + 1) / (P + T + 1)``, where P
+    and T are the sums of the probabilities and of the mask. So the loss can be negative; it falls to -1 where
+    mask and prediction are both empty.
 
-    Computed in float32, or wider, also under autocast.
+    The loss is computed in float32, or wider, even under autocast.
 
     Args:
         logits: scores before the sigmoid, ``(B, T, 1, H, W)``.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         labelled: which frames have ground truth, ``(B, T)``, bool; None for all. Other frames are not read.
-        published_smoothing: False adds 1 afterwards, ``(2 I + 1) / (P + T + 1)``: the loss stays in [0, 1].
+        published_smoothing: whether to smooth as published. False adds 1 after doubling,
+            ``(2 I + 1) / (P + T + 1)``, which keeps the loss in [0, 1].
 
     Returns:
         The mean; 0, with a graph, if no frame is labelled.
 
     Raises:
-        ValueError: if a shape differs, K = 1 included, or if a labelled mask holds anything but 0 and 1.
+        ValueError: if a shape differs, if K is not 1, or if a labelled mask holds anything but 0 and 1.
 
     Shi et al., C3N, published code; Milletari et al., "V-Net", 2016, for the score.
 
@@ -48,10 +49,10 @@ def dice_loss(
 
 
 class DiceLoss(nn.Module):
-    """Soft Dice loss of labelled frames as a module: see :func:`dice_loss`.
+    """Soft Dice loss of labelled frames, as a module: see :func:`dice_loss`.
 
     Args:
-        published_smoothing: whether the score is smoothed as the published one, and may exceed 1.
+        published_smoothing: whether to smooth the score as published, so that it may exceed 1.
 
     Example:
         >>> import torch
@@ -78,9 +79,9 @@ class DiceLoss(nn.Module):
 
 
 class CrossEntropyDice(nn.Module):
-    """Binary cross-entropy plus Dice, each as published for C3N, as one loss.
+    """The loss of C3N: the sum of binary cross-entropy and the Dice loss.
 
-    Cross-entropy alone is content with "nothing" where little is foreground; Dice is not.
+    Where little is foreground, cross-entropy is already low for an empty prediction, but Dice is not.
 
     Example:
         >>> import torch
@@ -96,28 +97,28 @@ class CrossEntropyDice(nn.Module):
 def structure_loss(
     logits: Tensor, masks: Tensor, labelled: Tensor | None = None, *, weight_cross_entropy: bool = False
 ) -> Tensor:
-    """Return cross-entropy plus 1 minus soft IoU, the pixels near a boundary weighing up to six times.
+    """Return cross-entropy plus 1 minus soft IoU, where pixels near a boundary count up to six times.
 
-    The weight of a pixel is 1 plus 5 times the difference of the mask from its mean over 31 x 31 pixels; what
-    lies outside the picture counts as background. The cross-entropy is that with 0.0005 and 0.9995 for the
-    masks' 0 and 1.
+    The weight of a pixel is 1 plus 5 times the absolute difference between the mask and its mean over
+    31 x 31 pixels. Pixels outside the picture count as background. The cross-entropy uses 0.0005 and 0.9995
+    instead of the masks' 0 and 1.
 
-    As published the weights act on the IoU alone: the cross-entropy is averaged over all pixels before it is
-    weighted, and a weighted mean of one number is that number.
+    As published, the weights act on the IoU alone: the cross-entropy is averaged over all pixels before it is
+    weighted, and the weighted mean of one number is that number.
 
-    Computed in float32, or wider, also under autocast.
+    The loss is computed in float32, or wider, even under autocast.
 
     Args:
         logits: scores before the sigmoid, ``(B, T, 1, H, W)``.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         labelled: which frames have ground truth, ``(B, T)``, bool; None for all. Other frames are not read.
-        weight_cross_entropy: True weights the cross-entropy of each pixel, as the loss was meant.
+        weight_cross_entropy: whether to weight the cross-entropy of each pixel too, as originally intended.
 
     Returns:
         The mean over frames, at least 0; 0, with a graph, if no frame is labelled.
 
     Raises:
-        ValueError: if a shape differs, K = 1 included, or if a labelled mask holds anything but 0 and 1.
+        ValueError: if a shape differs, if K is not 1, or if a labelled mask holds anything but 0 and 1.
 
     Wei et al., "F3Net: Fusion, Feedback and Focus for Salient Object Detection", AAAI 2020; Mao et al.,
     ECMVAE, ICCV 2023, published code.
@@ -144,10 +145,10 @@ def structure_loss(
 
 
 class StructureLoss(nn.Module):
-    """Cross-entropy and IoU with boundary weights as a module: see :func:`structure_loss`.
+    """Cross-entropy and IoU with boundary weights, as a module: see :func:`structure_loss`.
 
     Args:
-        weight_cross_entropy: whether the cross-entropy is weighted too; the published one is not.
+        weight_cross_entropy: whether to weight the cross-entropy too; the published code does not.
 
     Example:
         >>> import torch

@@ -14,25 +14,27 @@ def binary_cross_entropy(
 ) -> Tensor:
     """Return the mean binary cross-entropy over the pixels of the labelled frames.
 
-    The published code of the lineage takes a sigmoid first and then PyTorch's ``BCELoss``, which clamps
-    logarithms at -100 and loses the gradient where the sigmoid saturates: in float32 a background pixel gets
-    none from a logit of 17, and that of a foreground pixel fades below -28. So a pixel that is wrong and sure
-    of it is never corrected. On logits its gradient is the largest; elsewhere the two agree.
+    The published code of these systems applies a sigmoid and then PyTorch's ``BCELoss``, which clamps
+    logarithms at -100 and loses the gradient where the sigmoid saturates: in float32, a background pixel gets
+    none from a logit of 17 upwards, and that of a foreground pixel fades below -28. So a pixel that is
+    confidently wrong is never corrected. Computed from logits, as here, the gradient of such a pixel is the
+    largest; elsewhere the two agree.
 
-    Computed in float32, or wider, also under autocast.
+    The loss is computed in float32, or wider, even under autocast.
 
     Args:
         logits: scores before the sigmoid, ``(B, T, 1, H, W)``.
         masks: ground truth, ``(B, T, H, W)``, 0 and 1.
         labelled: which frames have ground truth, ``(B, T)``, bool; None for all. Other frames are not read,
             and get a gradient of exactly 0 even where they are NaN.
-        saturate: as published: sigmoid, logarithms clamped at -100, no gradient where the sigmoid saturates.
+        saturate: whether to compute it as published: sigmoid, logarithms clamped at -100, no gradient where
+            the sigmoid saturates.
 
     Returns:
         The mean, at least 0; 0, with a graph, if no frame is labelled.
 
     Raises:
-        ValueError: if a shape differs, K = 1 included, or if a labelled mask holds anything but 0 and 1.
+        ValueError: if a shape differs, if K is not 1, or if a labelled mask holds anything but 0 and 1.
 
     Mao et al., DiffusionAVS, equation 12, L_seg.
 
@@ -43,18 +45,18 @@ def binary_cross_entropy(
     """
     scores, truth = binary_frames(logits, masks, labelled)
     if saturate:
-        with torch.autocast(scores.device.type, enabled=False):  # it refuses probabilities
+        with torch.autocast(scores.device.type, enabled=False):  # which refuses this function
             total = F.binary_cross_entropy(scores.sigmoid(), truth, reduction="sum")
     else:
         total = F.binary_cross_entropy_with_logits(scores, truth, reduction="sum")
-    return total / max(scores.numel(), 1)  # a sum, so that no frame at all gives 0 and keeps its graph
+    return total / max(scores.numel(), 1)  # a sum, so that without frames it is 0 and keeps its graph
 
 
 class BinaryCrossEntropy(nn.Module):
-    """Binary cross-entropy of labelled frames as a module: see :func:`binary_cross_entropy`.
+    """Binary cross-entropy of labelled frames, as a module: see :func:`binary_cross_entropy`.
 
     Args:
-        saturate: whether it saturates as the published one does.
+        saturate: whether to lose the gradient where the sigmoid saturates, as published.
 
     Example:
         >>> loss = BinaryCrossEntropy()
@@ -83,7 +85,7 @@ class BinaryCrossEntropy(nn.Module):
 def cross_entropy(logits: Tensor, masks: Tensor, labelled: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy over K classes and over the pixels of the labelled frames.
 
-    Computed in float32, or wider, also under autocast.
+    The loss is computed in float32, or wider, even under autocast.
 
     Args:
         logits: scores before the softmax, ``(B, T, K, H, W)``.
@@ -113,7 +115,7 @@ def cross_entropy(logits: Tensor, masks: Tensor, labelled: Tensor | None = None)
 
 
 class CrossEntropy(nn.Module):
-    """Cross-entropy of labelled frames as a module: see :func:`cross_entropy`.
+    """Cross-entropy of labelled frames, as a module: see :func:`cross_entropy`.
 
     Example:
         >>> CrossEntropy()(torch.zeros(1, 10, 71, 32, 32), torch.zeros(1, 10, 32, 32, dtype=torch.int64))
@@ -137,10 +139,10 @@ class CrossEntropy(nn.Module):
 def binary_frames(logits: Tensor, masks: Tensor, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
     """Check a binary prediction and return its labelled frames and their masks, ``(n, H, W)`` each.
 
-    Both come in the logits' type, or in float32 if that is wider.
+    Both have the dtype of the logits, or float32 if that is wider.
 
     Raises:
-        ValueError: if a shape differs, K = 1 included, or if a labelled mask holds anything but 0 and 1.
+        ValueError: if a shape differs, if K is not 1, or if a labelled mask holds anything but 0 and 1.
     """
     check_shape("logits", logits, "b t 1 h w")
     scores, truth = _labelled_frames(logits, masks, labelled)
@@ -149,7 +151,7 @@ def binary_frames(logits: Tensor, masks: Tensor, labelled: Tensor | None) -> tup
 
 
 def _labelled_frames(logits: Tensor, masks: Tensor, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The labelled frames: logits ``(n, K, H, W)`` in float32 or wider, masks ``(n, H, W)`` as they are."""
+    """Return the labelled frames: logits ``(n, K, H, W)`` in float32 or wider, masks ``(n, H, W)``."""
     size = check_shape("logits", logits, "b t k h w")
     check_shape("masks", masks, "b t h w", b=size["b"], t=size["t"], h=size["h"], w=size["w"])
     if labelled is None:
