@@ -1,21 +1,21 @@
-r"""Train a model that does not listen on clips that lie on disk; evaluate it and draw what it does.
+r"""Train an audio-blind model on clips from disk, evaluate it and plot the results.
 
-How far does vision alone get? Without that, no audio-visual number means much. The model is the AVSBench
-baseline, or DiffusionAVS's decoder, without the sound: of one frame at a time or, with --temporal, with
-attention over all frames of the clip. In the table the rows of the true sound, of silence and of another
-clip's sound must come out identical, as nothing here reads the sound.
+How far does vision alone get? Without the answer, no audio-visual number means much. The model is the
+AVSBench baseline, or one with DiffusionAVS's decoder, without the sound. It sees one frame at a time or, with
+--temporal, attends over all frames of the clip. In the table, the rows of the true sound, of silence and of
+another clip's sound must be identical, because nothing here reads the sound.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
-objects are seen, the sound alone decides which are ground truth) and trains a small backbone, which first
-learns to name what is seen, on a CPU in minutes. The last row, the audio-blind ceiling, is computed from
-how the clips are made: the expected mIoU of the best predictor that sees every object perfectly and hears
-nothing. With --preset paper-pvt or paper-r50 it is trained on the real AVSBench as the audio-visual models
-are:
+objects are visible, and the sound alone decides which are ground truth). It trains a small backbone, which
+first learns to name what is seen, on a CPU in minutes. The last row of the table, the audio-blind ceiling,
+is computed from how the clips are made: it is the expected mIoU of the best predictor that sees every object
+perfectly and hears nothing. With --preset paper-pvt or paper-r50, the model is trained on the real AVSBench
+like the audio-visual models:
 
   python examples/audio_blind.py --preset paper-pvt --setting ms3 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors
 
-A run folder, runs/audio_blind-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json,
+The run folder, runs/audio_blind-PRESET-SETTING-seedN or as set by --out, holds config.json, metrics.json,
 curves.png, predictions.png, the checkpoint to resume from (--resume) and the model, which
 avslib.AudioBlind.from_pretrained(RUN/model) loads.
 """
@@ -63,7 +63,7 @@ def main() -> None:
         lambda: create_model(
             f"audio_blind.{recipe.variant}", temporal=arguments.temporal, decoder=arguments.decoder
         ),
-        # the papers' is the cross-entropy, which alone is content with "nothing" for very long
+        # the papers use the cross-entropy alone, with which the model predicts nothing for very long
         SegmentationObjective(CrossEntropyDice() if recipe.from_scratch else None),
         name=f"audio_blind-{arguments.preset}",
     )

@@ -1,19 +1,19 @@
-r"""Train the AVSBench baseline on clips that lie on disk; evaluate it and draw what it does.
+r"""Train the AVSBench baseline on clips from disk, evaluate it and plot the results.
 
 The baseline that came with the benchmark (Zhou et al., ECCV 2022) fuses a pyramid of frame features with
 the sound at every level, by attention over all pixels and seconds of the clip, and decodes the pyramid
-top-down. In the multi-source setting a second loss asks that what is segmented has features like those of
-the sound.
+top-down. In the multi-source setting, a second loss makes the features of the segmented pixels resemble
+those of the sound.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
-objects are seen, the sound alone decides which are ground truth) and trains a small backbone and a small
-audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
-paper-pvt or paper-r50 it is the published recipe on the real AVSBench:
+objects are visible, and the sound alone decides which are ground truth). It trains a small backbone and a
+small audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
+paper-pvt or paper-r50, it runs the published recipe on the real AVSBench:
 
   python examples/avsbench.py --preset paper-pvt --setting s4 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors --vggish-weights vggish.pth
 
-A run folder, runs/avsbench-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json,
+The run folder, runs/avsbench-PRESET-SETTING-seedN or as set by --out, holds config.json, metrics.json,
 curves.png, predictions.png, the checkpoint to resume from (--resume) and the model, which
 avslib.AVSBenchBaseline.from_pretrained(RUN/model) loads.
 """
@@ -64,7 +64,7 @@ def main() -> None:
         AVSBenchObjective.published(
             arguments.setting,
             matching_weight=arguments.matching_weight,
-            # as published it is the cross-entropy, which alone is content with "nothing" for very long
+            # as published it is the cross-entropy alone, with which the model predicts nothing for very long
             segmentation=CrossEntropyDice() if recipe.from_scratch else None,
         ),
         name=f"avsbench-{arguments.preset}",

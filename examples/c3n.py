@@ -1,17 +1,17 @@
-r"""Train C3N on clips that lie on disk; evaluate it and draw what it does.
+r"""Train C3N on clips from disk, evaluate it and plot the results.
 
-C3N (Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation") has two classifiers, of
-what is seen and of what is heard. The pair of classes that are both likely, and whose names mean nearly the
-same, is the consensus; the gradient of its visual score tells which channels of the backbone speak of it,
-and an attention weighs them before the pyramid is fused with the sound and decoded top-down.
+C3N (Shi et al., "Cross-modal Cognitive Consensus guided Audio-Visual Segmentation") has two classifiers, one
+of what is seen and one of what is heard. The consensus is the pair of classes that are both likely and whose
+names mean nearly the same. The gradient of its visual score tells which channels of the backbone support
+it, and an attention weights them before the pyramid is fused with the sound and decoded top-down.
 
 Without arguments, the demo: it first trains two small classifiers on synthetic clips in which one object
-sounds, and prints how often they are right about others; two names are alike if they are the same. Then it
-makes a small data set in AVSBench's layout (multi-source: several objects are seen, the sound alone decides
-which are ground truth) and trains C3N on it, on a CPU in minutes. What hears is frozen by then; what sees
-goes on changing with the backbone, and the last row of the table says how often it is right in the end.
-With --preset paper-pvt it is the published recipe on the real AVSBench, with the classes of ImageNet and
-AudioSet, and any encoder of text to compare their names:
+sounds, and prints how often they are right on held-out clips. Two class names are similar only if they are
+equal. Then it makes a small data set in AVSBench's layout (multi-source: several objects are visible, and
+the sound alone decides which are ground truth) and trains C3N on it, on a CPU in minutes. The audio
+classifier is frozen by then. The visual one keeps changing with the backbone, and the last row of the table
+says how often it is right in the end. With --preset paper-pvt, it runs the published recipe on the real
+AVSBench, with the classes of ImageNet and AudioSet and any text encoder to compare their names:
 
   python examples/c3n.py --preset paper-pvt --setting ms3 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors --visual-labels imagenet.txt \
@@ -19,7 +19,7 @@ AudioSet, and any encoder of text to compare their names:
       --audioset-weights audioset.pth --audio-labels audioset.txt \
       --similarity similarity.safetensors --text-encoder all-mpnet-base-v2
 
-A run folder, runs/c3n-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json, curves.png,
+The run folder, runs/c3n-PRESET-SETTING-seedN or as set by --out, holds config.json, metrics.json, curves.png,
 predictions.png, the checkpoint to resume from (--resume) and the model, which
 avslib.C3N.from_pretrained(RUN/model) loads.
 """
@@ -114,7 +114,7 @@ def measure(model: C3N, held_out: LabelledSeconds) -> Right:
 
 
 def build_demo(recipe: Recipe) -> C3N:
-    """What hears is frozen; two names are alike if they are the same."""
+    """Build the demo's C3N: its audio side is frozen, and two names are similar only if they are equal."""
     model = new_model(recipe, CLASSES, CLASSES, freeze_audio=True)
     one_hot = dict(zip(CLASSES, torch.eye(len(CLASSES)), strict=True))
     model.consensus.set_similarity(
@@ -124,7 +124,7 @@ def build_demo(recipe: Recipe) -> C3N:
 
 
 def pretrain(recipe: Recipe, held_out: LabelledSeconds, model: C3N, seconds: LabelledSeconds) -> None:
-    """Train the classifiers in a model in which nothing is frozen, and say how often they are right."""
+    """Train the classifiers in a model in which nothing is frozen, and print how often they are right."""
     teacher = new_model(recipe, CLASSES, CLASSES, freeze_audio=False)
     teacher.load_state_dict(model.state_dict())
     teacher.requires_grad_(True).train()
@@ -138,7 +138,7 @@ def pretrain(recipe: Recipe, held_out: LabelledSeconds, model: C3N, seconds: Lab
 
 
 def build_published(arguments: argparse.Namespace, recipe: Recipe) -> C3N:
-    """Put the published classifiers together; the two encoders' weights are loaded like any model's."""
+    """Build C3N with the published classifiers; the weights of the encoders are loaded as for any model."""
     visual, audio = (
         path.read_text(encoding="utf-8").splitlines()
         for path in (arguments.visual_labels, arguments.audio_labels)

@@ -1,19 +1,19 @@
-r"""Train the conditional VAE on clips that lie on disk; evaluate it and draw what it does.
+r"""Train the conditional VAE on clips from disk, evaluate it and plot the results.
 
-It is DiffusionAVS with a conditional VAE in the place of the diffusion (Mao et al., Fig. 3 and Table II):
-the same encoders and the same decoder, but the code of the mask comes from a Gaussian, the prior, that sees
-frame and sound. In training a second one, the posterior, also sees the mask, and the prior learns to agree
-with it.
+The model is DiffusionAVS with a conditional VAE instead of the diffusion (Mao et al., Fig. 3 and Table II).
+It has the same encoders and the same decoder, but the code of the mask is drawn from a Gaussian, the prior,
+that depends on frame and sound. In training a second Gaussian, the posterior, also depends on the mask, and
+the prior learns to agree with it.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
-objects are seen, the sound alone decides which are ground truth) and trains a small backbone and a small
-audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
-paper-pvt or paper-r50 it is trained as DiffusionAVS is in the paper, on the real AVSBench:
+objects are visible, and the sound alone decides which are ground truth). It trains a small backbone and a
+small audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
+paper-pvt or paper-r50, the model is trained on the real AVSBench like DiffusionAVS in the paper:
 
   python examples/cvae.py --preset paper-pvt --setting ms3 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors --vggish-weights vggish.pth
 
-A run folder, runs/cvae-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json,
+The run folder, runs/cvae-PRESET-SETTING-seedN or as set by --out, holds config.json, metrics.json,
 curves.png, predictions.png, the checkpoint to resume from (--resume) and the model, which
 avslib.CVAESegmenter.from_pretrained(RUN/model) loads.
 """

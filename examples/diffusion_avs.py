@@ -1,19 +1,19 @@
-r"""Train DiffusionAVS on clips that lie on disk; evaluate it and draw what it does.
+r"""Train DiffusionAVS on clips from disk, evaluate it and plot the results.
 
 DiffusionAVS (Mao et al., "Contrastive Conditional Latent Diffusion for Audio-visual Segmentation") fuses a
-pyramid of frame features with the sound; a diffusion, conditioned on frame and sound, draws a code of the
-mask, and the decoder turns pyramid and code into the mask. A contrastive loss makes the condition tell of
-the code.
+pyramid of frame features with the sound. A diffusion model, conditioned on frame and sound, samples a code
+of the mask, and the decoder turns pyramid and code into the mask. A contrastive loss makes the condition
+informative about the code.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
-objects are seen, the sound alone decides which are ground truth), trains a small backbone and a small audio
-encoder from scratch and is done in about ten minutes on two CPU cores. With --preset paper-pvt or paper-r50
-it is the paper's recipe on the real AVSBench:
+objects are visible, and the sound alone decides which are ground truth). It trains a small backbone and a
+small audio encoder from scratch, in about ten minutes on two CPU cores. With --preset paper-pvt or
+paper-r50, it runs the paper's recipe on the real AVSBench:
 
   python examples/diffusion_avs.py --preset paper-pvt --setting ms3 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors --vggish-weights vggish.pth
 
-A run folder, runs/diffusion_avs-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json,
+The run folder, runs/diffusion_avs-PRESET-SETTING-seedN or as set by --out, holds config.json, metrics.json,
 curves.png, predictions.png, the checkpoint to resume from (--resume) and the model, which
 avslib.DiffusionAVS.from_pretrained(RUN/model) loads.
 """

@@ -1,20 +1,20 @@
-r"""Train ECMVAE on clips that lie on disk; evaluate it and draw what it does.
+r"""Train ECMVAE on clips from disk, evaluate it and plot the results.
 
-ECMVAE (Mao et al., ICCV 2023) is a multimodal VAE whose codes are taken apart: one of the frame alone, one
-of the sound alone, one that both share, each without and with the mask seen. Losses keep the shared code
-unlike the others, and tie what the frame says to what the sound says. The codes are written into the
-coarsest level of the pyramid, which is fused with the sound and decoded top-down; every prediction is a
-sample.
+ECMVAE (Mao et al., ICCV 2023) is a multimodal VAE with separate codes: one of the frame alone, one of the
+sound alone and one that both share, each in a version that has seen the mask and one that has not. Losses
+keep the shared code unlike the others, and make the frame's code informative about the sound's. The codes
+are injected into the coarsest level of the pyramid, which is fused with the sound and decoded top-down.
+Every prediction is a sample.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
-objects are seen, the sound alone decides which are ground truth) and trains a small backbone and a small
-audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
-paper-pvt or paper-r50 it is the published recipe on the real AVSBench:
+objects are visible, and the sound alone decides which are ground truth). It trains a small backbone and a
+small audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
+paper-pvt or paper-r50, it runs the published recipe on the real AVSBench:
 
   python examples/ecmvae.py --preset paper-pvt --setting ms3 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors --vggish-weights vggish.pth
 
-A run folder, runs/ecmvae-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json,
+The run folder, runs/ecmvae-PRESET-SETTING-seedN or as set by --out, holds config.json, metrics.json,
 curves.png, predictions.png, the checkpoint to resume from (--resume) and the model, which
 avslib.ECMVAE.from_pretrained(RUN/model) loads.
 """

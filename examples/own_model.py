@@ -1,21 +1,21 @@
-r"""Build a model of your own, train it on clips that lie on disk; evaluate it and draw what it does.
+r"""Build a model of your own, train it on clips from disk, evaluate it and plot the results.
 
-The model is new: nobody published it. Where the published systems have an attention, it has a gate: what is
-heard in a second weighs the channels of what is seen in it. That is one block of ten lines; encoders, neck,
-head, training, evaluation, saving and loading are the library's, and the script is all there is to the
-experiment. Put another idea in the block's place.
+The model is new and unpublished. Where the published systems have an attention, it has a gate: the sound of
+a second weights the channels of its visual features. The gate is one block of ten lines. Encoders, neck,
+head, training, evaluation, saving and loading come from the library, and this script is the whole
+experiment. Replace the block with an idea of your own.
 
 Without arguments, the demo: it makes a small synthetic data set in AVSBench's layout (multi-source: several
-objects are seen, the sound alone decides which are ground truth) and trains a small backbone and a small
-audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
-paper-pvt or paper-r50 it is trained as DiffusionAVS is in its paper, on the real AVSBench:
+objects are visible, and the sound alone decides which are ground truth). It trains a small backbone and a
+small audio encoder, which first learn to name what is seen and heard, on a CPU in minutes. With --preset
+paper-pvt or paper-r50, the model is trained on the real AVSBench like DiffusionAVS in its paper:
 
   python examples/own_model.py --preset paper-pvt --setting ms3 --data-root AVSBench \
       --visual-weights pvt_v2_b5.safetensors --vggish-weights vggish.pth
 
-A run folder, runs/own_model-PRESET-SETTING-seedN or what --out says, holds config.json, metrics.json,
+The run folder, runs/own_model-PRESET-SETTING-seedN or as set by --out, holds config.json, metrics.json,
 curves.png, predictions.png, the checkpoint to resume from (--resume) and the model, which
-GatedSegmenter.from_pretrained(RUN/model) loads. The commands, called where this script lies, find the class:
+GatedSegmenter.from_pretrained(RUN/model) loads. From this script's folder, the commands find the class:
 
   avslib segment holiday.mp4 found --model RUN/model --model-class own_model:GatedSegmenter
 """
@@ -47,19 +47,19 @@ SMALL = {"backbone": "regnetx_002", "audio_encoder": "mel_cnn", "channels": 64}
 
 
 class Gate(nn.Module):
-    """Weigh the channels of what is seen in a second by what is heard in it."""
+    """Weight the channels of a second's visual features by its sound."""
 
     def __init__(self, channels: int, *, audio_channels: int) -> None:
         super().__init__()
         self.weigh = nn.Linear(audio_channels, channels)
 
     def forward(self, x: Tensor, audio: Tensor) -> Tensor:
-        """Return features ``(B, T, C, h, w)``, made of the same and of embeddings ``(B, T, A)``."""
+        """Return features ``(B, T, C, h, w)`` from x, of the same shape, and embeddings ``(B, T, A)``."""
         return x * self.weigh(audio).sigmoid()[..., None, None]
 
 
 class GatedSegmenter(AVSModel):
-    """Backbone, neck, a gate at every level, the FPN head."""
+    """Segment with a backbone, a neck, a gate at every level and the FPN head."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class GatedSegmenter(AVSModel):
         num_samples: int = 1,
         generator: Generator | None = None,
     ) -> Segmentation:
-        """Segment frames ``(B, T, 3, H, W)`` with embedded sound ``(B, T, A)``."""
+        """Segment frames ``(B, T, 3, H, W)`` with the embedded sound ``(B, T, A)``."""
         levels = self.neck(self.visual_encoder(frames.flatten(0, 1)))
         pyramid = [
             gate(level.unflatten(0, frames.shape[:2]), audio)
@@ -109,7 +109,7 @@ def main() -> None:
         arguments,
         recipe,
         lambda: GatedSegmenter(**sizes),
-        # the cross-entropy alone is content with "nothing" for very long where nothing was learned before
+        # from scratch, with the cross-entropy alone, the model predicts nothing for very long
         SegmentationObjective(CrossEntropyDice() if recipe.from_scratch else None),
         name=f"own_model-{arguments.preset}",
     )
