@@ -376,7 +376,7 @@ def test_a_wrong_similarity_is_named() -> None:
     with pytest.raises(ValueError, match="num_audio_classes: expected a number above 0, got 0"):
         ConsensusAttention(10, 0)
     level = torch.rand(3, 10, 2, 2, requires_grad=True)
-    with pytest.raises(ValueError, match="taps: expected one a level, 1, got 2"):
+    with pytest.raises(ValueError, match="taps: expected one per level, 1, got 2"):
         attend([level], [level, level], level.mean(dim=(2, 3)), sound())
 
 

@@ -176,7 +176,8 @@ def test_places_below_0_are_refused(index: list[int]) -> None:
     [
         ({"clips_per_batch": 2.5}, "clips_per_batch: expected a whole number or infinity, got 2.5"),
         ({"clips_per_batch": 0.5}, "clips_per_batch: expected a whole number or infinity, got 0.5"),
-        ({"protocol": "combo", "ranks": 1.5}, "ranks: expected a whole number, got 1.5"),
+        ({"protocol": "combo", "ranks": 1.5}, "ranks: expected an integer, got 1.5"),
+        ({"protocol": "combo", "ranks": 2.0}, "ranks: expected an integer, got 2.0"),
         ({"protocol": "combo", "ranks": 0}, "ranks: expected a number above 0, got 0"),
     ],
 )

@@ -135,7 +135,7 @@ def test_the_plot_shows_the_bins(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_argument() -> None:
-    with pytest.raises(ValueError, match="bins: expected a whole number above 0, got 0"):
+    with pytest.raises(ValueError, match="bins: expected an integer above 0, got 0"):
         CalibrationError(bins=0)
     with pytest.raises(ValueError, match="kind: expected one of 'foreground', 'prediction', got 'pixel'"):
         CalibrationError(kind="pixel")

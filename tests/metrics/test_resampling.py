@@ -102,6 +102,12 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 180 <= held <= 198
 
 
+def test_an_exchange_without_a_score_does_not_count() -> None:
+    ours = torch.tensor([[0.5, 1], [0, 0]], dtype=torch.float64)  # sum of J, clips
+    theirs = torch.tensor([[0, 0], [0.2, 1]], dtype=torch.float64)
+    assert permutation_p_value(MEASURES[0], ours, theirs) == 1  # of 4 exchanges, 2 leave one side empty
+
+
 def test_wrong_arguments_are_named() -> None:
     measure, sums = MEASURES[0], torch.ones(3, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match="replicates: expected a number above 0, got 0"):

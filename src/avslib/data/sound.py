@@ -191,7 +191,7 @@ class ShiftedSound(OtherSound):
         shifted[clip.valid] = clip.log_mel[clip.valid].roll(self.seconds, dims=0)
         return shifted
 
-    def _check(self, name: str, length: int) -> None:
+    def _check(self, name: str | tuple[str, ...], length: int) -> None:
         if self.seconds % length == 0:
             raise ValueError(
                 f"seconds: {self.seconds} gives clip {name!r}, of {length} s, its own sound unshifted"

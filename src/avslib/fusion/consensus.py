@@ -207,7 +207,7 @@ class ConsensusAttention(nn.Module):
                 "before the first call; see avslib.fusion.label_similarity"
             )
         if len(levels) != len(taps):
-            raise ValueError(f"taps: expected one a level, {len(levels)}, got {len(taps)}")
+            raise ValueError(f"taps: expected one per level, {len(levels)}, got {len(taps)}")
         classes = consensus(visual_scores, audio_scores, self.similarity, alpha=self.alpha)
         weights = class_gradient_weights(visual_scores, classes, taps)
         attended = [channel_spatial_attention(*pair) for pair in zip(levels, weights, strict=True)]

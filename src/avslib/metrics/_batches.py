@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,13 +19,13 @@ from avslib.metrics._binary import BinaryMetric, check_frames
 
 
 def check_batches(clips_per_batch: float, ranks: int) -> None:
-    """Raise ``ValueError`` unless both are whole numbers above 0; ``clips_per_batch`` may be infinite."""
+    """Raise ``ValueError`` unless both are integers above 0; ``clips_per_batch`` may be infinite."""
     check_positive("clips_per_batch", clips_per_batch)
     if clips_per_batch != math.inf and clips_per_batch % 1:
         raise ValueError(f"clips_per_batch: expected a whole number or infinity, got {clips_per_batch}")
+    if not isinstance(ranks, Integral):
+        raise ValueError(f"ranks: expected an integer, got {ranks}")
     check_positive("ranks", ranks)
-    if ranks % 1:
-        raise ValueError(f"ranks: expected a whole number, got {ranks}")
 
 
 def mean_over_batches(
@@ -43,7 +44,7 @@ def mean_over_batches(
         A scalar; NaN without a clip.
 
     Raises:
-        ValueError: if ``clips_per_batch`` or ``ranks`` is not a whole number above 0.
+        ValueError: if ``clips_per_batch`` or ``ranks`` is not an integer above 0.
     """
     check_batches(clips_per_batch, ranks)
     if len(sums) == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +71,7 @@ class CalibrationError(BinaryMetric):
         kind: ``"foreground"`` or ``"prediction"``.
 
     Raises:
-        ValueError: if ``bins`` is not a whole number above 0 or ``kind`` is unknown.
+        ValueError: if ``bins`` is not an integer above 0 or ``kind`` is unknown.
 
     Example:
         >>> metric = CalibrationError(bins=10)
@@ -151,8 +152,8 @@ class CalibrationError(BinaryMetric):
 
 def _check_arguments(bins: int, kind: str) -> None:
     check_one_of("kind", kind, KINDS)
-    if bins < 1 or bins % 1:
-        raise ValueError(f"bins: expected a whole number above 0, got {bins}")
+    if not isinstance(bins, Integral) or bins < 1:
+        raise ValueError(f"bins: expected an integer above 0, got {bins}")
 
 
 def _bin_sums(logits: Tensor, masks: Tensor, counted: Tensor, bins: int, kind: str) -> Tensor:

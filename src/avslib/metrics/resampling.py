@@ -50,7 +50,7 @@ def permutation_p_value(
     If they did not, the two predictions for a clip could be exchanged without effect. The p-value is the
     fraction of all choices of clips to exchange for which the scores differ at least as much as observed. All
     choices are tried if there are at most ``permutations``. Otherwise that many are drawn at random, and the
-    observed one is added.
+    observed one is added. A choice that leaves a system without a score does not count.
 
     Args:
         measure: measure to compute.
@@ -75,7 +75,7 @@ def permutation_p_value(
     exact = n < 63 and 2**n <= permutations
     rows = 2**n if exact else permutations
     generator = torch.Generator().manual_seed(seed)
-    as_much, done = 0, 0
+    as_much, defined, done = 0, 0, 0
     for block in _blocks(rows, n):
         if exact:
             exchanged = torch.arange(done, done + block)[:, None] >> place & 1
@@ -84,8 +84,9 @@ def permutation_p_value(
         differences = _resampled(measure, both, place + n * exchanged)
         differences -= _resampled(measure, both, place + n * (1 - exchanged))
         as_much += int((differences.abs() >= observed - 1e-12).sum())
+        defined += int((~differences.isnan()).sum())
         done += block
-    return as_much / rows if exact else (as_much + 1) / (rows + 1)
+    return as_much / defined if exact else (as_much + 1) / (defined + 1)
 
 
 def _resampled(measure: Measure, sums: Tensor, index: Tensor) -> Tensor:
