@@ -137,19 +137,19 @@ def test_under_silence_false_positives_count(
     [
         (["s4", "nowhere", "--predictions", "."], "nowhere/Single-source/s4_meta_data.csv: no such table"),
         (["s4", "ROOT", "--predictions", "nothing"], "nothing: no such folder of predictions"),
-        (["s4", "ROOT", "--model", "nothing"], "nothing: no such folder, and no name of a repository"),
+        (["s4", "ROOT", "--model", "nothing"], "nothing: no such folder, and not the name of a repository"),
         (["s4", "ROOT", "--model", "x", "--compare", "gone.json"], "gone.json: not there"),
         (
             ["s4", "ROOT", "--predictions", ".", "--device", "cpu", "--num-samples", "2"],
-            "--num-samples, --device: of --model alone, got --predictions",
+            "--num-samples, --device: only with --model, got --predictions",
         ),
         (
             ["s4", "ROOT", "--predictions", ".", "--heard", "other"],
-            "--heard: of --model alone, got --predictions",
+            "--heard: only with --model, got --predictions",
         ),
         (
             ["s4", "ROOT", "--model", "x", "--missing", "empty", "--white", "1", "--resize"],
-            "--missing, --resize, --white: of --predictions alone, got --model",
+            "--missing, --resize, --white: only with --predictions, got --model",
         ),
         (
             ["s4", "ROOT", "--predictions", ".", "--worst", "-1"],

@@ -101,8 +101,8 @@ def test_what_a_folder_says_is_never_imported(place: Path) -> None:
             "'module_that_is_nowhere:Model' cannot be imported \\(No",
         ),
         ("pathlib:Model", ValueError, "expected module:class, got 'pathlib:Model'"),
-        ("pathlib:Path", ValueError, "expected a subclass of AVSModel, 'pathlib:Path' is none"),
-        ("pathlib:", ValueError, "expected a subclass of AVSModel, 'pathlib:' is none"),
+        ("pathlib:Path", ValueError, "expected a subclass of AVSModel, 'pathlib:Path' is not one"),
+        ("pathlib:", ValueError, "expected a subclass of AVSModel, 'pathlib:' is not one"),
         (":Model", ValueError, "expected module:class, got ':Model'"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_run_is_not_overwritten_but_gone_on_with(root: Path, capsys: pytest.Ca
     words = ["train", "ms3", str(root), "run", "--model", "audio_blind.small", "--size", "48"]
     assert main([*words, "--epochs", "1"]) == 0
     assert main([*words, "--epochs", "2"]) == 1
-    assert "run: holds a run already; --resume goes on with it" in capsys.readouterr().err
+    assert "run: already holds a run; --resume continues it" in capsys.readouterr().err
     assert main([*words, "--epochs", "2", "--resume", "--set", "channels=16"]) == 1
     assert "run: expected to resume its run with set '[]', channels" in capsys.readouterr().err
     assert main([*words, "--epochs", "2", "--resume"]) == 0
@@ -173,7 +173,7 @@ def test_clips_of_one_s_own_share_a_batch_if_they_are_made_equal(capsys: pytest.
         ),
         (("--model", "avsbench.small", "--set", "window=x"), "--set window='x': "),
         (("--model", "avsbench.small", "--device", "gpu"), "--device: expected one that is there, such as"),
-        (("--model", "c3n.small"), "--model: a new C3N knows no classes; examples/c3n.py puts"),
+        (("--model", "c3n.small"), "--model: a new C3N has no classifiers; examples/c3n.py builds"),
         (("--model", "avsbench_semantic.small"), "--model: expected a model of binary masks, got one of 71"),
         (("--model", "avsbench.small", "--size", "own"), "--size: expected one size for all frames"),
         (("--model", "avsbench.small", "--accumulate", "0"), "accumulate: expected a number above 0, got 0"),

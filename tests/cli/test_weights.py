@@ -70,7 +70,7 @@ def test_what_no_weights_were_given_for_is_said(tmp_path: Path, capsys: pytest.C
         (["tpavi", "vggish.pth", "x.safetensors"], "18 of 18 weights are not of the layout 'tpavi'"),
         (
             ["vggish_pca", "vggish.pth", "x.safetensors", "--vggish", "nope.pth"],
-            "--vggish: goes into a model, got 'vggish_pca'",
+            "--vggish: only for a whole model, got 'vggish_pca'",
         ),
         (["vggish", "vggish.pth", "x.pth"], "target: expected a .safetensors file for vggish, got x.pth"),
     ],

@@ -504,7 +504,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     ]
     (tmp_path / "clips/b/frames/0.png").unlink()
     remedies = {finding.kind: finding.remedy for finding in examine(tmp_path).findings}
-    assert "`avslib prepare folder` makes it from the video" in remedies["missing-frame"]
+    assert "`avslib prepare folder` recreates it from the video" in remedies["missing-frame"]
     assert "draw it again" in remedies["missing-mask"]
 
 

@@ -158,7 +158,7 @@ def test_without_a_video_only_the_log_mel_can_be_made(root: Path) -> None:
     report = fix(examine(root))
     assert report.made == 0
     assert set(report.failures) == {first.id, second.id}
-    assert "cannot be made, since there is no" in report.failures[first.id]
+    assert "cannot be recreated, since there is no" in report.failures[first.id]
     left = {(finding.kind, finding.clip) for finding in examine(root).findings}
     assert left == {
         ("missing-frame", first.id),

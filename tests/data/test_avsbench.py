@@ -169,9 +169,7 @@ def test_a_log_mel_that_is_not_finite_is_named(root: Path, value: float) -> None
     log_mel = dataset[0].log_mel
     log_mel[2, 0, 3, 4] = value
     dataset.clips[0].log_mel.write_bytes(pickle.dumps(log_mel))
-    with pytest.raises(
-        ValueError, match=r"\.pkl: expected finite values, got some that are infinite or no num"
-    ):
+    with pytest.raises(ValueError, match=r"\.pkl: expected finite values, got NaN or infinity"):
         dataset[0]
 
 

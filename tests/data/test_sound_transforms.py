@@ -151,7 +151,7 @@ def test_errors_name_the_argument() -> None:
         AddNoise(math.nan, 3)
     with pytest.raises(ValueError, match="colour: expected one of 'white', 'pink', got 'brown'"):
         AddNoise(colour="brown")
-    with pytest.raises(ValueError, match="noise: expected a noise that can be heard, got a mean power of 0"):
+    with pytest.raises(ValueError, match="noise: expected an audible noise, got a mean power of 0"):
         add_noise(tone(), torch.zeros(16_000), 0)
     with pytest.raises(ValueError, match=r"noise: expected shape \(s\) with s=16000, got \(3,\)"):
         add_noise(tone(), torch.ones(3), 0)

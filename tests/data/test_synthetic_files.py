@@ -32,7 +32,7 @@ TABLES = {
 
 def write(root: Path, setting: str, *, size: int = 32, **options: Any) -> None:
     clips = options.pop("clips", AVSS_CLIPS if setting == "avss" else CLIPS)
-    write_avsbench(root, setting=setting, clips=clips, size=size, **{"videos": False, **options})
+    write_avsbench(root, setting=setting, clips=clips, size=size, videos=False, **options)
 
 
 def files_of(root: Path) -> set[str]:
@@ -257,7 +257,7 @@ def test_a_folder_holds_one_configuration_of_each_setting(tmp_path: Path) -> Non
         write(tmp_path, "ms3", clips=one, size=48)
     with pytest.raises(ValueError, match=r"clips=\{'test': 1\}, expected \{'test': 2\}"):
         write(tmp_path, "s4", clips={"test": 2})
-    with pytest.raises(ValueError, match=r"'avss' .* negative=None, expected 'noise'; take another folder"):
+    with pytest.raises(ValueError, match=r"'avss' .* negative=None, expected 'noise'; choose another folder"):
         write(tmp_path, "avss", clips=one, negative="noise")
     write_avsbench(tmp_path, setting="s4", clips=one, size=32)  # videos: as the folder has it
 
@@ -312,8 +312,8 @@ def test_frames_on_disk_are_the_rendered_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["ms3", "avss"])
 def test_several_processes_write_what_one_writes(tmp_path: Path, setting: str) -> None:
     one, two = tmp_path / "1", tmp_path / "2"
-    write(one, setting, videos=True)
-    write(two, setting, videos=True, workers=2)
+    write(one, setting)
+    write(two, setting, workers=2)
     assert files_of(one) == files_of(two)
     for name in files_of(one):
         if name.endswith(".pkl"):  # a pickled tensor holds its address; and threads may sum in another order

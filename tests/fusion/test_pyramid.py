@@ -218,7 +218,7 @@ def test_runs_under_autocast(dtype: torch.dtype) -> None:
 
 def test_wrong_arguments_are_named() -> None:
     for attention in ((), "audio"):
-        with pytest.raises(ValueError, match="attention: expected a sequence of words, one at least, got"):
+        with pytest.raises(ValueError, match="attention: expected a sequence of at least one word, got"):
             make(attention=attention)
     with pytest.raises(ValueError, match="attention: expected one of 'visual', 'audio', got 'sound'"):
         make(attention=("sound",))

@@ -127,11 +127,9 @@ def test_an_encoder_that_fails_leaves_no_cache(tmp_path: Path) -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"encode\(texts\): expected shape \(n, d\) with n=3, got \(3,\)"):
         label_similarity(VISUAL, AUDIO, lambda texts: torch.zeros(len(texts)))
-    with pytest.raises(
-        ValueError, match=r"audio_labels: expected a sequence of names, one at least, got \[\]"
-    ):
+    with pytest.raises(ValueError, match=r"audio_labels: expected a sequence of at least one name, got \[\]"):
         label_similarity(VISUAL, [], Letters())
-    with pytest.raises(ValueError, match=r"visual_labels: expected a sequence of names, .* got 'cat'"):
+    with pytest.raises(ValueError, match=r"visual_labels: expected a sequence of .* name, got 'cat'"):
         label_similarity("cat", AUDIO, Letters())
     with pytest.raises(ValueError, match="batch_size: expected a number above 0, got 0"):
         label_similarity(VISUAL, AUDIO, Letters(), batch_size=0)

@@ -244,5 +244,5 @@ def test_the_noise_estimator_uses_latent_timestep_and_condition() -> None:
 
 @pytest.mark.parametrize("features", [0, 1, 127])
 def test_an_odd_timestep_embedding_is_refused(features: int) -> None:
-    with pytest.raises(ValueError, match="timestep_features: expected an even number, 2 at least"):
+    with pytest.raises(ValueError, match="timestep_features: expected an even number of at least 2"):
         NoiseEstimator(timestep_features=features)

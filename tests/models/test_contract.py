@@ -339,7 +339,7 @@ def test_wrong_shapes_are_named(model: AVSModel) -> None:
     clip = make_clip(model)
     with pytest.raises(ValueError, match=r"frames: expected shape \(b, t, 3, h, w\)"):
         model(clip.frames[:, :, :2], clip.log_mel)
-    with pytest.raises(ValueError, match=r"frames: expected one clip of one second at least, got \(2, 0, 3"):
+    with pytest.raises(ValueError, match=r"frames: expected at least one clip of one second, got \(2, 0, 3"):
         model(clip.frames[:, :0], clip.log_mel[:, :0])
     with pytest.raises(ValueError, match=r"frames: expected uint8 or floating-point .*, got torch\.int32"):
         model(clip.frames.int(), clip.log_mel)

@@ -291,7 +291,7 @@ def test_wrong_arguments_are_named(model: DiffusionAVS) -> None:
         model(frames[..., :16, :], log_mel)
     with pytest.raises(ValueError, match="decode_from: expected one of 'ground_truth', 'noised'"):
         make_model(decode_from="truth")
-    with pytest.raises(ValueError, match="decode_from: expected one latent at least, got none"):
+    with pytest.raises(ValueError, match="decode_from: expected at least one latent, got none"):
         make_model(decode_from={})
     with pytest.raises(ValueError, match=r"num_inference_steps: expected at most the 20 levels .*, got 50"):
         make_model(num_inference_steps=50)

@@ -49,7 +49,7 @@ def test_no_file_is_lost_that_no_earlier_call_wrote(tmp_path: Path) -> None:
         mine = tmp_path / "out" / name
         mine.parent.mkdir(parents=True, exist_ok=True)
         mine.write_text("mine")
-        with pytest.raises(FileExistsError, match=f"{Path(name).name}: no earlier call wrote it"):
+        with pytest.raises(FileExistsError, match=f"{Path(name).name}: not from an earlier call"):
             segment_video(look, film, tmp_path / "out")
         assert mine.read_text() == "mine"
         mine.unlink()
@@ -157,7 +157,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for changed, message in (
         (["--rate", "7"], "avslib segment: rate: expected a divisor of 100, got 7"),
         (["--size", "8"], "avslib segment: size: expected height and width, at least 32 px"),
-        (["--model", str(tmp_path / "no" / "model")], "no such folder, and no name of a repository"),
+        (["--model", str(tmp_path / "no" / "model")], "no such folder, and not the name of a repository"),
     ):
         assert main([*command, *changed]) == 1
         assert message in capsys.readouterr().err

@@ -258,7 +258,7 @@ def test_other_clips_are_refused(ms3: Path, stored: Path, tmp_path: Path, encode
     with pytest.raises(ValueError, match="got 4 s, expected 5; give the clips that were embedded"):
         CachedAudio(train_clips(ms3, seconds=4), stored, encoder)
     cache_audio(TinyClips(5), encoder, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"clips: .* was made of 5 clips, got 4; make it anew"):
+    with pytest.raises(ValueError, match=r"clips: .* was made of 5 clips, got 4; create it again"):
         CachedAudio(TinyClips(4), tmp_path / "a.safetensors", encoder)
     with pytest.raises(ValueError, match=r"log_mel: expected shape \(t, 1, 96, 64\), got \(5, 16\)"):
         CachedAudio(CachedAudio(train_clips(ms3), stored, encoder), stored, encoder)
@@ -324,7 +324,7 @@ def test_a_clip_that_can_no_longer_be_read_is_passed_over(tmp_path: Path, encode
 
 def test_another_encoder_is_refused(ms3: Path, stored: Path, encoder: AudioEncoder) -> None:
     clips = train_clips(ms3)
-    with pytest.raises(ValueError, match=r"audio_encoder: .* weights_sha256='.*', expected .* make it anew"):
+    with pytest.raises(ValueError, match=r"audio_encoder: .* weights_sha256='.*', .* create it again"):
         CachedAudio(clips, stored, make_encoder(1))
     with pytest.raises(ValueError, match=r"made with weights_sha256="):
         CachedAudio(clips, stored, make_encoder(embedding_dim=8))
@@ -381,7 +381,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, encoder: AudioEncoder, kept: 
     path = tmp_path / "a.safetensors"
     cache_audio(TinyClips(2), encoder, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"a.safetensors: is damaged; make it anew with cache_audio \("):
+    with pytest.raises(ValueError, match=r"a.safetensors: is damaged; create it again with cache_audio \("):
         CachedAudio(TinyClips(2), path, encoder)
 
 

@@ -101,7 +101,7 @@ def test_classes_beyond_a_byte_are_kept(tmp_path: Path) -> None:
 def test_what_would_be_stored_for_ever_is_refused(tmp_path: Path) -> None:
     write_avsbench(tmp_path, setting="ms3", clips={"test": 1}, size=32, videos=False)
     with pytest.raises(
-        ValueError, match=r"clips: expected a dataset without transform, .* what reads the stored"
+        ValueError, match=r"clips: expected a dataset without transform, .* the reader of the stored"
     ):
         CachedClips(
             AVSBenchMS3(tmp_path, "test", normalize=False, transform=lambda clip: clip), tmp_path / "c"
@@ -195,7 +195,7 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, kept: int) -> None:
     expected = cached[1]
     (path,) = tmp_path.rglob("*1.safetensors")
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.warns(UserWarning, match=r"000000001.safetensors: is damaged and made anew"):
+    with pytest.warns(UserWarning, match=r"000000001.safetensors: is damaged and will be replaced"):
         assert_same(cached[1], expected)
     assert_same(cached[1], expected)
 

@@ -447,7 +447,7 @@ def test_a_missing_shard_is_named(damaged: Path) -> None:
 
 
 def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"expected index.json or tar files, there are none"):
+    with pytest.raises(FileNotFoundError, match=r"expected index.json or tar files, found neither"):
         ShardedClips(tmp_path)
 
 
@@ -471,7 +471,7 @@ def test_a_damaged_header_is_named(damaged: Path, scanned: bool) -> None:
 def test_with_nothing_left_skipping_is_refused(tmp_path: Path) -> None:
     pack(TinyClips(1), tmp_path)
     flip(tmp_path / "shard-000000.tar", 0)
-    with pytest.raises(ValueError, match="expected a clip that can be read, there is none"):
+    with pytest.raises(ValueError, match="expected a clip that can be read, found none"):
         ShardedClips(tmp_path, on_error="skip")
 
 

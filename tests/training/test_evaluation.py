@@ -113,7 +113,7 @@ def test_a_warning_is_of_who_asked() -> None:
 @pytest.mark.parametrize(("count", "labelled"), [(0, 1), (2, 0), (1, 1)])
 def test_statistics_of_latents_need_two_labelled_frames(count: int, labelled: int) -> None:
     model = DiffusionAVS("test_resnet.r160_in1k", audio_encoder="mel_cnn", channels=64)
-    message = f"clips: expected two labelled frames at least, got {count * labelled} in {count} clips"
+    message = f"clips: expected at least two labelled frames, got {count * labelled} in {count} clips"
     with pytest.raises(ValueError, match=message):
         latent_statistics(model, Told(count, labelled=labelled), num_samples=2)
 

@@ -218,11 +218,11 @@ def test_a_resumed_run_adds_its_configuration() -> None:
 def test_a_run_that_is_there_is_not_started_over() -> None:
     run_stub("--out", "there")
     written = {path: path.read_bytes() for path in Path("there").glob("*.*")}
-    with pytest.raises(FileExistsError, match="there: holds a run already; --resume goes on with it"):
+    with pytest.raises(FileExistsError, match="there: already holds a run; --resume continues it"):
         run_stub("--out", "there")
     shutil.rmtree("there/checkpoint")
     with pytest.raises(
-        FileExistsError, match="there: holds a run that has no checkpoint; give another folder"
+        FileExistsError, match="there: holds a run without a checkpoint; choose another folder"
     ):
         run_stub("--out", "there", "--resume")
     assert {path: path.read_bytes() for path in Path("there").glob("*.*")} == written

@@ -132,5 +132,5 @@ def test_a_saved_model_is_loaded_whatever_its_class(
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"config.json: not there; save_pretrained writes it"):
         load_model(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder, and no name of a repository"):
+    with pytest.raises(FileNotFoundError, match="no such folder, and not the name of a repository"):
         load_model(tmp_path / "nowhere")

@@ -232,7 +232,7 @@ def test_a_run_after_another_is_resumed_as_itself(clips: SyntheticAVS, tmp_path:
 
 def test_a_loader_without_a_batch_is_no_training(clips: SyntheticAVS, tmp_path: Path) -> None:
     model = Constant()
-    with pytest.raises(ValueError, match="loader: expected a batch at least in each process, got none"):
+    with pytest.raises(ValueError, match="loader: expected at least one batch in each process, got none"):
         fit(
             model,
             segmentation_only,
@@ -371,7 +371,7 @@ def test_a_checkpoint_is_another_run_s_or_damaged(clips: SyntheticAVS, tmp_path:
     steps.clear()
     assert len(run(3, resume=True)) == len(steps) == 3  # nothing of the first run is gone on with
     (tmp_path / "checkpoint" / "optimizer.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint: cannot be resumed from, a file is missing: .*"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint: cannot be resumed, a file is missing: .*"):
         run(4, resume=True)
 
 
@@ -470,7 +470,7 @@ def test_of_classes_padding_counts_and_frames_without_ground_truth_do_not(wanted
 
 
 def test_there_must_be_clips() -> None:
-    with pytest.raises(ValueError, match="clips: expected one at least, got none"):
+    with pytest.raises(ValueError, match="clips: expected at least one, got none"):
         evaluate(Constant(), [])
 
 
@@ -578,7 +578,7 @@ def test_the_statistics_of_a_sampler_that_is_known(clips: SyntheticAVS, scale: f
 
 
 def test_a_spread_cannot_be_told_from_one_sample(clips: SyntheticAVS) -> None:
-    with pytest.raises(ValueError, match="num_samples: expected 2 at least, got 1"):
+    with pytest.raises(ValueError, match="num_samples: expected at least 2, got 1"):
         latent_statistics(tiny_model(), clips, num_samples=1)
 
 

@@ -142,7 +142,7 @@ def _check_options(parser: argparse.ArgumentParser, parsed: argparse.Namespace) 
     given = [name for name in names if getattr(parsed, name) != parser.get_default(name)]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"{options}: of {owner} alone, got {source}")
+        raise ValueError(f"{options}: only with {owner}, got {source}")
     if parsed.worst < 0:
         raise ValueError(f"--worst: expected a number of clips, got {parsed.worst}")
 

@@ -121,7 +121,7 @@ def _train(parsed: argparse.Namespace) -> int:
     device = choose_device(parsed)
     if device.index:
         raise ValueError(
-            f"--device: expected cpu or {device.type}, of which every process has its own, got "
+            f"--device: expected cpu or {device.type} without a number, since each process uses its own, got "
             f"{parsed.device!r}"
         )
     accelerator = new_accelerator(accumulate=parsed.accumulate, cpu=device.type == "cpu")
@@ -195,7 +195,7 @@ def _build_model(parsed: argparse.Namespace) -> tuple[AVSModel, bool]:
 
     if "/" in parsed.model or Path(parsed.model).is_dir():
         if parsed.set:
-            raise ValueError("--set: of a new model alone, got it with a saved one")
+            raise ValueError("--set: only for a new model, got a saved one")
         return load_saved(parsed).train(), False
     try:
         model = create_model(parsed.model, **dict(parsed.set))
@@ -204,8 +204,8 @@ def _build_model(parsed: argparse.Namespace) -> tuple[AVSModel, bool]:
         raise ValueError(f"--set {given}: {error}") from error
     if isinstance(model, C3N):
         raise ValueError(
-            "--model: a new C3N knows no classes; examples/c3n.py puts its classifiers together, and a model "
-            "that it saved can be gone on with"
+            "--model: a new C3N has no classifiers; examples/c3n.py builds them, and a model that it saved "
+            "can be trained further"
         )
     return model, True
 

@@ -63,7 +63,9 @@ def _convert(parsed: argparse.Namespace) -> int:
     else:
         for option in ("vggish", "vggish_pca"):
             if getattr(parsed, option) is not None:
-                raise ValueError(f"--{option.replace('_', '-')}: goes into a model, got {parsed.layout!r}")
+                raise ValueError(
+                    f"--{option.replace('_', '-')}: only for a whole model, got {parsed.layout!r}"
+                )
         if parsed.target.suffix != ".safetensors":
             raise ValueError(f"target: expected a .safetensors file for {parsed.layout}, got {parsed.target}")
         converted = from_reference(parsed.layout, stored)

@@ -224,7 +224,7 @@ def _check_log_mel(clip: ClipFiles, expected: Expectation) -> tuple[Tensor | Non
     log_mel = log_mel.float()
     lowest = float(log_mel.amin())
     if not log_mel.isfinite().all():
-        text = f"{int((~log_mel.isfinite()).sum())} values are infinite or no number"
+        text = f"{int((~log_mel.isfinite()).sum())} values are NaN or infinite"
     elif lowest < FLOOR - 1e-3:
         text = f"the lowest value is {lowest:.1f}, below log 0.01 = -4.6: another front end made it"
     else:

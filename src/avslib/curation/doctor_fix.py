@@ -89,8 +89,8 @@ def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
         return True
     if not clip.video.is_file():
         raise FileNotFoundError(
-            f"{from_video[0]}: cannot be made, since there is no {clip.video}; a folder of your own is "
-            "mended by `avslib prepare folder`, where the videos are"
+            f"{from_video[0]}: cannot be recreated, since there is no {clip.video}; repair a folder of "
+            "your own with `avslib prepare folder`, where its videos are"
         )
     with TemporaryDirectory() as folder:
         aside = {path: Path(folder, f"{i}{path.suffix}") for i, path in enumerate(from_video)}

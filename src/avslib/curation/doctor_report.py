@@ -26,22 +26,26 @@ class Kind(NamedTuple):
     remedy: str
 
 
-_AGAIN = "unpack the set again, or take the clip out of the table"
-_FROM_VIDEO = f"`avslib doctor ROOT --fix` makes it from the video; or {_AGAIN}"
-_FROM_WAV = "`avslib doctor ROOT --fix` makes it from the WAV file; or read with sound='wav'"
-_FROM_EITHER = "`avslib doctor ROOT --fix` makes it from the video; only sound='wav' and AVSS read it"
+_AGAIN = "unpack the set again, or remove the clip from the table"
+_FROM_VIDEO = f"`avslib doctor ROOT --fix` recreates it from the video; or {_AGAIN}"
+_FROM_WAV = "`avslib doctor ROOT --fix` recreates it from the WAV file; or read with sound='wav'"
+_FROM_EITHER = "`avslib doctor ROOT --fix` recreates it from the video; only sound='wav' and AVSS need it"
 KINDS = {
-    "missing-table": Kind("error", "unpack it to where it is looked for: nothing is read without it"),
-    "damaged-table": Kind("error", "fetch or mend it: until then the clips of the setting are not examined"),
-    "hostile-log-mel": Kind("error", "delete it: it is no log-mel, and other programs may run what it holds"),
-    "leak": Kind("error", "keep the clip in one split: else a model is tested on what it has learned"),
-    "copy-across-splits": Kind("error", "keep the clip in one split, as if both had one name"),
-    "link-out": Kind("error", "if you made the link yourself, read with follow_links=True; else delete it"),
+    "missing-table": Kind("error", "unpack it to the expected place: nothing can be read without it"),
+    "damaged-table": Kind(
+        "error", "replace or repair it: until then the clips of the setting are not checked"
+    ),
+    "hostile-log-mel": Kind("error", "delete it: it is not a log-mel, and other programs may execute it"),
+    "leak": Kind("error", "keep the clip in one split: otherwise a model is tested on its training data"),
+    "copy-across-splits": Kind("error", "keep the clip in one split, as if both had the same name"),
+    "link-out": Kind(
+        "error", "if you made the link yourself, read with follow_links=True; otherwise delete it"
+    ),
     "missing-frame": Kind("error", _FROM_VIDEO),
     "damaged-frame": Kind("error", _FROM_VIDEO),
-    "missing-mask": Kind("error", f"{_AGAIN}: nothing else gives a mask"),
-    "damaged-mask": Kind("error", f"{_AGAIN}: nothing else gives a mask"),
-    "mask-size": Kind("error", "see whether mask and frame show the same: each is scaled by itself"),
+    "missing-mask": Kind("error", f"{_AGAIN}: masks cannot be recreated"),
+    "damaged-mask": Kind("error", f"{_AGAIN}: masks cannot be recreated"),
+    "mask-size": Kind("error", "check that mask and frame show the same: each is scaled on its own"),
     "missing-log-mel": Kind("error", _FROM_WAV),
     "damaged-log-mel": Kind("error", _FROM_WAV),
     "log-mel-shape": Kind("error", _FROM_WAV),
@@ -51,44 +55,51 @@ KINDS = {
     "odd-rate": Kind("error", _FROM_EITHER),
     "unknown-split": Kind("error", "write train, val or test into the table: readers refuse anything else"),
     "check-failed": Kind("error", "see whether the file can be opened; if it can, please report this"),
-    "duplicate-clip": Kind("warning", "take all of its rows but one out of the table: it counts twice"),
-    "frame-size": Kind("warning", "`avslib doctor ROOT --fix` makes it from the video; else it is stretched"),
+    "duplicate-clip": Kind("warning", "keep only one of its rows in the table: the clip counts twice"),
+    "frame-size": Kind(
+        "warning", "`avslib doctor ROOT --fix` recreates it from the video; otherwise it is stretched"
+    ),
     "mask-not-binary": Kind(
-        "warning", "nothing, if you agree that half brightness is the edge, as it is read"
+        "warning", "nothing, if half brightness is the edge of the object, as readers assume"
     ),
     "foreign-colour": Kind(
-        "warning", "store the mask as PNG in the colours of the set: others are background"
+        "warning", "store the mask as PNG in the colours of the set: other colours are read as background"
     ),
     "other-sound": Kind(
-        "warning", "listen which is right; if the WAV file is, delete the log-mel, then --fix"
+        "warning",
+        "listen to find out which is right; if it is the WAV file, delete the log-mel and run --fix",
     ),
     "short-sound": Kind(
         "warning",
-        "if the video is longer, delete it, then --fix; else it is padded, outside of AVSS from 0.975 s on",
+        "if the video is longer, delete the WAV file and run --fix; otherwise it is padded, which outside "
+        "AVSS needs at least 0.975 s",
     ),
-    "class-names": Kind("warning", "fetch it again: without it classes have numbers, and no names"),
-    "unfinished": Kind("warning", "`avslib doctor ROOT --fix` removes it, once no other run is at work"),
-    "counts": Kind("note", "nothing, if you mean to use a part; scores then compare with no published ones"),
-    "extra-file": Kind("note", "nothing: no reader sees it"),
+    "class-names": Kind("warning", "fetch it again: without it, classes have numbers but no names"),
+    "unfinished": Kind("warning", "`avslib doctor ROOT --fix` removes it, once no other run is active"),
+    "counts": Kind(
+        "note", "nothing, if you use a part on purpose; scores are then not comparable with published ones"
+    ),
+    "extra-file": Kind("note", "nothing: readers ignore it"),
     "black-frame": Kind("note", "look at the video: there may be nothing to see in that second"),
     "empty-mask": Kind("note", "look at the clip: in this setting something in the picture always sounds"),
     "silent-sound": Kind("note", "listen to the clip: there is nothing to hear"),
 }
 """Kinds by name, the worst first. An error becomes a warning if readers do not use the file by default."""
-_PREPARED = "`avslib prepare folder` makes it from the video"
+_PREPARED = "`avslib prepare folder` recreates it from the video"
 _OWN = {
     "missing-table": "`avslib prepare folder` writes it",
     **dict.fromkeys(
         ("missing-frame", "damaged-frame", "missing-wav", "damaged-wav"),
-        f"{_PREPARED}; or take the clip out of the table",
+        f"{_PREPARED}; or remove the clip from the table",
     ),
     **dict.fromkeys(
         ("missing-mask", "damaged-mask"),
-        "draw it again, or take the clip out of the table: nothing else gives a mask",
+        "draw it again, or remove the clip from the table: masks cannot be recreated",
     ),
     "odd-rate": f"delete it: {_PREPARED}",
-    "frame-size": f"delete it: {_PREPARED}; else it is stretched",
-    "short-sound": f"delete it: {_PREPARED}, as long as the pictures; else it is padded from 0.975 s on",
+    "frame-size": f"delete it: {_PREPARED}; otherwise it is stretched",
+    "short-sound": f"delete it: {_PREPARED}, as long as the pictures; otherwise it is padded, which needs at "
+    "least 0.975 s",
 }
 """Remedies for a folder of one's own, whose videos lie elsewhere, instead of those in ``KINDS``."""
 

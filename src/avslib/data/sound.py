@@ -266,7 +266,7 @@ def _within(names: Sequence[str]) -> list[int]:
     others = [0] * len(names)
     for name, members in _members(names).items():
         if len(members) == 1:
-            raise ValueError(f"category: {name!r} has one clip only, and no other to take the sound of")
+            raise ValueError(f"category: {name!r} has only one clip, so none to take the sound from")
         half = len(members) // 2
         for index, other in zip(members, members[half:] + members[:half], strict=True):
             others[index] = other
@@ -281,8 +281,8 @@ def _across(names: Sequence[str]) -> list[int]:
     )
     if 2 * largest > len(names):
         raise ValueError(
-            f"category: {name!r} has {largest} of {len(names)} clips, more than half, so that not each finds "
-            "a sound of another category"
+            f"category: {name!r} has {largest} of {len(names)} clips, more than half, so not every clip "
+            "can get a sound of another category"
         )
     row = [index for members in blocks.values() for index in members]
     others = [0] * len(names)
@@ -296,7 +296,7 @@ def _check_log_mel(clip: Clip) -> None:
     if clip.log_mel.ndim == 2:
         raise ValueError(
             f"clips: expected log-mels (t, 1, 96, 64), got embeddings {tuple(clip.log_mel.shape)} of "
-            f"{clip.id!r}; give the clips that CachedAudio was given"
+            f"{clip.id!r}; use the clips that CachedAudio was given"
         )
 
 

@@ -119,7 +119,7 @@ def add_noise(waveform: Tensor, noise: Tensor, snr_db: float) -> Tensor:
     check_shape("noise", noise, "s", **check_shape("waveform", waveform, "s"))
     power = noise.square().mean()
     if not power > 0:
-        raise ValueError(f"noise: expected a noise that can be heard, got a mean power of {power.item()}")
+        raise ValueError(f"noise: expected an audible noise, got a mean power of {power.item()}")
     return waveform + noise * (waveform.square().mean() / power).sqrt() / _amplitude(snr_db)
 
 

@@ -54,8 +54,7 @@ def load_examples(path: Path, seconds: int) -> Tensor:
     examples = examples.float()
     if not examples.isfinite().all():
         raise ValueError(
-            f"{path}: expected finite values, got some that are infinite or no number; "
-            "`avslib prepare` makes it anew"
+            f"{path}: expected finite values, got NaN or infinity; `avslib prepare` makes a new one"
         )
     return examples
 

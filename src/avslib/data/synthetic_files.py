@@ -121,7 +121,7 @@ def _agree_on_manifest(
         key = next(key for key in {**asked, **known} if known.get(key) != asked.get(key))
         raise ValueError(
             f"root: {path} says that {config.setting!r} was written there with {key}={known.get(key)!r}, "
-            f"expected {asked.get(key)!r}; take another folder, or delete this one"
+            f"expected {asked.get(key)!r}; choose another folder, or delete this one"
         )
     if known is None:
         _write_text(path, json.dumps({**settings, config.setting: asked}, indent=2) + "\n")
@@ -182,9 +182,7 @@ def _render_files(files: ClipFiles, index: int, config: SyntheticConfig, *, vide
     if videos:
         times = np.arange(len(clip.frames) * VIDEO_FPS) / VIDEO_FPS
         film = torch.from_numpy(render_clip(index, config, seconds=times).frames).permute(0, 3, 1, 2)
-        write_video(
-            files.video, film, fps=VIDEO_FPS, waveform=waveform, sample_rate=config.sample_rate, threads=1
-        )
+        write_video(files.video, film, fps=VIDEO_FPS, waveform=waveform, sample_rate=config.sample_rate)
 
 
 def _write_table(root: Path, config: SyntheticConfig, jobs: Sequence[tuple[str, int]]) -> None:

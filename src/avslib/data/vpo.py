@@ -143,7 +143,7 @@ class VPO(ClipReader):
             if len(single) > 1:
                 raise ValueError(
                     f"{folder}: expected all rows of picture {identity} in {row['split']!r} to be 0 as "
-                    "'multi_instance', or none, got both, which leaves open in which folder it lies"
+                    "'multi_instance', or none, got both, so its folder is ambiguous"
                 )
             folder = folder.with_name(_FOLDERS["ms"]) if single == {True} else folder
         sounds = tuple(self.vggsound / f"{row['vgg_file']}.wav" for row in rows)

@@ -35,7 +35,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:  # torch's own message suggests loading it anyway
         raise ValueError(
             f"{path}: expected a file of weights (.safetensors, .pth): it is damaged, or holds something "
-            "else than tensors; save its state_dict alone"
+            "other than tensors; save only its state_dict"
         ) from error
     except Exception as error:  # what the loaders raise for a damaged file depends on where it is damaged
         raise ValueError(

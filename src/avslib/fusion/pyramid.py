@@ -70,7 +70,7 @@ class PyramidFusion(nn.ModuleList):
         if not all(0 <= level < num_levels for level in levels):
             raise ValueError(f"levels: expected numbers from 0 to {num_levels - 1}, got {levels}")
         if not attention or isinstance(attention, str):
-            raise ValueError(f"attention: expected a sequence of words, one at least, got {attention!r}")
+            raise ValueError(f"attention: expected a sequence of at least one word, got {attention!r}")
         for word in attention:
             check_one_of("attention", word, ATTENTION)
         if window is not None:

@@ -58,7 +58,7 @@ def label_similarity(
     check_positive("batch_size", batch_size)
     for name, labels in (("visual_labels", visual_labels), ("audio_labels", audio_labels)):
         if isinstance(labels, str) or not labels:
-            raise ValueError(f"{name}: expected a sequence of names, one at least, got {labels!r}")
+            raise ValueError(f"{name}: expected a sequence of at least one name, got {labels!r}")
     digest = hashlib.sha256(json.dumps([list(visual_labels), list(audio_labels)]).encode()).hexdigest()
     shape = (len(visual_labels), len(audio_labels))
     if cache is not None and Path(cache).is_file():

@@ -73,7 +73,7 @@ class NoiseEstimator(nn.Module):
         check_positive("latent_dim", latent_dim)
         if timestep_features < 2 or timestep_features % 2:
             raise ValueError(
-                f"timestep_features: expected an even number, 2 at least, got {timestep_features}"
+                f"timestep_features: expected an even number of at least 2, got {timestep_features}"
             )
         self.latent_dim = latent_dim
         self.condition_dim = condition_dim

@@ -67,7 +67,7 @@ def read_wav(path: str | Path, *, max_seconds: float = MAX_SECONDS) -> tuple[Ten
             )
         samples = _decode(file.read(sound.size // block * block), sound)
     if not samples.isfinite().all():
-        raise ValueError(f"{path}: expected finite samples, got some that are infinite or no number")
+        raise ValueError(f"{path}: expected finite samples, got NaN or infinity")
     return samples, sound.rate
 
 

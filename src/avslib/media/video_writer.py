@@ -25,7 +25,6 @@ def write_video(
     fps: float,
     waveform: Tensor | None = None,
     sample_rate: int = 16_000,
-    threads: int | None = None,
 ) -> None:
     """Write an MP4 file with H.264 pictures and AAC sound.
 
@@ -39,21 +38,17 @@ def write_video(
         fps: frames per second.
         waveform: mono sound, ``(S,)``, float in ``[-1, 1]``; None for a video without a sound stream.
         sample_rate: sample rate of the waveform, Hz; AAC supports 16000, 22050, 44100, 48000 and others.
-        threads: threads of the video encoder; None leaves the number to x264. With 1 the same input always
-            gives the same bytes; with more, x264 sometimes encodes a block differently.
 
     Raises:
         ImportError: if PyAV is missing.
         FileNotFoundError: if the folder does not exist.
         ValueError: if a frame or ``waveform`` has another shape or type, there is no frame, ``fps`` is under
-            1/1001 or not finite, ``threads`` is under 1, or AAC does not support the sample rate.
+            1/1001 or not finite, or AAC does not support the sample rate.
     """
     if isinstance(frames, Tensor):
         check_shape("frames", frames, "n 3 h w")
     if not 1 / 1001 <= fps < math.inf:
         raise ValueError(f"fps: expected a finite number of at least 1/1001, got {fps}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {threads}")
     if waveform is not None:
         check_waveform(waveform, "s")
     av = import_av()
@@ -74,7 +69,6 @@ def write_video(
         picture = container.add_stream("libx264", rate=rate, options={"crf": "18"})
         picture.height, picture.width = height + height % 2, width + width % 2
         picture.pix_fmt = "yuv420p"
-        picture.thread_count = threads or 0  # 0 leaves it to x264
         sound = None if waveform is None else container.add_stream("aac", rate=sample_rate, layout="mono")
         for index, frame in enumerate(chain([first], coming)):
             if frame.shape != first.shape:

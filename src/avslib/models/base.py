@@ -137,7 +137,7 @@ class AVSModel(
         size = check_shape("frames", frames, "b t 3 h w")
         b, t = size["b"], size["t"]
         if not b or not t:
-            raise ValueError(f"frames: expected one clip of one second at least, got {tuple(frames.shape)}")
+            raise ValueError(f"frames: expected at least one clip of one second, got {tuple(frames.shape)}")
         if frames.dtype != torch.uint8 and not frames.is_floating_point():
             raise ValueError(f"frames: expected uint8 or floating-point numbers, got {frames.dtype}")
         check_positive("num_samples", num_samples)

@@ -274,7 +274,7 @@ class DiffusionAVS(
 def _latent_weights(decode_from: str | Mapping[str, float]) -> dict[str, float]:
     weights = {decode_from: 1.0} if isinstance(decode_from, str) else dict(decode_from)
     if not weights:
-        raise ValueError("decode_from: expected one latent at least, got none")
+        raise ValueError("decode_from: expected at least one latent, got none")
     for source, weight in weights.items():
         check_one_of("decode_from", source, LATENT_SOURCES)
         check_positive(f"decode_from[{source!r}]", weight)

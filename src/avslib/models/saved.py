@@ -37,14 +37,14 @@ def load_model(name: str | Path, *, model_class: str | None = None) -> AVSModel:
     folder = Path(name)
     if not folder.is_dir():
         if folder.is_absolute() or str(name).count("/") != 1:
-            raise FileNotFoundError(f"{name}: no such folder, and no name of a repository of the hub")
+            raise FileNotFoundError(f"{name}: no such folder, and not the name of a repository on the hub")
         try:
             folder = Path(
                 snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "README.md"])
             )
         except (OSError, HFValidationError) as error:
             raise FileNotFoundError(
-                f"{name}: no such folder, and as a repository of the hub it cannot be had ({error})"
+                f"{name}: no such folder, and it cannot be loaded from the hub ({error})"
             ) from error
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder / 'config.json'}: not there; save_pretrained writes it")
@@ -69,7 +69,7 @@ def _import_class(named: str) -> type[AVSModel]:
     except (AttributeError, ValueError) as error:
         raise ValueError(f"model_class: expected module:class, got {named!r} ({error})") from error
     if not (isinstance(kind, type) and issubclass(kind, AVSModel)):
-        raise ValueError(f"model_class: expected a subclass of AVSModel, {named!r} is none")
+        raise ValueError(f"model_class: expected a subclass of AVSModel, {named!r} is not one")
     return kind
 
 

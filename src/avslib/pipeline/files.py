@@ -85,7 +85,7 @@ def _earlier_files(out: Path, video: Path) -> list[Path]:
         raise ValueError(f"out: expected a folder in which the video is not replaced, got {out} for {video}")
     if there and not (table.is_file() and table.read_bytes().startswith(",".join(COLUMNS).encode())):
         raise FileExistsError(
-            f"{there[0]}: no earlier call wrote it, since none wrote {table}; take another folder"
+            f"{there[0]}: not from an earlier call, which would have written {table}; choose another folder"
         )
     return there
 

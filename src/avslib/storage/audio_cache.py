@@ -117,7 +117,9 @@ class CachedAudio(Dataset[Clip]):
         with _open(self.path, self._made_by) as file:
             stored = file.get_slice("offsets").get_shape()[0] - 1
         if stored != len(clips):
-            raise ValueError(f"clips: {self.path} was made of {stored} clips, got {len(clips)}; make it anew")
+            raise ValueError(
+                f"clips: {self.path} was made of {stored} clips, got {len(clips)}; create it again"
+            )
         for index in (0, -1):
             self[index]
 
@@ -154,7 +156,7 @@ class CachedAudio(Dataset[Clip]):
             )
         raise ValueError(
             f"clips: {clip.id!r} does not sound as it did when {self.path} was made: got {difference}; give "
-            "the clips that were embedded, with their own sound, or make the file anew with cache_audio"
+            "the clips that were embedded, with their own sound, or create the file again with cache_audio"
         )
 
 
@@ -206,8 +208,8 @@ def _open(path: Path, made_by: dict[str, str]) -> Iterator[Any]:
                 if stored.get(key) != expected:
                     raise ValueError(
                         f"audio_encoder: {path} was made with {key}={stored.get(key)!r}, expected "
-                        f"{expected!r}; give the encoder that made it, or make it anew with cache_audio"
+                        f"{expected!r}; give the encoder that made it, or create it again with cache_audio"
                     )
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path}: is damaged; make it anew with cache_audio ({error})") from error
+        raise ValueError(f"{path}: is damaged; create it again with cache_audio ({error})") from error

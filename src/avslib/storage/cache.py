@@ -106,6 +106,6 @@ def _load(path: Path) -> Clip | None:
             )
         check_decoded(clip)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"{path}: is damaged and made anew ({error})", stacklevel=3)
+        warnings.warn(f"{path}: is damaged and will be replaced ({error})", stacklevel=3)
         return None
     return clip

@@ -60,13 +60,11 @@ def read_index(folder: Path) -> list[ShardIndex]:
     if not (folder / INDEX).is_file():
         shards = list_shards(folder)
         if not shards:
-            raise FileNotFoundError(f"{folder}: expected {INDEX} or tar files, there are none")
+            raise FileNotFoundError(f"{folder}: expected {INDEX} or tar files, found neither")
         return [index_shard(path) for path in shards]
     stored = read_json(folder / INDEX)
     if "shards" not in stored:
-        raise ValueError(
-            f"{folder / INDEX}: expected a list of shards; pack did not finish, so call it again"
-        )
+        raise ValueError(f"{folder / INDEX}: expected a list of shards; pack did not finish, so run it again")
     shards_stored = stored["shards"]
     if not isinstance(shards_stored, list) or not shards_stored or not all(map(_is_index, shards_stored)):
         raise ValueError(f"{folder / INDEX}: damaged; without it the index is made from the shards")

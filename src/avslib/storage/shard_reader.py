@@ -211,7 +211,7 @@ class ShardedClips(IterableDataset[Clip]):
                     labelled=torch.zeros_like(clip.labelled),
                     valid=torch.zeros_like(clip.valid),
                 )
-        raise ValueError(f"{self.folder}: expected a clip that can be read, there is none")
+        raise ValueError(f"{self.folder}: expected a clip that can be read, found none")
 
 
 def epoch_order(lengths: Sequence[int], *, window: int, seed: int, epoch: int) -> Numbers:

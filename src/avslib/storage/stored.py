@@ -28,13 +28,14 @@ def check_fixed(clips: ClipDataset) -> None:
     """
     if isinstance(clips, MixedClips):
         raise ValueError(
-            "clips: expected a dataset that does not mix its clips, whose first draw would be stored for ever"
+            "clips: expected a dataset that does not mix its clips, since the first draw would be stored "
+            "permanently"
         )
     for name in ("transform", "sound_transform"):
         if getattr(clips, name, None) is not None:
             raise ValueError(
-                f"clips: expected a dataset without {name}, whose first draw would be stored for ever; give "
-                "transform to what reads the stored clips"
+                f"clips: expected a dataset without {name}, since the first draw would be stored "
+                "permanently; give the transform to the reader of the stored clips"
             )
     for name in ("clips", "dataset"):  # names of the wrapped dataset in avslib and torch
         if (inner := getattr(clips, name, None)) is not None:
@@ -103,8 +104,8 @@ def describe_clips(clips: ClipDataset) -> dict[str, object]:
     first, again = _digest_ends(clips), _digest_ends(clips)
     if first != again:
         raise ValueError(
-            "clips: expected the same clip each time it is read, but the dataset changes them at random, of "
-            "which one draw would be stored for ever; let what reads the stored clips do that"
+            "clips: expected the same clip each time it is read, but the dataset changes them at random, "
+            "and one draw would be stored permanently; change them when reading the stored clips instead"
         )
     return described | {"first and last clip": first}
 
@@ -127,7 +128,7 @@ def agree(path: Path, settings: Mapping[str, object]) -> None:
         if stored.get(key) != asked:
             raise ValueError(
                 f"folder: {path} says that it was made with {key}={stored.get(key)!r}, expected {asked!r}; "
-                "take another folder, or delete this one"
+                "choose another folder, or delete this one"
             )
 
 

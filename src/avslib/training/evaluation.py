@@ -65,7 +65,7 @@ def evaluate(
     if latent != "sampled" and not isinstance(model, DiffusionAVS):
         raise ValueError(f"latent: {latent!r} needs a DiffusionAVS, got {type(model).__name__}")
     if len(clips) == 0:
-        raise ValueError("clips: expected one at least, got none")
+        raise ValueError("clips: expected at least one, got none")
     options = {"num_samples": num_samples, "seed": seed, "batch_size": batch_size, "num_workers": num_workers}
     predictions = (
         ModelPredictions(model, clips, **options)
@@ -135,7 +135,7 @@ def latent_statistics(
         ValueError: if ``num_samples`` is below 2, or fewer than two frames are labelled.
     """
     if num_samples < 2:
-        raise ValueError(f"num_samples: expected 2 at least, got {num_samples}")
+        raise ValueError(f"num_samples: expected at least 2, got {num_samples}")
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     truths, drawn = [], []
@@ -150,7 +150,7 @@ def latent_statistics(
             drawn.append(model.diffusion.sample(condition.expand(num_samples, -1, -1), generator=generator))
     count = sum(map(len, truths))
     if count < 2:
-        raise ValueError(f"clips: expected two labelled frames at least, got {count} in {len(clips)} clips")
+        raise ValueError(f"clips: expected at least two labelled frames, got {count} in {len(clips)} clips")
     truth, samples = torch.cat(truths), torch.cat(drawn, dim=1)
     variance = truth.var(dim=0, correction=0).mean()
     missed = (samples.mean(dim=0) - truth).square().mean()

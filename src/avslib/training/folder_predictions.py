@@ -256,7 +256,7 @@ def _find_pictures(folder: Path, clips: Sequence[ClipFiles]) -> list[dict[int, P
                 if other != path:
                     raise ValueError(
                         f"{path}: expected one picture of number {int(match[1])}, got {other.name} too; "
-                        "take away the one that is not meant"
+                        "remove the one that is not meant"
                     )
         found.append(pictures)
     start = 0 if any(0 in pictures for pictures in found) else 1

@@ -259,9 +259,9 @@ def will_resume(folder: Path, *, resume: bool) -> bool:
     if has_checkpoint(folder):
         if resume:
             return True
-        raise FileExistsError(f"{folder}: holds a run already; --resume goes on with it")
+        raise FileExistsError(f"{folder}: already holds a run; --resume continues it")
     if any((folder / name).exists() for name in ("model", "metrics.json")):
-        raise FileExistsError(f"{folder}: holds a run that has no checkpoint; give another folder")
+        raise FileExistsError(f"{folder}: holds a run without a checkpoint; choose another folder")
     return False
 
 

@@ -120,7 +120,7 @@ def fit(
     if shards is None:  # shards are already split among processes; Accelerate would split them again
         loader = accelerator.prepare(loader)
     if len(loader) == 0:
-        raise ValueError("loader: expected a batch at least in each process, got none")
+        raise ValueError("loader: expected at least one batch in each process, got none")
     if accelerator.is_main_process:
         _clear_up(checkpoint, fresh, resume=resume)
     accelerator.wait_for_everyone()
@@ -201,9 +201,7 @@ def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
     try:
         accelerator.load_state(str(checkpoint))
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{checkpoint}: cannot be resumed from, a file is missing: {error}"
-        ) from error
+        raise FileNotFoundError(f"{checkpoint}: cannot be resumed, a file is missing: {error}") from error
 
 
 def _replace_checkpoint(
