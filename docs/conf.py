@@ -1,3 +1,5 @@
+import inspect
+
 import avslib
 
 project = "avslib"
@@ -7,6 +9,7 @@ version = release = avslib.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -17,6 +20,8 @@ myst_heading_anchors = 3
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 exclude_patterns = ["_build"]
 
+default_role = "py:obj"
+autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
@@ -52,3 +57,15 @@ html_sidebars = {
         "changelog",
     )
 }
+
+
+def summarise(app, what, name, obj, options, lines):
+    """Begin the page of a package with a table of its classes and functions."""
+    if what == "module" and hasattr(obj, "__all__"):
+        names = [key for key in obj.__all__ if callable(getattr(obj, key))]
+        names.sort(key=lambda key: not inspect.isclass(getattr(obj, key)))
+        lines += ["", ".. autosummary::", "   :nosignatures:", "", *(f"   {key}" for key in names), ""]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", summarise)

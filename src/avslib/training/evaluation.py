@@ -122,6 +122,8 @@ def latent_statistics(
         seed: seed of the noise.
 
     Returns:
+        The following numbers.
+
         - ``"std of z0"``: standard deviation of z0 over labelled frames, averaged over D. Near 0, the
           ground-truth encoder has collapsed and the diffusion has nothing to learn.
         - ``"std of samples"``: the same over all samples of these frames. If it is far above that of z0, the
