@@ -127,13 +127,18 @@ def _contrast(study: Study) -> str:
         )
     )
     _stand("contrast", cost.high < -0.02 and min(frozen_cost.low, frozen.low) > -0.01)
+    gains = [
+        _known(compare(study, f"{row}_frozen{BY_SECOND}", row + BY_SECOND, MIOU)) for row in ("e_d", "ldm")
+    ]
+    _stand("contrast", all(gain.mean > 0.005 and gain.finding == "undecided" for gain in gains))
     return (
         "**The contrastive loss makes the condition more informative, as the paper says, but the masks no "
         "better.** The share of z0's variance that samples explain without and with it, and the difference "
         f"in mIoU: {'; '.join(texts)}. What it costs, it costs through the audio encoder, which most rows "
         f"train with this loss too: at lambda 2 = 1, ten times the paper's, {difference(MIOU, cost)}. With a "
         f"frozen audio encoder, like the paper's, lambda 2 = 1 gives {difference(MIOU, frozen_cost)} "
-        f"({many(len(frozen_cost.by_seed), 'seed')}), and 0.1 gives {difference(MIOU, frozen)}."
+        f"({many(len(frozen_cost.by_seed), 'seed')}), and 0.1 gives {difference(MIOU, frozen)}. Freezing it "
+        f"adds {_means(gains)} to E-D and the LDM, which is undecided."
     )
 
 
