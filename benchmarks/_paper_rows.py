@@ -208,6 +208,12 @@ ROWS: dict[str, Row] = {
     "weight_1_frozen": Row(
         "lambda 2 = 1, frozen audio encoder", _diffusion(1.0), arguments={"freeze_audio": True}
     ),
+    "e_d_film_frozen": Row(
+        "E-D with FiLM, frozen audio encoder",
+        SegmentationObjective,
+        kind=EncoderDecoder,
+        arguments={"fusion": "film", "freeze_audio": True},
+    ),
     "audio_blind": Row("audio-blind", SegmentationObjective, "audio_blind"),
     "audio_blind_temporal": Row("audio-blind, temporal", SegmentationObjective, "audio_blind_temporal"),
     "avsbench": Row("AVSBench", AVSBenchObjective, "avsbench"),
@@ -249,7 +255,7 @@ TABLES: dict[str, Sequence[str]] = {
     "sampler": ("ldm", "velocity", "leading", "epsilon_leading", "epsilon_trailing"),
     "variants": ("ldm", "fused", "fused_regressor", "fused_from_truth", "clip", "clip_regressor"),
     "fusion": ("e_d", "e_d_film", "ldm", "ldm_film"),
-    "frozen": ("e_d_frozen", "ldm_frozen", "full_frozen", "weight_1_frozen"),
+    "frozen": ("e_d_frozen", "ldm_frozen", "full_frozen", "weight_1_frozen", "e_d_film_frozen"),
     "in_silence": [name + IN_SILENCE for name in _SILENT],
     "controls": ("regressor", "shuffled", "full"),
 }
