@@ -114,7 +114,9 @@ def test_a_file_of_weights_runs_nothing(tmp_path: Path) -> None:
 
     torch.save({"weight": Hostile()}, tmp_path / "hostile.pth")
     # nor does the message advise to let it, as torch's own does
-    with pytest.raises(ValueError, match=r"hostile\.pth: expected a file .* save only its state_dict$"):
+    with pytest.raises(
+        ValueError, match=r"hostile\.pth: expected a file of weights .* save only its state_dict$"
+    ):
         read_state_dict(tmp_path / "hostile.pth")
     assert not (tmp_path / "canary").exists()
 

@@ -324,7 +324,9 @@ def test_a_clip_that_can_no_longer_be_read_is_passed_over(tmp_path: Path, encode
 
 def test_another_encoder_is_refused(ms3: Path, stored: Path, encoder: AudioEncoder) -> None:
     clips = train_clips(ms3)
-    with pytest.raises(ValueError, match=r"audio_encoder: .* weights_sha256='.*', .* create it again"):
+    with pytest.raises(
+        ValueError, match=r"audio_encoder: .* weights_sha256='.*', expected .* create it again"
+    ):
         CachedAudio(clips, stored, make_encoder(1))
     with pytest.raises(ValueError, match=r"made with weights_sha256="):
         CachedAudio(clips, stored, make_encoder(embedding_dim=8))
