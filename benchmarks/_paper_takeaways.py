@@ -46,9 +46,8 @@ def _window(study: Study) -> str:
 
 
 def _fusion(study: Study) -> str:
-    rows = [(f"{row}_film{BY_SECOND}", row + BY_SECOND) for row in ("e_d", "ldm")]
-    gains = [_known(compare(study, *pair, MIOU)) for pair in rows]
-    steps = _known(compare(study, "full_twice" + BY_SECOND, "full" + BY_SECOND, MIOU))
+    gains = [_own_second(study, f"{row}_film", row) for row in ("e_d", "ldm")]
+    steps = _own_second(study, "full_twice", "full")
     _stand("fusion", all(gain.finding == "agrees" for gain in (*gains, steps)))
     seeds = min(len(gain.by_seed) for gain in gains)
     return (
@@ -80,7 +79,7 @@ def _doubt(study: Study) -> str:
         for row in rows
     )
     one, one_more = (_mean(study, row, ONE, seeds) for row in rows[1:])
-    costs = _known(compare(study, "from_truth" + BY_SECOND, "full" + BY_SECOND, MIOU))
+    costs = _own_second(study, "from_truth", "full")
     energies = [found[ENERGY] for found in (chosen_more, chosen, mask)]
     _stand("doubt", energies == sorted(energies) and mask[BEST] < one < one_more and costs.high < -0.05)
     return (
@@ -118,18 +117,12 @@ def _contrast(study: Study) -> str:
         found = _known(compare(study, rows[1], rows[0], MIOU))
         _stand("contrast", told[1] > told[0] + 0.05 and found.finding == "undecided")
         texts.append(f"{name} {told[0]:.0%} and {told[1]:.0%}, mIoU {difference(MIOU, found)}")
-    cost, frozen_cost, frozen = (
-        _known(compare(study, row + BY_SECOND, reference + BY_SECOND, MIOU))
-        for row, reference in (
-            ("weight_1", "ldm"),
-            ("weight_1_frozen", "ldm_frozen"),
-            ("full_frozen", "ldm_frozen"),
-        )
+    cost = _own_second(study, "weight_1", "ldm")
+    frozen_cost, frozen = (
+        _own_second(study, row, "ldm_frozen") for row in ("weight_1_frozen", "full_frozen")
     )
     _stand("contrast", cost.high < -0.02 and min(frozen_cost.low, frozen.low) > -0.01)
-    gains = [
-        _known(compare(study, f"{row}_frozen{BY_SECOND}", row + BY_SECOND, MIOU)) for row in ("e_d", "ldm")
-    ]
+    gains = [_own_second(study, f"{row}_frozen", row) for row in ("e_d", "ldm")]
     _stand("contrast", all(gain.mean > 0.005 and gain.finding == "undecided" for gain in gains))
     return (
         "**The contrastive loss makes the condition more informative, as the paper says, but the masks no "
@@ -154,9 +147,8 @@ def _sound(study: Study) -> str:
 
 
 def _early(study: Study) -> str:
-    once, twice, from_s4 = (name + BY_SECOND for name in ("full", "full_twice", "full_from_s4"))
-    gained = [_known(compare(study, row, once, MIOU)) for row in (from_s4, twice)]
-    between = _known(compare(study, from_s4, twice, MIOU))
+    gained = [_own_second(study, row, "full") for row in ("full_from_s4", "full_twice")]
+    between = _own_second(study, "full_from_s4", "full_twice")
     _stand("early", all(gain.mean > 0.03 for gain in gained) and between.finding == "undecided")
     return (
         "**The trainings are short, and the seeds few.** The rows are ranked by how far they come in a few "
@@ -180,6 +172,10 @@ def _known(compared: Comparison | None) -> Comparison:
     if compared is None:
         raise ValueError("takeaways: expected the runs that they rest on, got no comparison")
     return compared
+
+
+def _own_second(study: Study, better: str, worse: str) -> Comparison:
+    return _known(compare(study, better + BY_SECOND, worse + BY_SECOND, MIOU))
 
 
 def _means(found: Iterable[Comparison]) -> str:

@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from avslib._checks import check_one_of, check_positive, check_shape
+from avslib._checks import check_not_negative, check_one_of, check_positive, check_shape
 
 
 def test_sizes_are_returned_by_name() -> None:
@@ -35,6 +35,13 @@ def test_an_error_names_argument_expectation_and_what_came(
 def test_what_is_not_positive_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="steps: expected a number above 0"):
         check_positive("steps", value)
+
+
+@pytest.mark.parametrize("value", [-1, -0.1, float("nan")])
+def test_a_number_must_not_be_negative(value: float) -> None:
+    check_not_negative("seed", 0)
+    with pytest.raises(ValueError, match=f"seed: expected 0 or more, got {value}"):
+        check_not_negative("seed", value)
 
 
 def test_what_is_no_tensor_is_refused() -> None:

@@ -60,6 +60,12 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a number above 0, got {value}")
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless ``value >= 0``."""
+    if not value >= 0:
+        raise ValueError(f"{name}: expected 0 or more, got {value}")
+
+
 def check_one_of(name: str, value: str, allowed: Collection[str]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of the allowed words.
 

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from avslib._checks import check_positive
+from avslib._checks import check_not_negative, check_positive
 from avslib.curation.frame_rule import frame_moments, whole_seconds
 from avslib.data.reader import SAMPLE_RATE
 from avslib.media.frame import resize_frame
@@ -107,8 +107,7 @@ class VideoSegmenter:
         if STEPS_A_SECOND % rate:
             raise ValueError(f"rate: expected a divisor of {STEPS_A_SECOND}, got {rate}")
         check_positive("num_samples", num_samples)
-        if seed < 0:
-            raise ValueError(f"seed: expected 0 or more, got {seed}")
+        check_not_negative("seed", seed)
         cut_windows(1, window, overlap)
         self.model = model
         self.size = size

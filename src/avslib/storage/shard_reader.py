@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
-from avslib._checks import check_one_of, check_positive
+from avslib._checks import check_not_negative, check_one_of, check_positive
 from avslib.clip import Clip
 from avslib.data.reader import finish_clip
 from avslib.storage.shard_format import decode_clip, list_members
@@ -87,10 +87,8 @@ class ShardedClips(IterableDataset[Clip]):
         check_one_of("on_error", on_error, ("raise", "skip"))
         if batch_size is not None:
             check_positive("batch_size", batch_size)
-        if shuffle < 0:
-            raise ValueError(f"shuffle: expected 0 or more, got {shuffle}")
-        if seed < 0:
-            raise ValueError(f"seed: expected 0 or more, got {seed}")
+        check_not_negative("shuffle", shuffle)
+        check_not_negative("seed", seed)
         if (rank is None) != (world is None):
             raise ValueError(f"rank: expected both or neither of rank and world, got {rank} and {world}")
         if rank is not None and world is not None and not 0 <= rank < world:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avslib._checks import check_positive
+from avslib._checks import check_not_negative, check_positive
 
 SETTINGS = ("s4", "ms3")
 
@@ -48,8 +48,7 @@ class Recipe:
             check_positive(name, getattr(self, name))
         for setting, epochs in self.epochs.items():
             check_positive(f"epochs[{setting!r}]", epochs)
-        if self.pretrain_clips < 0:
-            raise ValueError(f"pretrain_clips: expected 0 or more, got {self.pretrain_clips}")
+        check_not_negative("pretrain_clips", self.pretrain_clips)
 
 
 SMALL = Recipe("small", {"s4": 2, "ms3": 2}, size=112, learning_rate=1e-3, anneal=True, from_scratch=True)
