@@ -66,8 +66,8 @@ TABLES_OF_PAPER: dict[str, Table] = {
         "Table I: systems",
         "How good is the whole model beside others? AVSBench also has another neck and decoder; what the "
         "latent adds is tested against E-D, in table II. The paper also lists four systems from related "
-        "tasks, which are not here; audio-blind decoders and ECMVAE are not in the paper's table. C3N is in "
-        "neither: it needs two classifiers, which no other row has.",
+        "tasks, which are not here; audio-blind decoders, ECMVAE and C3N are not in the paper's table. C3N "
+        "keeps the classifiers by which the encoders learned, and its audio encoder is frozen.",
         "avsbench",
         {
             "avsbench": _row("AVSBench", (78.74, 0.879), (54.00, 0.645)),

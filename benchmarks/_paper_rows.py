@@ -14,7 +14,9 @@ from avslib.losses import InfoNCE
 from avslib.models import AVSModel, DiffusionAVS, Segmentation, create_model
 from avslib.models.diffusion_avs import Encoded
 from avslib.training import (
+    CLASSES,
     AVSBenchObjective,
+    C3NObjective,
     CVAEObjective,
     DiffusionAVSObjective,
     ECMVAEObjective,
@@ -218,6 +220,16 @@ ROWS: dict[str, Row] = {
     "audio_blind_temporal": Row("audio-blind, temporal", SegmentationObjective, "audio_blind_temporal"),
     "avsbench": Row("AVSBench", AVSBenchObjective, "avsbench"),
     "ecmvae": Row("ECMVAE", ECMVAEObjective, "ecmvae"),
+    "c3n": Row(
+        "C3N",
+        C3NObjective,
+        "c3n",
+        arguments={
+            "num_visual_classes": len(CLASSES),
+            "num_audio_classes": len(CLASSES),
+            "freeze_audio": True,  # no loss reaches the classifier of sound
+        },
+    ),
 }
 
 BY_SECOND = "_by_second"
@@ -244,7 +256,7 @@ ROWS |= {
 }
 
 TABLES: dict[str, Sequence[str]] = {
-    "1": ("audio_blind", "audio_blind_temporal", "avsbench", "ecmvae", "full"),
+    "1": ("audio_blind", "audio_blind_temporal", "avsbench", "ecmvae", "c3n", "full"),
     "2": ("e_d", "cvae", "ldm", "regressor"),
     "3": ("ldm_none", "ldm_audio", "ldm_visual", "ldm"),
     "4": ("ldm", "full"),

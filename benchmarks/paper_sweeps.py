@@ -21,8 +21,8 @@ from _measure import describe
 from _paper_probe import collect, share, told
 from _paper_results import SWEEPS
 from _paper_rows import ROWS
+from _paper_runs import BUDGETS, Run, keep, open_splits
 from _paper_sweeps import BEST, CALIBRATION, ENERGY, ONSETS, STEPS, TOLD_BY
-from paper_tables import BUDGETS, Run, keep, open_splits
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Subset
 from torchmetrics import Metric, MetricCollection

@@ -18,171 +18,77 @@ Several processes may work on the same tables: each takes runs that no other has
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import cast
 
 import torch
 from _measure import describe
-from _paper_results import AGAIN
 from _paper_rows import BY_SECOND, ROWS, TABLES, Row
+from _paper_runs import BUDGETS, RUNS, Run, keep, open_splits
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from avslib.clip import Clip
-from avslib.data import READERS, ClipDataset, SilentSound, SwappedSound, write_avsbench
+from avslib.data import ClipDataset, SilentSound, SwappedSound
 from avslib.metrics import f_score, frame_iou
-from avslib.models import AVSModel, DiffusionAVS
+from avslib.models import C3N, AVSModel, DiffusionAVS
 from avslib.training import (
+    CLASSES,
     ModelPredictions,
     evaluate,
     fit,
     latent_statistics,
+    pretrain_classifiers,
     pretrain_encoders,
     render_labelled,
     warmup_cosine,
 )
 from avslib.training.checkpoint import load_weights
 
-RUNS = Path("runs", "paper")
+LEARNED = ("visual_encoder", "audio_encoder", "audio_classifier")
+"""The parts of a model that know classes before its training; only a C3N has the last one."""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The model size, the clips and the training that every row of a table gets."""
+def learned(run: Run, teacher: str, width: int) -> dict[str, Tensor]:
+    """Return the encoders of the seed, and a C3N's classifier of sound: trained once and kept.
 
-    variant: str
-    size: int
-    clips: Mapping[str, Mapping[str, int]]
-    epochs: Mapping[str, int]
-    learning_rate: float
-    pretrain_clips: int
-    batch_size: int = 4
-    num_samples: int = 8
-    backbone: str | None = None
-
-    def sizes(self) -> dict[str, str]:
-        """Return the arguments for :meth:`Row.build`."""
-        backbone = {} if self.backbone is None else {"backbone": self.backbone}
-        return {"variant": self.variant, "audio_encoder": "mel_cnn", **backbone}
-
-
-_FEW = {"train": 1500, "val": 100, "test": 240}
-_TINY = {"train": 8, "val": 2, "test": 4}
-BUDGETS = {
-    "cpu": Budget(
-        "small", 112, {"s4": _FEW, "ms3": _FEW}, {"s4": 3, "ms3": 3}, learning_rate=1e-3, pretrain_clips=1000
-    ),
-    "gpu": Budget(
-        "pvt_v2_b5",
-        224,
-        {
-            "s4": {"train": 4000, "val": 400, "test": 740},
-            "ms3": {"train": 1200, "val": 120, "test": 240},
-        },
-        {"s4": 15, "ms3": 30},
-        learning_rate=1e-4,
-        pretrain_clips=4000,
-        backbone="pvt_v2_b2",
-    ),
-    "tiny": Budget(
-        "small",
-        32,
-        {"s4": _TINY, "ms3": _TINY},
-        {"s4": 1, "ms3": 1},
-        learning_rate=1e-3,
-        pretrain_clips=4,
-    ),
-}
-BUDGETS["cpu_long"] = replace(BUDGETS["cpu"], epochs={"s4": 9, "ms3": 9})
-"""``tiny`` is for trying out the command, ``cpu_long`` for rows that learn slowly, such as AVSBench."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of a row, with a budget, a setting and a seed."""
-
-    budget: str
-    setting: str
-    row: str
-    seed: int
-    again: bool = False
-    """Whether it repeats a finished run, to see whether the numbers are the same."""
-
-    @property
-    def name(self) -> str:
-        """Name of its files."""
-        return f"{self.row}-seed{self.seed}"
-
-    @property
-    def place(self) -> Path:
-        """Path of its files below the folder of weights and below the folder of results."""
-        return Path(self.budget, self.setting, AGAIN if self.again else "", self.name)
-
-    @property
-    def folder(self) -> Path:
-        """Folder of its checkpoint and weights."""
-        return RUNS / self.place
-
-    @property
-    def weights(self) -> Path:
-        """File with the weights of its best epoch."""
-        return self.folder / "best.safetensors"
-
-    @property
-    def before(self) -> Run | None:
-        """The run whose weights it starts from; None if it starts from encoders only."""
-        row = ROWS[self.row]
-        if row.begins_as is None:
-            return None
-        return Run(self.budget, row.begins_in or self.setting, row.begins_as, self.seed)
-
-    def lock(self, *, blocking: bool = True) -> FileLock:
-        """Return the lock that a process holds while it works on the run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "lock", blocking=blocking)
-
-
-def open_splits(run: Run) -> dict[str, ClipDataset]:
-    """Open the clips, after writing those that are missing; only one process writes at a time."""
+    Args:
+        run: the run that starts from them.
+        teacher: the row whose model learns the classes.
+        width: length of the audio embedding.
+    """
     budget = BUDGETS[run.budget]
-    root = RUNS / run.budget / "data"
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_suffix(".lock")):  # writing removes clips that others have half written
-        write_avsbench(
-            root,
-            setting=run.setting,
-            clips=budget.clips[run.setting],
-            size=budget.size,
-            videos=False,
-            workers=os.cpu_count() or 1,
-        )
-    size = (budget.size, budget.size)
-    splits: dict[str, ClipDataset] = {
-        split: READERS[run.setting](root, split, size=size, normalize=False)
-        for split in ("train", "val", "test")
-    }
-    if ROWS[run.row].silent:
-        return {split: SilentSound(clips) for split, clips in splits.items()}
-    return splits
+    path = RUNS / run.budget / f"{teacher}-{width}-seed{run.seed}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            set_seed(run.seed)
+            model = ROWS[teacher].build(**budget.sizes(), audio_channels=width)
+            seconds = render_labelled("train", budget.pretrain_clips, budget.size)
+            if isinstance(model, C3N):
+                pretrain_classifiers(model, seconds)
+            else:
+                pretrain_encoders(model, seconds)
+            save_file({k: v for k, v in model.state_dict().items() if k.split(".")[0] in LEARNED}, path)
+    return load_file(path)
 
 
 def start(model: AVSModel, run: Run) -> None:
-    """Load the initial weights: the encoders of the seed, trained once and kept, or those of another run.
+    """Load the initial weights: the encoders of the seed, or all weights of another run.
 
     Raises:
         FileNotFoundError: if the weights of that other run are missing.
     """
-    budget, before = BUDGETS[run.budget], run.before
+    before = run.before
     if before is not None:
         with before.lock():  # another process may be training it
             if not before.weights.exists():
@@ -192,25 +98,18 @@ def start(model: AVSModel, run: Run) -> None:
                 )
             load_weights(model, before.weights)
         return
-    names = [name for name in ("visual_encoder", "audio_encoder") if getattr(model, name) is not None]
+    teacher = "ldm"
+    if isinstance(model, C3N):
+        teacher = "c3n"
+        model.consensus.set_similarity(torch.eye(len(CLASSES)))  # two classes are similar if they are equal
     width = 128 if model.audio_encoder is None else model.audio_encoder.embedding_dim
-    path = RUNS / run.budget / f"encoders-{width}-seed{run.seed}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            set_seed(run.seed)
-            teacher = ROWS["ldm"].build(**budget.sizes(), audio_channels=width)
-            pretrain_encoders(teacher, render_labelled("train", budget.pretrain_clips, budget.size))
-            kept = {
-                key: value
-                for key, value in teacher.state_dict().items()
-                if key.startswith(("visual_encoder.", "audio_encoder."))
-            }
-            save_file(kept, path)
-    stored = load_file(path)
-    for name in names:
-        part = {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")}
-        getattr(model, name).load_state_dict(part)
+    stored = learned(run, teacher, width)
+    for name in LEARNED:
+        part = getattr(model, name, None)
+        if part is not None:
+            part.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in stored.items() if k.startswith(f"{name}.")}
+            )
 
 
 def train(row: Row, run: Run, splits: Mapping[str, ClipDataset]) -> tuple[AVSModel, list[dict[str, float]]]:
@@ -292,13 +191,6 @@ def do(run: Run, out: Path) -> None:
     shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)  # keeps the best weights
 
 
-def keep(report: Mapping[str, object], out: Path) -> None:
-    """Write a report; an interrupted write leaves no report."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".new").write_text(json.dumps(report) + "\n", encoding="utf-8")
-    out.with_suffix(".new").replace(out)
-
-
 def take(run: Run, out: Path) -> None:
     """Do a run that is missing, unless another process is working on it."""
     try:
@@ -341,11 +233,23 @@ def main() -> None:
     parser.add_argument(
         "--by-second", action="store_true", help="the rows with window=1: a second has its own sound alone"
     )
-    parser.add_argument("--settings", nargs="+", choices=("s4", "ms3"), default=["ms3"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--budget", choices=BUDGETS, default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--settings", nargs="+", choices=("s4", "ms3"), default=["ms3"], help="the clips (default: ms3)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of every row (default: %(default)s)")
+    parser.add_argument(
+        "--budget",
+        choices=BUDGETS,
+        default="gpu" if torch.cuda.is_available() else "cpu",
+        help="sizes, clips and epochs (default: gpu if there is one, else cpu)",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads of torch (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks", "results", "paper"))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmarks", "results", "paper"),
+        help="folder of the results (default: %(default)s)",
+    )
     parser.add_argument("--again", action="store_true", help="repeat runs, beside those that are there")
     parser.add_argument("--list", action="store_true", help="say what is there, and train nothing")
     arguments = parser.parse_args()

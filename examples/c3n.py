@@ -51,10 +51,10 @@ from avslib.training import (
     format_result,
     measure_classifiers,
     parse_arguments,
+    pretrain_classifiers,
     pretrain_encoders,
     render_labelled,
     run,
-    train_classifiers,
 )
 
 RECIPES = {
@@ -95,44 +95,29 @@ def new_model(
     return model
 
 
-def see(model: C3N, frames: Tensor) -> Tensor:
-    return model.visual_encoder(frames).scores
-
-
-def hear(model: C3N, log_mel: Tensor) -> Tensor:
-    return model.audio_classifier(model.audio_encoder(log_mel).unsqueeze(-2))
-
-
 def measure(model: C3N, held_out: LabelledSeconds) -> Right:
     """Return how often the two classifiers are right."""
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    seconds = LabelledSeconds(*(tensor.to(device) for tensor in held_out))
-    right = measure_classifiers(functools.partial(see, model), functools.partial(hear, model), seconds)
+    right = measure_classifiers(
+        lambda frames: model.visual_encoder(frames).scores,
+        lambda log_mel: model.score_sound(model.audio_encoder(log_mel)),
+        LabelledSeconds(*(tensor.to(device) for tensor in held_out)),
+    )
     model.train(was_training)
     return right
 
 
 def build_demo(recipe: Recipe) -> C3N:
-    """Build the demo's C3N: its audio side is frozen, and two names are similar only if they are equal."""
+    """Build the demo's C3N: its audio side is frozen, and two classes are similar only if they are equal."""
     model = new_model(recipe, CLASSES, CLASSES, freeze_audio=True)
-    one_hot = dict(zip(CLASSES, torch.eye(len(CLASSES)), strict=True))
-    model.consensus.set_similarity(
-        label_similarity(CLASSES, CLASSES, lambda names: torch.stack([one_hot[name] for name in names]))
-    )
+    model.consensus.set_similarity(torch.eye(len(CLASSES)))
     return model
 
 
-def pretrain(recipe: Recipe, held_out: LabelledSeconds, model: C3N, seconds: LabelledSeconds) -> None:
-    """Train the classifiers in a model in which nothing is frozen, and print how often they are right."""
-    teacher = new_model(recipe, CLASSES, CLASSES, freeze_audio=False)
-    teacher.load_state_dict(model.state_dict())
-    teacher.requires_grad_(True).train()
-    teacher.audio_classifier.train()  # a C3N keeps it in evaluation mode
-    train_classifiers(
-        functools.partial(see, teacher), functools.partial(hear, teacher), teacher.parameters(), seconds
-    )
-    model.load_state_dict(teacher.state_dict())
+def pretrain(held_out: LabelledSeconds, model: C3N, seconds: LabelledSeconds) -> None:
+    """Train the classifiers, and print how often they are right."""
+    pretrain_classifiers(model, seconds)
     right = measure(model, held_out)
     PartialState().print(f"classifiers right: {right.seen:.3f} seen, {right.heard:.3f} heard")
 
@@ -181,7 +166,7 @@ def main() -> None:
     if recipe.from_scratch:
         held_out = render_labelled("test", 100, recipe.size)
         build_model = functools.partial(build_demo, recipe)
-        learn = functools.partial(pretrain, recipe, held_out)
+        learn = functools.partial(pretrain, held_out)
 
         def numbers(model: Any, _: Any) -> dict[str, float]:
             return {"seen class is in view": measure(model, held_out).seen}

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(BENCHMARKS))
-    probe, paper_tables = map(importlib.import_module, ("_paper_probe", "paper_tables"))
+    probe, runs, paper_tables = map(importlib.import_module, ("_paper_probe", "_paper_runs", "paper_tables"))
 
 
 def run(script: str, folder: Path, *arguments: str) -> str:
@@ -92,14 +93,29 @@ def test_a_row_in_silence_hears_nothing_in_training_and_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    heard, silent = (
-        paper_tables.open_splits(paper_tables.Run("tiny", "ms3", row, 0)) for row in ("e_d", "e_d_in_silence")
-    )
+    heard, silent = (runs.open_splits(runs.Run("tiny", "ms3", row, 0)) for row in ("e_d", "e_d_in_silence"))
     for split in ("train", "val", "test"):
         sound, silence = heard[split][0], silent[split][0]
         assert (sound.log_mel > -4).any()
         assert (silence.log_mel < -4.6).all()  # log 0.01
         assert torch.equal(sound.masks, silence.masks)
+
+
+def test_a_c3n_starts_with_the_classifiers_of_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = runs.Run("tiny", "ms3", "c3n_by_second", 0)
+    models = [paper_tables.ROWS[run.row].build(**runs.BUDGETS["tiny"].sizes()) for _ in range(2)]
+    for model in models:
+        paper_tables.start(model, run)
+    (kept,) = runs.RUNS.rglob("*.safetensors")
+    parts = {key.split(".")[0] for key in load_file(kept)}
+    assert parts == {"visual_encoder", "audio_encoder", "audio_classifier"}
+    first, second = (model.state_dict() for model in models)
+    equal = {key.split(".")[0] for key in first if torch.equal(first[key], second[key])}
+    assert parts | {"consensus"} <= equal
+    assert not torch.equal(first["decoder.lateral.0.conv1.weight"], second["decoder.lateral.0.conv1.weight"])
 
 
 def test_clips_are_made_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,11 +128,11 @@ def test_clips_are_made_by_one_process_at_a_time(tmp_path: Path, monkeypatch: py
         time.sleep(0.1)
         making.remove(setting)
 
-    monkeypatch.setattr(paper_tables, "write_avsbench", make)
-    monkeypatch.setattr(paper_tables, "READERS", dict.fromkeys(("s4", "ms3"), lambda *_, **__: []))
-    runs = [paper_tables.Run("tiny", setting, "e_d", 0) for setting in ("s4", "ms3", "s4")]
+    monkeypatch.setattr(runs, "write_avsbench", make)
+    monkeypatch.setattr(runs, "READERS", dict.fromkeys(("s4", "ms3"), lambda *_, **__: []))
+    several = [runs.Run("tiny", setting, "e_d", 0) for setting in ("s4", "ms3", "s4")]
     with ThreadPoolExecutor(3) as pool:
-        assert len(list(pool.map(paper_tables.open_splits, runs))) == 3
+        assert len(list(pool.map(runs.open_splits, several))) == 3
 
 
 def test_a_regression_tells_what_is_linear_and_nothing_of_noise() -> None:

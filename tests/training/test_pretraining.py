@@ -6,6 +6,7 @@ from avslib.training import (
     CLASSES,
     LabelledSeconds,
     measure_classifiers,
+    pretrain_classifiers,
     pretrain_encoders,
     render_labelled,
     train_classifiers,
@@ -68,6 +69,38 @@ def test_only_the_encoders_learn(seconds: LabelledSeconds) -> None:
     pretrain_encoders(frozen, seconds)
     assert all(torch.equal(value, before[key]) for key, value in frozen.audio_encoder.state_dict().items())
     pretrain_encoders(create_model("audio_blind.small"), seconds)
+
+
+def test_a_c3n_keeps_the_classifiers_that_it_learned(seconds: LabelledSeconds) -> None:
+    torch.manual_seed(0)
+    model = create_model("c3n.small", num_visual_classes=12, num_audio_classes=12, freeze_audio=True)
+    model.consensus.set_similarity(torch.eye(12))
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def loss_of_sound() -> float:
+        model.eval()
+        with torch.no_grad():
+            scores = model.score_sound(model.audio_encoder(seconds.log_mel))
+        return torch.nn.functional.cross_entropy(scores, seconds.heard).item()
+
+    untrained = loss_of_sound()
+    for _ in range(5):
+        pretrain_classifiers(model, seconds)
+    assert loss_of_sound() < untrained
+    changed = {
+        ".".join(key.split(".")[:2])
+        for key, value in model.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert {"visual_encoder.backbone", "audio_encoder.network", "audio_classifier.classify"} <= changed
+    assert {key.split(".")[0] for key in changed} == {"visual_encoder", "audio_encoder", "audio_classifier"}
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
+    assert model.audio_encoder.frozen
+    assert not model.train().audio_classifier.training
+
+    with pytest.raises(ValueError, match=r"model: expected num_visual_classes .* of 12, got \(12, 527\)"):
+        pretrain_classifiers(create_model("c3n.small", num_visual_classes=12), seconds)
 
 
 def test_a_classifier_is_no_pyramid(seconds: LabelledSeconds) -> None:

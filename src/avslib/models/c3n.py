@@ -91,9 +91,13 @@ class C3N(AVSModel, paper_url="https://arxiv.org/abs/2310.06259"):
         """Segment frames with embedded sound, which is classified here; see :meth:`AVSModel.forward`."""
         assert audio is not None
         with torch.no_grad():
-            embedding = audio if self.quantizer is None else scale_quantized(self.quantizer(audio))
-            audio_scores = self.audio_classifier(embedding.unsqueeze(-2))  # each second is one time step
+            audio_scores = self.score_sound(audio)
         return self.segment_with_scores(frames, audio, audio_scores, valid)
+
+    def score_sound(self, audio: Tensor) -> Tensor:
+        """Return the class scores of embedded sound ``(..., A)``: logits ``(..., J)``."""
+        embedding = audio if self.quantizer is None else scale_quantized(self.quantizer(audio))
+        return self.audio_classifier(embedding.unsqueeze(-2))  # each second is one time step
 
     def segment_with_scores(
         self, frames: Tensor, audio: Tensor, audio_scores: Tensor, valid: Tensor | None = None

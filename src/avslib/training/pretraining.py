@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from avslib.data import SyntheticConfig, clip_indices
 from avslib.data.synthetic import FAMILIES, render_clip
 from avslib.encoders import VisualEncoder
 from avslib.media import fit_examples, log_mel_examples, normalize_frames
-from avslib.models import AVSModel
+from avslib.models import C3N, AVSModel
 from avslib.training.optim import warmup_cosine
 
 CLASSES = tuple(family.name for family in FAMILIES)
@@ -118,7 +119,7 @@ def pretrain_encoders(model: AVSModel, seconds: LabelledSeconds) -> None:
         seconds: the training data.
 
     Raises:
-        TypeError: if the model has another visual encoder.
+        TypeError: if the model has another visual encoder; for C3N see :func:`pretrain_classifiers`.
     """
     encoder, listener = model.visual_encoder, model.audio_encoder
     if not isinstance(encoder, VisualEncoder):
@@ -137,3 +138,33 @@ def pretrain_encoders(model: AVSModel, seconds: LabelledSeconds) -> None:
         nn.ModuleList(parts).parameters(),
         seconds,
     )
+
+
+def pretrain_classifiers(model: C3N, seconds: LabelledSeconds) -> None:
+    """Train the two classifiers of a C3N, which it keeps, on the classes of synthetic clips.
+
+    Frozen parts learn too, and are as frozen afterwards as before.
+
+    Args:
+        model: a C3N with as many visual and audio classes as :data:`CLASSES`.
+        seconds: the training data.
+
+    Raises:
+        ValueError: if the model has other numbers of classes.
+    """
+    classes = tuple(model.consensus.similarity.shape)
+    if classes != (len(CLASSES),) * 2:
+        raise ValueError(
+            f"model: expected num_visual_classes and num_audio_classes of {len(CLASSES)}, got {classes}"
+        )
+    teacher = copy.deepcopy(model).requires_grad_(True)
+    teacher.audio_encoder.frozen = False
+    teacher.train()
+    teacher.audio_classifier.train()  # a C3N keeps it in evaluation mode
+    train_classifiers(
+        lambda frames: teacher.visual_encoder(frames).scores,
+        lambda log_mel: teacher.score_sound(teacher.audio_encoder(log_mel)),
+        teacher.parameters(),
+        seconds,
+    )
+    model.load_state_dict(teacher.state_dict())
