@@ -1,9 +1,10 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 
-from avslib._checks import check_not_negative, check_one_of, check_positive, check_shape
+from avslib._checks import check_integer, check_not_negative, check_one_of, check_positive, check_shape
 
 
 def test_sizes_are_returned_by_name() -> None:
@@ -42,6 +43,14 @@ def test_a_number_must_not_be_negative(value: float) -> None:
     check_not_negative("seed", 0)
     with pytest.raises(ValueError, match=f"seed: expected 0 or more, got {value}"):
         check_not_negative("seed", value)
+
+
+@pytest.mark.parametrize("value", [2.0, float("inf"), "2", None])
+def test_an_integer_of_any_type_is_one_and_nothing_else(value: object) -> None:
+    check_integer("rate", 2)
+    check_integer("rate", np.int64(2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=re.escape(f"rate: expected an integer, got {value!r}")):
+        check_integer("rate", value)  # type: ignore[arg-type]
 
 
 def test_what_is_no_tensor_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -52,6 +53,12 @@ def check_shape(name: str, tensor: Tensor, pattern: str, **sizes: int) -> dict[s
         expected = f"({', '.join(pattern.split())})" + (f" with {known}" if known else "")
         raise ValueError(f"{name}: expected shape {expected}, got {shape}")
     return {axis: size for axis, size in zip(axes, tail, strict=True) if not axis.isdigit()}
+
+
+def check_integer(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless the value is an integer, of Python or NumPy."""
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name}: expected an integer, got {value!r}")
 
 
 def check_positive(name: str, value: float) -> None:

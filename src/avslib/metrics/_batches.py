@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.utilities import dim_zero_cat
 
-from avslib._checks import check_positive, check_shape
+from avslib._checks import check_integer, check_positive, check_shape
 from avslib.metrics._binary import BinaryMetric, check_frames
 
 
@@ -23,8 +22,7 @@ def check_batches(clips_per_batch: float, ranks: int) -> None:
     check_positive("clips_per_batch", clips_per_batch)
     if clips_per_batch != math.inf and clips_per_batch % 1:
         raise ValueError(f"clips_per_batch: expected a whole number or infinity, got {clips_per_batch}")
-    if not isinstance(ranks, Integral):
-        raise ValueError(f"ranks: expected an integer, got {ranks}")
+    check_integer("ranks", ranks)
     check_positive("ranks", ranks)
 
 

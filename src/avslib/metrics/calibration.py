@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from avslib._checks import check_one_of
+from avslib._checks import check_integer, check_one_of, check_positive
 from avslib.metrics._binary import BinaryMetric, check_binary, check_frames, not_binary
 from avslib.metrics._plots import new_axes
 from avslib.metrics.statistics import frame_chunks
@@ -152,8 +151,8 @@ class CalibrationError(BinaryMetric):
 
 def _check_arguments(bins: int, kind: str) -> None:
     check_one_of("kind", kind, KINDS)
-    if not isinstance(bins, Integral) or bins < 1:
-        raise ValueError(f"bins: expected an integer above 0, got {bins}")
+    check_integer("bins", bins)
+    check_positive("bins", bins)
 
 
 def _bin_sums(logits: Tensor, masks: Tensor, counted: Tensor, bins: int, kind: str) -> Tensor:

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from avslib._checks import check_not_negative, check_positive
+from avslib._checks import check_integer, check_not_negative, check_positive
 from avslib.curation.frame_rule import frame_moments, whole_seconds
 from avslib.data.reader import SAMPLE_RATE
 from avslib.media.frame import resize_frame
@@ -100,8 +100,7 @@ class VideoSegmenter:
             raise ValueError(f"size: expected height and width, at least 32 px, got {tuple(size)}")
         numbers = {"rate": rate, "window": window, "overlap": overlap, "num_samples": num_samples}
         for name, number in {**numbers, "seed": seed}.items():
-            if not isinstance(number, int):
-                raise ValueError(f"{name}: expected an integer, got {number!r}")
+            check_integer(name, number)
         check_positive("rate", rate)
         check_positive("window", window)
         if STEPS_A_SECOND % rate:
