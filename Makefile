@@ -4,7 +4,7 @@ BIN := .venv/bin
 SUBJECTS := tpavi sampler_latency metrics inference training_step loading import_time
 RESULTS = benchmarks/results/$(shell $(BIN)/python benchmarks/report.py --folder $(DEVICE))
 
-.PHONY: demo test test-slow lint types unit docs wheel bench $(SUBJECTS:%=bench-%) clean
+.PHONY: demo test test-slow test-oldest lint types unit docs wheel bench $(SUBJECTS:%=bench-%) clean
 
 demo: .venv/.demo  ## train, evaluate and draw the paper's model on clips that we make
 	$(BIN)/python examples/diffusion_avs.py $(if $(wildcard runs/diffusion_avs-demo-*),--resume) $(ARGS)
@@ -15,6 +15,12 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell src tests docs examples benchmarks README.md CHANGELOG.md CONTRIBUTING.md
+
+test-oldest:  ## the tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear build/oldest
+	build/oldest/bin/python -m pip install --quiet uv
+	build/oldest/bin/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct --editable ".[all,test]"
+	build/oldest/bin/python -m pytest -m "not slow and not network" -o filterwarnings=ignore
 
 types: .venv/.dev
 	$(BIN)/mypy

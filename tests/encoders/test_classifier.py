@@ -282,7 +282,10 @@ def test_a_backbone_without_maps_is_refused_when_built(backbone: str) -> None:
 @pytest.mark.usefixtures("on_meta")
 @pytest.mark.parametrize("backbone", ["hiera_tiny_224", "selecsls42", "coat_lite_tiny"])
 def test_a_backbone_without_maps_is_refused_when_called(backbone: str) -> None:
-    with pytest.raises(ValueError, match=f"backbone: expected a classifier with .*{backbone!r} differs"):
+    expected = (
+        f"backbone: expected (a classifier|strides) .*{backbone!r}"  # timm 1.0.21 names no stride of CoaT
+    )
+    with pytest.raises(ValueError, match=expected):
         VisualClassifier(backbone)(torch.zeros(1, 3, 224, 224))
 
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from avslib._checks import check_one_of, check_positive
 from avslib.latent.denoiser import NoiseEstimator
-from avslib.latent.linear_steps import PREDICTION_TYPES, linear_steps, read_output, step_down
+from avslib.latent.linear_steps import PREDICTION_TYPES, LinearStep, linear_steps, read_output, step_down
 
 
 class Scheduler(Protocol):
@@ -205,7 +205,7 @@ class LatentCondDiffusion(nn.Module):
         expected = (*condition.shape[:-1], self.latent_dim)
         if noise.shape != expected:
             raise ValueError(f"noise: expected shape {expected}, got {tuple(noise.shape)}")
-        steps = linear_steps(self.scheduler, self.num_inference_steps)
+        steps = self._linear_steps()
         if steps is None:
             return self._sample_by_scheduler(condition, noise, generator)
         levels = [
@@ -216,6 +216,10 @@ class LatentCondDiffusion(nn.Module):
         for i, step in enumerate(steps):
             latent = step_down(step, kind, latent, predict(latent, i).float())
         return latent
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _linear_steps(self) -> tuple[LinearStep, ...] | None:
+        return linear_steps(self.scheduler, self.num_inference_steps)
 
     def _sample_by_scheduler(self, condition: Tensor, noise: Tensor, generator: Generator | None) -> Tensor:
         scheduler = copy.deepcopy(self.scheduler)  # a run changes its state

@@ -7,7 +7,6 @@ import weakref
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -59,11 +58,10 @@ def step_down(step: LinearStep, prediction_type: str, latent: Tensor, output: Te
 _known: weakref.WeakKeyDictionary[Any, dict[int, tuple[LinearStep, ...] | None]] = weakref.WeakKeyDictionary()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def linear_steps(scheduler: Any, num_inference_steps: int) -> tuple[LinearStep, ...] | None:
     """Return the steps of a run, with diffusers' numbers; None unless the scheduler is DDIM without clipping.
 
-    The numbers are computed once; a compiled sampler sees constants.
+    The numbers are computed once.
 
     A step ends at the level where the next one begins. In diffusers it ends ``K // steps`` levels below its
     start. If levels are not evenly spaced (K = 20 in 7 steps), this is a different level, and the error in
