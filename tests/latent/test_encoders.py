@@ -45,6 +45,19 @@ def test_the_noise_estimator_is_layers_that_read_latent_skip_condition_and_times
     torch.testing.assert_close(estimator(latent, timestep, condition), x)
 
 
+def test_the_noise_estimator_begins_as_layers_that_read_all_inputs_would() -> None:
+    torch.manual_seed(0)
+    estimator = NoiseEstimator(60, condition_dim=50, widths=(70, 80, 90, 40), timestep_features=40)
+    layers = [*estimator.encoder, *estimator.decoder]
+    widths = [len(layer.weight) for layer in layers]
+    parts = (estimator.condition.weight, estimator.condition.bias, estimator.timestep.weight)
+    for layer, *others in zip(layers, *(part.split(widths) for part in parts), strict=True):
+        read = nn.Linear(layer.in_features + 50 + 40, layer.out_features)
+        for part in (layer.weight, *others):
+            assert part.abs().max() <= read.in_features**-0.5
+            assert part.std().item() == pytest.approx(read.weight.std().item(), rel=0.25)
+
+
 def test_the_ground_truth_encoder_has_the_papers_channels() -> None:
     convolutions = [module for module in GTEncoder().modules() if isinstance(module, nn.Conv2d)]
     assert [module.out_channels for module in convolutions] == [16, 32, 64, 64, 64]
@@ -118,6 +131,14 @@ def test_a_single_latent_is_normalised_by_what_was_seen_before() -> None:
     )
 
 
+def test_the_first_batches_count_alike() -> None:
+    norm = LatentNorm(4)
+    batches = 3 + 2 * torch.randn(9, 16, 4)
+    for n, batch in enumerate(batches, start=1):
+        norm(batch)
+        torch.testing.assert_close(norm.running_mean, batches[:n].mean(dim=(0, 1)))
+
+
 def test_frames_that_come_one_by_one_are_normalised_too() -> None:
     """As with S4, where a training clip has one labelled frame, in batches of one clip."""
     norm = LatentNorm(4)
@@ -168,6 +189,23 @@ def test_the_condition_sees_what_table_iii_says(source: str, sees_frames: bool, 
     assert condition.shape == (2, 3, 24)
     assert torch.equal(condition, encoder(FRAMES + 1, AUDIO)) is not sees_frames
     assert torch.equal(condition, encoder(FRAMES, AUDIO + 1)) is not sees_sound
+
+
+def test_the_branches_of_the_condition_are_joined_by_two_layers() -> None:
+    encoder = ConditionEncoder().eval()
+    assert encoder.visual is not None
+    assert encoder.audio is not None
+    assert encoder.join is not None
+
+    def two_layers(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+        first, last = layers[0], layers[-1]
+        x = nn.functional.linear(x, first.weight, first.bias)
+        return nn.functional.linear(torch.where(x > 0, x, 0.2 * x), last.weight, last.bias)
+
+    for b, t in ((0, 0), (1, 2)):
+        codes = [encoder.visual(FRAMES[b, t : t + 1])[0], two_layers(encoder.audio, AUDIO[b, t])]
+        expected = two_layers(encoder.join, torch.cat(codes))
+        torch.testing.assert_close(encoder(FRAMES, AUDIO)[b, t], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_condition_of_a_second_depends_on_that_second_alone() -> None:
