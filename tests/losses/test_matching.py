@@ -22,7 +22,7 @@ from avslib.losses.matching import (
 from avslib.losses.segmentation import binary_cross_entropy, cross_entropy
 from tests import _golden
 
-SIDES = (4, 2, 1)
+HEIGHTS = (4, 2, 1)  # of maps that are twice as wide
 FIRST_FRAMES = torch.tensor([[True, True, False], [True, False, False]])
 both = pytest.mark.parametrize("matching", [audio_visual_matching, visual_visual_matching])
 options = {
@@ -39,9 +39,9 @@ Batch = tuple[Tensor, list[Tensor], list[Tensor]]
 
 def make(b: int = 2, t: int = 3, k: int = 1, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:
     rng = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(b, t, k, 8, 8, generator=rng, dtype=dtype)
-    features = [torch.randn(b, t, 6, side, side, generator=rng, dtype=dtype) for side in SIDES]
-    audio = [torch.randn(b, t, 6, generator=rng, dtype=dtype) for _ in SIDES]
+    logits = 2 * torch.randn(b, t, k, 8, 16, generator=rng, dtype=dtype)
+    features = [torch.randn(b, t, 6, h, 2 * h, generator=rng, dtype=dtype) for h in HEIGHTS]
+    audio = [torch.randn(b, t, 6, generator=rng, dtype=dtype) for _ in HEIGHTS]
     return logits, features, audio
 
 
@@ -69,14 +69,14 @@ def cell_weight(cell: Tensor, *, foreground: str, pooling: str, threshold: bool)
 
 
 def frame_vector(logits: Tensor, features: Tensor, *, threshold: bool, **pool: Any) -> Tensor:
-    side, step = features.shape[-1], 8 // features.shape[-1]
+    (h, w), step = features.shape[1:], 8 // features.shape[1]
     total, weights = torch.zeros(features.shape[0], dtype=features.dtype), 0.0
-    for y in range(side):
-        for x in range(side):
+    for y in range(h):
+        for x in range(w):
             cell = logits[:, y * step : (y + 1) * step, x * step : (x + 1) * step]
             weight = cell_weight(cell, threshold=threshold, **pool)
             total, weights = total + weight * features[:, y, x], weights + weight
-    return total / (weights + 1e-6 if threshold else side**2)
+    return total / (weights + 1e-6 if threshold else h * w)
 
 
 def vector_distance(target: Tensor, seen: Tensor, distance: str) -> float:
@@ -272,7 +272,7 @@ def test_equal_vectors_are_at_no_distance(seed: int) -> None:
 def test_the_frame_that_sounds_most_alike_may_be_in_another_clip() -> None:
     logits, features, audio = make(b=2, t=2)
     logits = torch.full_like(logits, 100.0)
-    audio = [torch.tensor([[[0.0], [50.0]], [[2.0], [53.0]]]).expand(2, 2, 6).double()] * len(SIDES)
+    audio = [torch.tensor([[[0.0], [50.0]], [[2.0], [53.0]]]).expand(2, 2, 6).double()] * len(HEIGHTS)
     features = [level.clone() for level in features]
     for level in features:
         level[1] = level[0]  # each frame looks like the one that sounds like it, 50 away from its own clip
@@ -286,7 +286,7 @@ def test_a_single_frame_matches_itself() -> None:
 @pytest.mark.parametrize("foreground", FOREGROUNDS)
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_frames_without_label_touch_neither_loss_nor_gradient(foreground: str, distance: str) -> None:
-    logits, features, audio = make(k=classes(foreground))
+    logits, features, audio = make(k=classes(foreground), seed=2)  # cosines above 0: others have no gradient
     spoilt = [x.clone() for x in (logits, *features, *audio)]
     for x in spoilt:
         x[~FIRST_FRAMES] = torch.nan
@@ -378,9 +378,9 @@ def test_what_does_not_fit_is_named(matching: Callable[..., Tensor]) -> None:
         matching(logits, features, audio[:2])
     with pytest.raises(ValueError, match=r"audio\[1\]: expected shape .* c=6, got \(2, 3, 5\)"):
         matching(logits, features, [audio[0], audio[1][..., :5], audio[2]])
-    with pytest.raises(ValueError, match=r"features\[0\]: expected shape .* t=3, got \(2, 2, 6, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"features\[0\]: expected shape .* t=3, got \(2, 2, 6, 4, 8\)"):
         matching(logits, [level[:, :2] for level in features], audio)
-    with pytest.raises(ValueError, match=r"logits: expected shape \(b, t, 1, h, w\), got \(2, 3, 4, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"logits: expected shape \(b, t, 1, h, w\), got \(2, 3, 4, 8, 16\)"):
         matching(*make(k=4))
     with pytest.raises(ValueError, match=r"labelled: expected shape \(b, t\).* got \(2, 2\)"):
         matching(logits, features, audio, FIRST_FRAMES[:, :2])
