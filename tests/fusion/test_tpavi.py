@@ -212,6 +212,16 @@ def test_normalised_features_have_no_scale(sound: bool) -> None:
         assert (silence == 0).all()
 
 
+@with_and_without_sound
+def test_a_synchronised_batch_norm_normalises_too(sound: bool) -> None:
+    block = make(4).eval()
+    clip = make_clip(2, 3, 4, 2, 5, sound=sound)
+    expected = block(*clip)[0]
+    other = nn.SyncBatchNorm.convert_sync_batchnorm(block)
+    assert isinstance(other.batch_norm, nn.SyncBatchNorm)
+    torch.testing.assert_close(other(*clip)[0], expected)
+
+
 def test_leaves_channels_last_and_takes_them_so() -> None:
     block = make(8)
     x, audio = make_clip(2, 3, 8, 4, 5, sound=True)
