@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from avslib.clip import Clip
+from avslib.latent.ground_truth import LatentNorm
 from avslib.models import AVSModel
 from avslib.training import published_objective
 
@@ -76,6 +77,9 @@ class Trained(NamedTuple):
         The first weight is the last one that the backward pass reaches.
         """
         torch.manual_seed(0)
+        for module in self.model.modules():
+            if isinstance(module, LatentNorm):  # its output depends on the batches before this one
+                module.reset_running_stats()
         frames, log_mel, masks, labelled, valid, _ = self.clip
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.bf16):
             output = self.model(frames, log_mel, masks, labelled, valid)

@@ -236,9 +236,22 @@ def test_the_inference_benchmark_compiles_or_says_why_not(tmp_path: Path) -> Non
 def test_the_training_benchmark_checks_times_and_weighs(
     monkeypatch: pytest.MonkeyPatch, benchmarks: Any, tmp_path: Path
 ) -> None:
-    small = ("--models", "avsbench.small", "--size", "32", "--frames", "1", "--batch", "2", "--count")
-    report = run_here(monkeypatch, benchmarks, "training_step", tmp_path, *small)
-    assert [row["implementation"] for row in report["rows"]] == ["dense", "avslib"]
+    small = (
+        "--size",
+        "32",
+        "--frames",
+        "1",
+        "--batch",
+        "2",
+        "--count",
+        "--ways",
+        "dense",
+        "avslib",
+        "avslib bf16",
+    )
+    models = ("avsbench.small", "diffusion_avs.small")
+    report = run_here(monkeypatch, benchmarks, "training_step", tmp_path, "--models", *models, *small)
+    assert [row["implementation"] for row in report["rows"]] == ["dense", "avslib", "avslib bf16"] * 2
     for row in report["rows"]:
         assert row["bytes"] > 4 * 4e6  # at least weights, gradients and two moments
         assert row["clips/s"]["p50"] == pytest.approx(2e3 / row["ms"]["p50"])
