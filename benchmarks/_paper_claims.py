@@ -68,7 +68,7 @@ TABLES_OF_PAPER: dict[str, Table] = {
         "latent adds is tested against E-D, in table II. The paper also lists four systems from related "
         "tasks, which are not here; audio-blind decoders, ECMVAE and C3N are not in the paper's table. C3N "
         "keeps the classifiers by which the encoders learned, and its audio encoder is frozen. For an "
-        "audio-blind decoder no pixel is heard more often than not, so its masks of several sources are empty.",
+        "audio-blind decoder no pixel is more likely heard than not, so its masks are empty.",
         "avsbench",
         {
             "avsbench": _row("AVSBench", (78.74, 0.879), (54.00, 0.645)),
