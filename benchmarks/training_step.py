@@ -70,6 +70,8 @@ class Trained(NamedTuple):
     optimizer: Optimizer
     clip: Clip
     bf16: bool
+    norms: Sequence[LatentNorm]
+    """What depends on the batches before, which differ in number: reset before each step."""
 
     def step(self) -> tuple[Tensor, Tensor, Tensor]:
         """Take a step; return the loss, and the length and direction of the first weight's gradient.
@@ -77,9 +79,8 @@ class Trained(NamedTuple):
         The first weight is the last one that the backward pass reaches.
         """
         torch.manual_seed(0)
-        for module in self.model.modules():
-            if isinstance(module, LatentNorm):  # its output depends on the batches before this one
-                module.reset_running_stats()
+        for norm in self.norms:
+            norm.reset_running_stats()
         frames, log_mel, masks, labelled, valid, _ = self.clip
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.bf16):
             output = self.model(frames, log_mel, masks, labelled, valid)
@@ -108,7 +109,8 @@ def make_trained(model: nn.Module, objective: nn.Module, clip: Clip, *, bf16: bo
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
     optimizer.zero_grad()
-    return Trained(model, objective, optimizer, clip, bf16)
+    norms = [module for module in model.modules() if isinstance(module, LatentNorm)]
+    return Trained(model, objective, optimizer, clip, bf16, norms)
 
 
 def count(model: nn.Module, objective: nn.Module, clip: Clip, *, bf16: bool = False) -> int:

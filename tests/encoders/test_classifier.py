@@ -280,12 +280,22 @@ def test_a_backbone_without_maps_is_refused_when_built(backbone: str) -> None:
 
 
 @pytest.mark.usefixtures("on_meta")
-@pytest.mark.parametrize("backbone", ["hiera_tiny_224", "selecsls42", "coat_lite_tiny"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "hiera_tiny_224",
+        "selecsls42",
+        pytest.param(
+            "coat_lite_tiny",
+            marks=pytest.mark.skipif(
+                tuple(map(int, timm.__version__.split(".")[:3])) < (1, 0, 31),
+                reason="timm states no strides of CoaT before 1.0.31: it is refused when built",
+            ),
+        ),
+    ],
+)
 def test_a_backbone_without_maps_is_refused_when_called(backbone: str) -> None:
-    expected = (
-        f"backbone: expected (a classifier|strides) .*{backbone!r}"  # timm 1.0.21 names no stride of CoaT
-    )
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=f"backbone: expected a classifier with .*{backbone!r} differs"):
         VisualClassifier(backbone)(torch.zeros(1, 3, 224, 224))
 
 

@@ -109,7 +109,7 @@ def test_sampling_is_diffusers_own_loop(name: str, spacing: str, prediction_type
         for k in scheduler.timesteps:
             output = denoiser(scheduler.scale_model_input(latent, k), k.expand(2, 5), condition)
             latent = scheduler.step(output, k, latent, **extra).prev_sample
-    torch.testing.assert_close(actual, latent, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, latent, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

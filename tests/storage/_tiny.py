@@ -35,5 +35,5 @@ def assert_same(actual: Clip, expected: Clip) -> None:
     for name, ours, theirs in zip(Clip._fields, actual, expected, strict=True):
         if isinstance(theirs, torch.Tensor):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0, msg=name)
-        else:  # a loader turns the tuple of a batch's names into a list
-            assert [*ours] == [*theirs]
+        else:
+            assert ours == theirs

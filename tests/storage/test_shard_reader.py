@@ -169,7 +169,7 @@ def test_all_ranks_together_see_every_clip_once_and_any_of_them_resumes(
 
 @forks
 @pytest.mark.parametrize("batch_size", [None, 1, 4, 9])
-@settings(max_examples=3)
+@settings(max_examples=8)
 @given(
     world=st.integers(1, 3),
     workers=st.integers(1, 4),
@@ -183,7 +183,8 @@ def test_the_number_of_workers_does_not_change_the_stream(
     reader.set_epoch(1, skipped)
     loader = DataLoader(reader, batch_size=None, num_workers=workers)
     for ours, alone in itertools.zip_longest(loader, reader):
-        assert_same(ours, alone)
+        # a loader turns the tuple of a batch's names into a list
+        assert_same(ours if batch_size is None else ours._replace(id=tuple(ours.id)), alone)
 
 
 @forks

@@ -217,6 +217,7 @@ class LatentCondDiffusion(nn.Module):
             latent = step_down(step, kind, latent, predict(latent, i).float())
         return latent
 
+    # A method, because the compiler of torch 2.11 refuses a scheduler as an argument of a constant function.
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _linear_steps(self) -> tuple[LinearStep, ...] | None:
         return linear_steps(self.scheduler, self.num_inference_steps)
