@@ -76,6 +76,12 @@ def test_histogram_is_the_loop_over_thresholds(b: int, t: int, h: int, w: int, k
     expected = [[literal_curve(probabilities[i, j], masks[i, j]) for j in range(t)] for i in range(b)]
     assert f_curves(logits, masks).tolist() == expected
     assert f_score(logits, masks).item() == pytest.approx(literal_f(logits, masks), abs=1e-12)
+    with_truth = [expected[i][j] for i in range(b) for j in range(t) if masks[i, j].any()]
+    if with_truth:
+        metric = FScore()
+        metric.update(logits, masks)
+        mean = torch.tensor(with_truth, dtype=torch.float64).mean(dim=0)
+        torch.testing.assert_close(metric.curves()[2], mean, rtol=0, atol=1e-12)
 
 
 def threshold_counts(scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

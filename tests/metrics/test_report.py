@@ -272,6 +272,8 @@ def test_wrong_predictions_are_named() -> None:
         report([prediction, make(3, logits=2)])
     with pytest.raises(ValueError, match=r"valid: expected shape \(b, t\) with b=3, t=3, got \(2, 3\)"):
         report([prediction._replace(valid=prediction.valid[:2])])
+    with pytest.raises(ValueError, match="id: expected a name of its own for each clip, got 'clip0' twice"):
+        report([prediction, make(1)])
 
 
 @pytest.mark.parametrize(
@@ -281,6 +283,7 @@ def test_wrong_predictions_are_named() -> None:
         ({}, {"num_classes": 3, "class_names": ["a", "b"]}, "class_names: expected a name for each of 3 cl"),
         ({"id": "abc"}, {}, "id: expected a list with a word for each of 3 clips, got 'abc'"),
         ({"id": ["a", "b"]}, {}, r"id: expected a list with a word for each of 3 clips, got \['a', 'b'\]"),
+        ({"id": ["a", "b", "a"]}, {}, "id: expected a name of its own for each clip, got 'a' twice"),
         ({"category": []}, {}, r"category: expected a list with a word for each of 3 clips, got \[\]"),
     ],
 )

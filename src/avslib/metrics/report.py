@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
     valid: Tensor
     """Which frames count, ``(B, T)``, bool; False for padding and for frames that are not labelled."""
     id: Sequence[str]
-    """Names of the B clips."""
+    """Names of the B clips, each its own."""
     category: Sequence[str]
     """What sounds in each clip; an empty string where this is unknown."""
     padding: Tensor | None = None
@@ -65,7 +65,8 @@ def report(
 
     Raises:
         ValueError: if a shape differs, a mask holds anything but 0 and 1 or classes, the number of names does
-            not match the classes or the clips, ``replicates`` is not above 0, or there is no clip.
+            not match the classes or the clips, two clips have one id, ``replicates`` is not above 0, or there
+            is no clip.
 
     Example:
         >>> masks = torch.zeros(4, 5, 8, 8)
@@ -86,6 +87,7 @@ def report(
     ids: list[str] = []
     categories: list[str] = []
     unread: list[str] = []
+    known: set[str] = set()
     sizes: set[tuple[int, int]] = set()
     seen = 0
     truth = hashlib.sha256()
@@ -101,6 +103,10 @@ def report(
         batch = _batch(logits, masks, valid.bool(), padding, measured)
         _check_words("id", names, len(masks))
         _check_words("category", kinds, len(masks))
+        for name in names:
+            if name in known:
+                raise ValueError(f"id: expected a name of its own for each clip, got {name!r} twice")
+            known.add(name)
         read = batch.valid.any(dim=1)
         sums = {key: value[read].cpu() for key, value in _count(batch, measures).items()}
         sums["place"] = torch.arange(seen, seen + len(read))[read.cpu()]
