@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 from avslib.latent import cosine_ddim
 from avslib.losses import InfoNCE
 from avslib.models import AVSModel, DiffusionAVS, Segmentation, create_model
-from avslib.models.diffusion_avs import Encoded
 from avslib.training import (
     CLASSES,
     AVSBenchObjective,
@@ -25,8 +24,12 @@ from avslib.training import (
 from avslib.training.trainer import Objective
 
 
-class Twin(DiffusionAVS):
-    """A deterministic model made of the parts of DiffusionAVS."""
+class Regressor(DiffusionAVS):
+    """The same network without diffusion: the noise estimator predicts the latent from the condition.
+
+    It has every parameter that DiffusionAVS uses in inference, and runs the estimator once instead of ten
+    times. An advantage of DiffusionAVS over it therefore does not come from capacity.
+    """
 
     stochastic: ClassVar[bool] = False
 
@@ -41,37 +44,14 @@ class Twin(DiffusionAVS):
         num_samples: int = 1,
         generator: Generator | None = None,
     ) -> Segmentation:
-        """Segment frames; see :meth:`AVSModel.forward`."""
+        """Segment frames with the regressed latent; see :meth:`AVSModel.forward`."""
         assert audio is not None
-        size = (frames.shape[-2], frames.shape[-1])
-        return Segmentation(self.decode_encoded(self.encode(frames, audio, valid), size))
-
-    def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
-        """Decode an encoded clip into logits ``(B, T, K, H, W)``."""
-        raise NotImplementedError
-
-
-class EncoderDecoder(Twin):
-    """The paper's E-D with the neck and head of DiffusionAVS: it decodes the pyramid without a latent."""
-
-    def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
-        """Decode the pyramid alone."""
-        return self.head(encoded.pyramid, size=size)
-
-
-class Regressor(Twin):
-    """The same network without diffusion: the noise estimator predicts the latent from the condition.
-
-    It has every parameter that DiffusionAVS uses in inference, and runs the estimator once instead of ten
-    times. An advantage of DiffusionAVS over it therefore does not come from capacity.
-    """
-
-    def decode_encoded(self, encoded: Encoded, size: tuple[int, int]) -> Tensor:
-        """Decode the pyramid with the regressed latent."""
+        encoded = self.encode(frames, audio, valid)
         condition = encoded.condition
         level = torch.zeros(condition.shape[:-1], device=condition.device)
         latent = self.diffusion.denoiser(torch.zeros_like(condition), level, condition)
-        return self.decode(encoded.pyramid, latent, size=size)
+        size = (frames.shape[-2], frames.shape[-1])
+        return Segmentation(self.decode(encoded.pyramid, latent, size=size))
 
 
 def _diffusion(weight: float = 0.1, *, error: str = "noise", **loss: bool) -> Callable[[], Objective]:
@@ -87,8 +67,8 @@ class Row:
     title: str
     objective: Callable[[], Objective]
     family: str = "diffusion_avs"
-    kind: type[Twin] | None = None
-    """Class of a twin, built with the arguments of the family's preset; None for the preset's own class."""
+    regressed: bool = False
+    """Whether the model is a :class:`Regressor`, built with the arguments of the family's preset."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shuffled: bool = False
     """Whether it is trained with the sound of other clips, so that hearing cannot help it."""
@@ -102,7 +82,7 @@ class Row:
     @property
     def diffuses(self) -> bool:
         """Whether the model draws its latent by diffusion."""
-        return self.family == "diffusion_avs" and self.kind is None
+        return self.family == "diffusion_avs" and not self.regressed
 
     @property
     def hears(self) -> bool:
@@ -116,15 +96,15 @@ class Row:
         if not self.hears:
             sizes.pop("audio_encoder", None)
         model = create_model(f"{self.family}.{variant}", **sizes, **arguments)
-        if self.kind is None:
+        if not self.regressed:
             return model
-        twin = self.kind(**{**cast("dict[str, Any]", model._hub_mixin_config), **arguments})
-        twin.load_state_dict(model.state_dict())  # starts from the same weights as the original
-        return twin
+        regressor = Regressor(**{**cast("dict[str, Any]", model._hub_mixin_config), **arguments})
+        regressor.load_state_dict(model.state_dict())  # starts from the same weights as the original
+        return regressor
 
 
 ROWS: dict[str, Row] = {
-    "e_d": Row("E-D", SegmentationObjective, kind=EncoderDecoder),
+    "e_d": Row("E-D", SegmentationObjective, "encoder_decoder"),
     "cvae": Row("CVAE", CVAEObjective, "cvae"),
     "ldm": Row("LDM, audio-visual condition", _diffusion(0.0)),
     "ldm_none": Row("LDM, no condition", _diffusion(0.0), arguments={"condition": "none"}),
@@ -133,7 +113,7 @@ ROWS: dict[str, Row] = {
     "full": Row("LDM with contrastive loss", _diffusion()),
     "full_from_s4": Row("the full model, pre-trained on S4", _diffusion(), begins_as="full", begins_in="s4"),
     "full_twice": Row("the full model, trained twice", _diffusion(), begins_as="full"),
-    "regressor": Row("the same network without diffusion", SegmentationObjective, kind=Regressor),
+    "regressor": Row("the same network without diffusion", SegmentationObjective, regressed=True),
     "shuffled": Row("LDM, trained with other clips' sound", _diffusion(0.0), shuffled=True),
     "d8": Row("D = 8", _diffusion(), arguments={"latent_dim": 8}),
     "d16": Row("D = 16", _diffusion(), arguments={"latent_dim": 16}),
@@ -174,7 +154,7 @@ ROWS: dict[str, Row] = {
     "clip_regressor": Row(
         "LDM, condition from the whole clip, without diffusion",
         SegmentationObjective,
-        kind=Regressor,
+        regressed=True,
         arguments={"condition": "clip"},
     ),
     "fused_from_truth": Row(
@@ -185,7 +165,7 @@ ROWS: dict[str, Row] = {
     "fused_regressor": Row(
         "LDM, condition from the fused pyramid, without diffusion",
         SegmentationObjective,
-        kind=Regressor,
+        regressed=True,
         arguments={"condition": "fused"},
     ),
     "joint": Row(
@@ -193,14 +173,12 @@ ROWS: dict[str, Row] = {
         _diffusion(),
         arguments={"detach_diffusion": False, "normalize_latent": False},
     ),
-    "e_d_film": Row(
-        "E-D with FiLM", SegmentationObjective, kind=EncoderDecoder, arguments={"fusion": "film"}
-    ),
+    "e_d_film": Row("E-D with FiLM", SegmentationObjective, "encoder_decoder_film"),
     "ldm_film": Row("LDM with FiLM", _diffusion(0.0), arguments={"fusion": "film"}),
     "e_d_frozen": Row(
         "E-D, frozen audio encoder",
         SegmentationObjective,
-        kind=EncoderDecoder,
+        "encoder_decoder",
         arguments={"freeze_audio": True},
     ),
     "ldm_frozen": Row("LDM, frozen audio encoder", _diffusion(0.0), arguments={"freeze_audio": True}),
@@ -213,8 +191,8 @@ ROWS: dict[str, Row] = {
     "e_d_film_frozen": Row(
         "E-D with FiLM, frozen audio encoder",
         SegmentationObjective,
-        kind=EncoderDecoder,
-        arguments={"fusion": "film", "freeze_audio": True},
+        "encoder_decoder_film",
+        arguments={"freeze_audio": True},
     ),
     "audio_blind": Row("audio-blind", SegmentationObjective, "audio_blind"),
     "audio_blind_temporal": Row("audio-blind, temporal", SegmentationObjective, "audio_blind_temporal"),

@@ -86,7 +86,10 @@ def test_the_papers_model_may_have_it() -> None:
         )
     assert first[:, 0].equal(second[:, 0])
     assert not first[:, 1].equal(second[:, 1])
-    with pytest.raises(ValueError, match="window: expected None or 1 with fusion='film', got 5"):
-        create_model("diffusion_avs.small", fusion="film", window=5)
+    for family in ("diffusion_avs", "encoder_decoder"):
+        with pytest.raises(ValueError, match="window: expected None or 1 with fusion='film', got 5"):
+            create_model(f"{family}.small", fusion="film", window=5)
+        with pytest.raises(ValueError, match="fusion: expected one of 'tpavi', 'film', got 'add'"):
+            create_model(f"{family}.small", fusion="add")
     with pytest.raises(ValueError, match="fusion: expected one of 'tpavi', 'film', got 'concat'"):
         create_model("diffusion_avs.small", fusion="concat")

@@ -17,6 +17,8 @@ def test_names_are_families_and_backbones() -> None:
         "cvae",
         "diffusion_avs",
         "ecmvae",
+        "encoder_decoder",
+        "encoder_decoder_film",
     }
     assert all(
         f"{family}.{size}" in names for family in families for size in ("pvt_v2_b5", "resnet50", "small")

@@ -21,6 +21,7 @@ OF_FAMILY = {
     "cvae": CVAEObjective,
     "diffusion_avs": DiffusionAVSObjective,
     "ecmvae": ECMVAEObjective,
+    "encoder_decoder": SegmentationObjective,
 }
 
 
@@ -54,8 +55,9 @@ def test_the_objective_of_classes_takes_what_its_model_gives() -> None:
     terms = published_objective(model)(output, clip)
     assert terms["segmentation"] == CrossEntropy()(output.logits, masks, every)
     assert terms["loss"] == terms["segmentation"] + 0.5 * terms["matching"]
-    blind = published_objective(create_model("audio_blind.small", num_classes=71), "avss")
-    torch.testing.assert_close(blind(output, clip)["loss"], terms["segmentation"])
+    for name in ("audio_blind.small", "encoder_decoder.small"):
+        alone = published_objective(create_model(name, num_classes=71), "avss")
+        torch.testing.assert_close(alone(output, clip)["loss"], terms["segmentation"])
 
 
 def test_models_and_settings_that_do_not_go_together_are_refused() -> None:

@@ -7,6 +7,7 @@ from avslib.models.c3n import C3N
 from avslib.models.cvae import CVAESegmenter
 from avslib.models.diffusion_avs import MOSTLY_SAMPLED, DiffusionAVS, Encoded
 from avslib.models.ecmvae import ECMVAE, Factors
+from avslib.models.encoder_decoder import EncoderDecoder
 from avslib.models.output import FactorTerms, LatentTerms, MatchingTerms, Segmentation, VariationalTerms
 from avslib.models.presets import create_model, list_models
 from avslib.models.saved import load_model
@@ -21,6 +22,7 @@ __all__ = [
     "CVAESegmenter",
     "DiffusionAVS",
     "Encoded",
+    "EncoderDecoder",
     "FactorTerms",
     "Factors",
     "LatentTerms",

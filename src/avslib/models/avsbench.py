@@ -13,7 +13,7 @@ from avslib.models.output import MatchingTerms, Segmentation
 
 
 class AVSBenchBaseline(AVSModel, paper_url="https://arxiv.org/abs/2207.05042"):
-    """The baseline that came with the benchmark, "E-D" in DiffusionAVS's Table II.
+    """The baseline that came with the benchmark.
 
     It has a backbone, dilated convolutions, TPAVI at every level and a top-down decoder. It computes the same
     as the published implementation, so that published weights load

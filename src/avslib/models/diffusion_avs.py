@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from avslib._checks import check_one_of, check_positive
 from avslib.decoders import FPNHead, LatentInjection
 from avslib.encoders import AudioEncoder, Neck, VisualEncoder
-from avslib.fusion import PyramidFiLM, PyramidFusion
+from avslib.fusion.by_name import pyramid_fusion
 from avslib.latent import (
     ConditionEncoder,
     FusedConditionEncoder,
@@ -25,7 +25,6 @@ from avslib.latent.condition import CONDITIONS
 from avslib.models.base import AVSModel, every_frame
 from avslib.models.output import LatentTerms, Segmentation
 
-FUSIONS = ("tpavi", "film")
 LATENT_SOURCES = ("ground_truth", "noised", "one_step", "sampled")
 FUSED_CONDITIONS = {"fused": False, "clip": True}
 """Conditions made from the fused pyramid, and whether the seconds attend to each other."""
@@ -121,20 +120,13 @@ class DiffusionAVS(
     ) -> None:
         super().__init__()
         check_one_of("condition", condition, (*CONDITIONS, *FUSED_CONDITIONS))
-        check_one_of("fusion", fusion, FUSIONS)
-        if fusion == "film" and window not in (None, 1):
-            raise ValueError(f"window: expected None or 1 with fusion='film', got {window}")
         self.num_classes = num_classes
         self.decode_from = decode_from
         self.detach_diffusion = detach_diffusion
         self.visual_encoder = VisualEncoder(backbone)
         self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
         self.neck = Neck(self.visual_encoder.channels, channels)
-        self.fusion: PyramidFusion | PyramidFiLM = (
-            PyramidFiLM(channels, audio_channels=audio_channels)
-            if fusion == "film"
-            else PyramidFusion(channels, audio_channels=audio_channels, window=window)
-        )
+        self.fusion = pyramid_fusion(fusion, channels, audio_channels=audio_channels, window=window)
         self.ground_truth_encoder = GTEncoder(latent_dim, normalize=normalize_latent)
         self.condition_encoder: ConditionEncoder | FusedConditionEncoder = (
             FusedConditionEncoder(

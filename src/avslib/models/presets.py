@@ -15,6 +15,7 @@ from avslib.models.c3n import C3N
 from avslib.models.cvae import CVAESegmenter
 from avslib.models.diffusion_avs import DiffusionAVS
 from avslib.models.ecmvae import ECMVAE
+from avslib.models.encoder_decoder import EncoderDecoder
 
 
 class _Preset(NamedTuple):
@@ -38,6 +39,8 @@ def _presets() -> dict[str, _Preset]:
         "cvae": (CVAESegmenter, {}, _SMALL_SOUND),
         "diffusion_avs": (DiffusionAVS, {}, _SMALL_SOUND),
         "ecmvae": (ECMVAE, {}, _SMALL_SOUND),
+        "encoder_decoder": (EncoderDecoder, {}, _SMALL_SOUND),
+        "encoder_decoder_film": (EncoderDecoder, {"fusion": "film"}, _SMALL_SOUND),
     }
     table = {}
     for family, (model, arguments, small) in families.items():

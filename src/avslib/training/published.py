@@ -6,7 +6,16 @@ from torch import nn
 
 from avslib._checks import check_one_of
 from avslib.losses import CrossEntropy
-from avslib.models import C3N, ECMVAE, AudioBlind, AVSBenchBaseline, AVSModel, CVAESegmenter, DiffusionAVS
+from avslib.models import (
+    C3N,
+    ECMVAE,
+    AudioBlind,
+    AVSBenchBaseline,
+    AVSModel,
+    CVAESegmenter,
+    DiffusionAVS,
+    EncoderDecoder,
+)
 from avslib.training.objectives import (
     AVSBENCH_SETTINGS,
     AVSBenchObjective,
@@ -22,7 +31,8 @@ def published_objective(model: AVSModel, setting: str | None = None) -> nn.Modul
     """Return the training objective that a model's authors published.
 
     Args:
-        model: a model of this library; an audio-blind one has only the cross-entropy.
+        model: a model of this library; an audio-blind one and an :class:`~avslib.models.EncoderDecoder` have
+            only the cross-entropy.
         setting: ``"s4"``, ``"ms3"`` or ``"avss"``; None for ``"avss"`` if the model is multi-class, else
             ``"ms3"``.
 
@@ -47,7 +57,7 @@ def published_objective(model: AVSModel, setting: str | None = None) -> nn.Modul
     match model:
         case AVSBenchBaseline():
             return AVSBenchObjective.published(setting)
-        case AudioBlind():
+        case AudioBlind() | EncoderDecoder():
             return SegmentationObjective(CrossEntropy() if of_classes else None)
         case _ if of_classes:
             pass
