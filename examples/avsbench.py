@@ -26,20 +26,16 @@ import dataclasses
 from avslib.losses import CrossEntropyDice
 from avslib.models import create_model
 from avslib.training import (
+    PAPER_RECIPES,
     SMALL_PRETRAINED,
     AVSBenchObjective,
-    Recipe,
     add_arguments,
     format_result,
     parse_arguments,
     run,
 )
 
-RECIPES = {
-    "demo": dataclasses.replace(SMALL_PRETRAINED, epochs={"s4": 1, "ms3": 2}),
-    "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 15, "ms3": 30}),
-    "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
-}
+RECIPES = {"demo": dataclasses.replace(SMALL_PRETRAINED, epochs={"s4": 1, "ms3": 2})} | PAPER_RECIPES
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ import argparse
 
 from avslib.models import create_model
 from avslib.training import (
+    PAPER_RECIPES,
     SMALL_PRETRAINED,
     CVAEObjective,
-    Recipe,
     add_arguments,
     evaluate,
     format_result,
@@ -34,11 +34,7 @@ from avslib.training import (
     run,
 )
 
-RECIPES = {
-    "demo": SMALL_PRETRAINED,
-    "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 15, "ms3": 30}),
-    "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
-}
+RECIPES = {"demo": SMALL_PRETRAINED} | PAPER_RECIPES
 
 
 def main() -> None:

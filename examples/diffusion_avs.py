@@ -26,6 +26,7 @@ from functools import partial
 from avslib.latent import cosine_ddim
 from avslib.models import MOSTLY_SAMPLED, DiffusionAVS, create_model
 from avslib.training import (
+    PAPER_RECIPES,
     SMALL,
     DiffusionAVSObjective,
     Recipe,
@@ -37,11 +38,7 @@ from avslib.training import (
     run,
 )
 
-RECIPES = {
-    "demo": SMALL,
-    "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 15, "ms3": 30}),
-    "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
-}
+RECIPES = {"demo": SMALL} | PAPER_RECIPES
 
 
 def parse_sources(text: str) -> str | dict[str, float]:

@@ -25,9 +25,9 @@ import argparse
 
 from avslib.models import create_model
 from avslib.training import (
+    PAPER_RECIPES,
     SMALL_PRETRAINED,
     ECMVAEObjective,
-    Recipe,
     add_arguments,
     evaluate,
     format_result,
@@ -35,11 +35,7 @@ from avslib.training import (
     run,
 )
 
-RECIPES = {
-    "demo": SMALL_PRETRAINED,
-    "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 15, "ms3": 30}),
-    "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
-}
+RECIPES = {"demo": SMALL_PRETRAINED} | PAPER_RECIPES
 WEIGHTS = {  # as published
     "kl": (0.01, "weight of the divergence of posteriors from priors"),
     "information": (0.001, "weight of the mutual information of frame and sound, which is maximised"),

@@ -29,8 +29,8 @@ from avslib.encoders import AudioEncoder, Neck, VisualEncoder
 from avslib.losses import CrossEntropyDice
 from avslib.models import AVSModel, Segmentation
 from avslib.training import (
+    PAPER_RECIPES,
     SMALL_PRETRAINED,
-    Recipe,
     SegmentationObjective,
     add_arguments,
     format_result,
@@ -38,11 +38,7 @@ from avslib.training import (
     run,
 )
 
-RECIPES = {
-    "demo": SMALL_PRETRAINED,
-    "paper-pvt": Recipe("pvt_v2_b5", epochs={"s4": 15, "ms3": 30}),
-    "paper-r50": Recipe("resnet50", epochs={"s4": 15, "ms3": 30}),
-}
+RECIPES = {"demo": SMALL_PRETRAINED} | PAPER_RECIPES
 SMALL = {"backbone": "regnetx_002", "audio_encoder": "mel_cnn", "channels": 64}
 
 

@@ -29,12 +29,20 @@ from avslib.training.pretraining import (
 )
 from avslib.training.provenance import describe_data, describe_model, describe_run
 from avslib.training.published import published_objective
-from avslib.training.recipe import SMALL, SMALL_PRETRAINED, Recipe, add_arguments, parse_arguments
+from avslib.training.recipe import (
+    PAPER_RECIPES,
+    SMALL,
+    SMALL_PRETRAINED,
+    Recipe,
+    add_arguments,
+    parse_arguments,
+)
 from avslib.training.run_folder import Result, Splits, format_result, train_and_test
 from avslib.training.trainer import fit
 
 __all__ = [
     "CLASSES",
+    "PAPER_RECIPES",
     "SMALL",
     "SMALL_PRETRAINED",
     "AVSBenchObjective",

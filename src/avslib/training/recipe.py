@@ -62,6 +62,13 @@ segment what sounds before it can tell classes apart.
 """
 
 
+PAPER_RECIPES = {
+    "paper-pvt": Recipe("pvt_v2_b5", {"s4": 15, "ms3": 30}),
+    "paper-r50": Recipe("resnet50", {"s4": 15, "ms3": 30}),
+}
+"""The published schedule of AVSBench, which most papers share, with each of the two usual backbones."""
+
+
 def add_arguments(parser: argparse.ArgumentParser, recipes: Mapping[str, Recipe]) -> None:
     """Add the arguments that every experiment has.
 
