@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from avslib.media.frame import (
     IMAGENET_MEAN,
@@ -234,6 +235,8 @@ def test_normalising_is_written_out_per_channel_and_undone() -> None:
         torch.testing.assert_close(normalised[:, :, channel], expected)
     torch.testing.assert_close(normalize_frames(frames.double() / 255), normalised)
     torch.testing.assert_close(denormalize_frames(normalised), frames / 255)
+    torch.testing.assert_close(denormalize_frames(frames), frames / 255)
+    assert (IMAGENET_MEAN, IMAGENET_STD) == (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)  # timm's
     clipped = denormalize_frames(normalised * 100)
     assert (clipped.min(), clipped.max()) == (0, 1)
 
