@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from avslib import curation
 from avslib.cli import main
+from avslib.cli._parser import FRAME_RULES
 from avslib.data import AVSBenchMS3, write_avsbench
 
 
@@ -22,6 +24,12 @@ def test_doctor_names_damage_and_mends_what_it_can(
     assert "1 made" in capsys.readouterr().out
     assert main(["doctor", str(tmp_path / "Multi-sources")]) == 1
     assert f"give {tmp_path} (ms3)" in capsys.readouterr().err
+
+
+def test_a_rule_for_frames_is_for_mending_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert FRAME_RULES == curation.frame_rule.FRAME_RULES
+    assert main(["doctor", str(tmp_path), "--frame-rule", "start"]) == 1
+    assert "--frame-rule: expected only with --fix" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--csv", "--json"])

@@ -542,6 +542,8 @@ def test_a_wrong_folder_is_told_from_the_right_one(ms3: Path, tmp_path: Path) ->
         examine(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         examine(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        examine(tmp_path / "nowhere", settings=["s4"])
 
 
 def test_thousands_of_findings_fit_on_a_screen(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from avslib.curation.doctor import examine
 from avslib.curation.doctor_clip import expectation
 from avslib.curation.doctor_fix import fix
 from avslib.curation.doctor_report import Diagnosis
+from avslib.curation.prepare import prepare
 from avslib.data import AVSBenchMS3, ClipFolder, write_avsbench
 from avslib.data.layout import ClipFiles, list_folder, list_ms3
 from avslib.media import read_frame, read_wav, write_frame, write_mask, write_wav
@@ -31,6 +32,20 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(healthy: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(healthy, tmp_path / "copy"))
+
+
+def test_a_frame_is_remade_by_the_rule_of_the_others(root: Path) -> None:
+    prepare("ms3", root, frame_rule="start", size=(SIZE, SIZE), overwrite=True)
+    path = list_ms3(root)[0].frames[2]
+    before = path.read_bytes()
+    path.unlink()
+    assert fix(examine(root), frame_rule="start").made == 1
+    assert path.read_bytes() == before
+    path.unlink()
+    fix(examine(root))
+    assert path.read_bytes() != before
+    with pytest.raises(ValueError, match="frame_rule: expected one of 'avsbench', 'end', 'middle', 'start'"):
+        fix(examine(root), frame_rule="first")
 
 
 def kinds(diagnosis: Diagnosis) -> set[str]:

@@ -238,3 +238,8 @@ def test_errors_name_the_argument() -> None:
         SyntheticConfig(size=16)
     with pytest.raises(ValueError, match="seconds: expected a number above 0, got 0"):
         SyntheticConfig(seconds=0)
+    with pytest.raises(ValueError, match="seed: expected 0 or more, got -1"):
+        SyntheticConfig(seed=-1)
+    for name in ("size", "seconds", "seed"):
+        with pytest.raises(ValueError, match=rf"{name}: expected an integer, got 33\.5"):
+            SyntheticConfig(**{name: 33.5})  # type: ignore[arg-type]

@@ -192,9 +192,12 @@ def test_errors_say_what_to_do() -> None:
         ({"example_steps": 0}, "example_steps: expected a number above 0, got 0"),
         ({"min_hz": 9000.0}, "got 9000 and 7500"),
         ({"mel_bands": 0}, "mel_bands: expected a number above 0, got 0"),
+        ({"log_offset": -1.0}, "log_offset: expected a number above 0, got -1"),
     ):
         with pytest.raises(ValueError, match=message):
             LogMel(**constants)
+    with pytest.raises(ValueError, match="bins: expected a number above 0, got 0"):
+        mel_matrix(bins=0, sample_rate=16_000)
 
 
 def test_it_can_be_built_without_a_device_and_used_on_one() -> None:

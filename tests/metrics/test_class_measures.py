@@ -201,7 +201,7 @@ def test_wrong_predictions_are_named() -> None:
         report([prediction._replace(masks=prediction.masks + 4)])
     with pytest.raises(ValueError, match=r"logits: expected shape \(b, t, 5, h, w\)"):
         report([prediction, prediction._replace(logits=prediction.logits[:, :, :4])])
-    with pytest.raises(ValueError, match=r"logits: expected shape \(b, t, 1, h, w\)"):
+    with pytest.raises(ValueError, match="logits: expected 1 or 2 a pixel for binary masks, got 5"):
         report([prediction], num_classes=1)
     with pytest.raises(ValueError, match=r"valid: expected shape \(b, t\) with b=3, t=3, got \(2, 3\)"):
         report([prediction._replace(valid=prediction.valid[:2])])

@@ -116,5 +116,7 @@ def test_wrong_arguments_are_named() -> None:
         permutation_p_value(measure, sums, sums, permutations=0)
     with pytest.raises(ValueError, match=r"theirs: expected shape \(n, s\) with n=3, s=2, got \(2, 2\)"):
         permutation_p_value(measure, sums, sums[:2])
+    with pytest.raises(ValueError, match="logits: expected 1 or 2 a pixel for binary masks, got 3"):
+        binary_measures(logits=3)
     nothing = torch.zeros(3, 2, dtype=torch.float64)
     assert math.isnan(permutation_p_value(measure, sums, nothing))

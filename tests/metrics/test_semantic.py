@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 
 from avslib.metrics import SemanticFScore, SemanticIoU
 from avslib.metrics import semantic as module
+from avslib.metrics.classes import class_f, class_iou
 from tests._golden import arrays, assert_matches, case, inputs
 
 K = 5
@@ -258,6 +259,9 @@ def test_errors_name_the_argument() -> None:
             SemanticIoU(**{option: "some"})
     with pytest.raises(ValueError, match=r"^num_classes: expected a number above 0, got 0"):
         SemanticIoU(num_classes=0)
+    for score in (class_iou, class_f):
+        with pytest.raises(ValueError, match=r"^protocol: expected one of 'dataset', 'cavp', 'ddeseg', got"):
+            score(torch.zeros(3, 3), "present")
 
 
 def test_without_a_clip_there_is_no_score() -> None:

@@ -115,6 +115,8 @@ def test_what_would_be_stored_for_ever_is_refused(tmp_path: Path) -> None:
         CachedClips(AVSBenchMS3(tmp_path, "test"), tmp_path / "c")
     with pytest.raises(ValueError, match="clips: expected the same clip each time"):
         CachedClips(Noisy(3), tmp_path / "c")
+    with pytest.raises(ValueError, match="clips: expected at least one, got none"):
+        CachedClips(Noisy(0), tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 

@@ -6,6 +6,9 @@ from typing import TypeAlias
 SETTINGS = ("s4", "ms3", "avss", "folder")
 """The settings of AVSBench, and a folder of your own clips."""
 
+FRAME_RULES = ("avsbench", "end", "middle", "start")
+"""Those of :func:`~avslib.curation.frame_moments`, written out so that a help text does not import them."""
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """The subparsers to which each command is added.
 

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from avslib.cli._parser import SETTINGS, Commands
+from avslib.cli._parser import FRAME_RULES, SETTINGS, Commands
 from avslib.cli._progress import clip_bar
 from avslib.cli._targets import check_files
 
@@ -36,6 +36,11 @@ def add_doctor(commands: Commands) -> None:
         "files from videos; remove leftovers of interrupted runs; masks and tables are never touched",
     )
     parser.add_argument(
+        "--frame-rule",
+        choices=FRAME_RULES,
+        help="with --fix: the rule by which the other frames were made (default: avsbench)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="number of processes (default: 1)"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all findings as a CSV table")
@@ -47,6 +52,8 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from avslib.curation.doctor import examine
     from avslib.curation.doctor_fix import fix
 
+    if parsed.frame_rule and not parsed.fix:
+        raise ValueError("--frame-rule: expected only with --fix")
     check_files(csv=parsed.csv, json=parsed.json)
     progress = partial(clip_bar, leave=False)
     look = partial(
@@ -61,7 +68,12 @@ def _doctor(parsed: argparse.Namespace) -> int:
         diagnosis = look(progress=bar.update)
     if parsed.fix:
         with progress(desc="making") as bar:
-            report = fix(diagnosis, workers=parsed.workers, progress=bar.update)
+            report = fix(
+                diagnosis,
+                frame_rule=parsed.frame_rule or "avsbench",
+                workers=parsed.workers,
+                progress=bar.update,
+            )
         print(f"--fix, clips:\n{report.summary()}\n")
         with progress(desc="examining again") as bar:
             diagnosis = look(progress=bar.update)

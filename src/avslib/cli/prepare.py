@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from avslib.cli._parser import SETTINGS, Commands
+from avslib.cli._parser import FRAME_RULES, SETTINGS, Commands
 from avslib.cli._progress import clip_bar
 from avslib.cli._targets import check_files
 
@@ -25,7 +25,7 @@ def add_prepare(commands: Commands) -> None:
     parser.add_argument("out", type=Path, nargs="?", help="output folder; only with `folder`")
     parser.add_argument(
         "--frame-rule",
-        choices=("avsbench", "end", "middle", "start"),
+        choices=FRAME_RULES,
         help="which frame represents a second: AVSBench's own rule (default for its settings), or the frame "
         "shown at 15/16 s (end; default for a folder), 1/2 s (middle) or 0 s (start) of it",
     )

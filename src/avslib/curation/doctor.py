@@ -34,7 +34,9 @@ def examine(
     workers: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Diagnosis:
-    """Examine every file of a data folder, without changing it or stopping at damaged files.
+    """Examine a data folder, without changing it or stopping at damaged files.
+
+    Every frame, mask, sound and log-mel is opened; videos are only counted.
 
     Args:
         root: the folder where the dataset was unpacked, or that ``avslib prepare folder`` wrote.
@@ -48,7 +50,8 @@ def examine(
         The findings, and the number of clips in each split.
 
     Raises:
-        FileNotFoundError: if there is no dataset; the message says what was expected and what is there.
+        FileNotFoundError: if there is no such folder or, without ``settings``, no dataset in it; the message
+            says what was expected and what is there.
         ValueError: if a setting is unknown, or ``sample`` or ``workers`` is not positive.
 
     Example:
@@ -63,6 +66,8 @@ def examine(
         check_positive("sample", sample)
     for setting in settings or ():
         check_one_of("settings", setting, PLACES)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
     findings = _attempt("", root, partial(check_unfinished, root))
     splits: list[SplitCount] = []
     for setting in settings or find_settings(root) or _nothing(root):
@@ -173,8 +178,6 @@ def _count(
 
 def _nothing(root: Path) -> tuple[str, ...]:
     """Raise an error that says what was expected in a folder without a dataset, and what is there."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder")
     looked_for = ", ".join(f"{place.table} ({place.words})" for place in PLACES.values())
     inner = sorted(root.iterdir())
     near = [*root.absolute().parents[:2], *(path for path in inner[:1000] if path.is_dir())]

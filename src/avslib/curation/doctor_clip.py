@@ -91,7 +91,7 @@ class Examined(NamedTuple):
 
 
 def examine_clip(clip: ClipFiles, *, expected: Expectation, deep: bool) -> Examined:
-    """Examine every file of a clip.
+    """Examine every file of a clip but its video.
 
     Args:
         clip: the paths of its files.

@@ -10,9 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from avslib._checks import check_one_of
 from avslib._jobs import remove_unfinished, run_jobs, write_whole
 from avslib.curation.doctor_clip import Expectation, expectation
 from avslib.curation.doctor_report import Diagnosis
+from avslib.curation.frame_rule import FRAME_RULES
 from avslib.curation.prepare import prepare_clip
 from avslib.curation.report import Report, report_of
 from avslib.data.layout import LISTERS, ClipFiles, holds_classes, refuse_links_out
@@ -31,7 +33,13 @@ class _Repair(NamedTuple):
     """``(H, W)`` of the frames, px; None for the size of the video."""
 
 
-def fix(diagnosis: Diagnosis, *, workers: int = 1, progress: Callable[[int], object] | None = None) -> Report:
+def fix(
+    diagnosis: Diagnosis,
+    *,
+    frame_rule: str = "avsbench",
+    workers: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> Report:
     """Remake missing or damaged files that can be derived; masks and tables are never touched.
 
     Log-mels are made from WAV files; frames, in the size of the other frames, and WAV files from the videos
@@ -41,12 +49,18 @@ def fix(diagnosis: Diagnosis, *, workers: int = 1, progress: Callable[[int], obj
 
     Args:
         diagnosis: what :func:`~avslib.curation.examine` returned.
+        frame_rule: which frame represents a second; by default as in AVSBench. Give the rule by which the
+            other frames were made, see :func:`~avslib.curation.frame_moments`.
         workers: number of processes. More than one needs a script with ``if __name__ == "__main__"``.
         progress: called with 1 after every clip, for example tqdm's ``update``.
 
     Returns:
         The number of clips that were repaired, and why the others could not be.
+
+    Raises:
+        ValueError: if ``frame_rule`` is unknown or ``workers`` is not above 0.
     """
+    check_one_of("frame_rule", frame_rule, FRAME_RULES)
     root = diagnosis.root
     remove_unfinished(root)
     outcomes: list[tuple[str, bool, str]] = []
@@ -56,7 +70,7 @@ def fix(diagnosis: Diagnosis, *, workers: int = 1, progress: Callable[[int], obj
             for finding in diagnosis.findings
             if finding.setting == setting and finding.kind in FROM_VIDEO + FROM_WAV
         }
-        repair = partial(_repair, root=root, expected=expectation(root, setting))
+        repair = partial(_repair, root=root, expected=expectation(root, setting), frame_rule=frame_rule)
         jobs = list(_repairs(root, setting, bad))
         for job, made, error in run_jobs(repair, jobs, workers=workers, progress=progress):
             outcomes.append((job.clip.id, bool(made), error))
@@ -75,7 +89,7 @@ def _repairs(root: Path, setting: str, bad: set[Path]) -> Iterator[_Repair]:
             yield _Repair(clip, frozenset(own), size)
 
 
-def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
+def _repair(job: _Repair, *, root: Path, expected: Expectation, frame_rule: str) -> bool:
     """Remake the bad files of a clip, first those that need no video; each stays until it is replaced."""
     clip, bad, size = job
     converted = converted_path(clip)
@@ -102,7 +116,7 @@ def _repair(job: _Repair, *, root: Path, expected: Expectation) -> bool:
         prepare_clip(
             made,
             size=size,
-            frame_rule="avsbench",
+            frame_rule=frame_rule,
             padding=expected.padding,
             hop_steps=expected.hop_steps,
             with_log_mel=lacks_log_mel,

@@ -60,7 +60,8 @@ def prepare_folder(
         split: split of the new clips in the table.
         frame_rule: which frame represents a second; see :func:`~avslib.curation.frame_moments`.
         size: ``(H, W)`` of the frames, px, without keeping the aspect ratio; None for the size of the video.
-        max_seconds: use only this much of the beginning of each video, s; None for all.
+        max_seconds: use only this much of the beginning of each video, s, at most 3600; None for all, where
+            a video of over an hour fails.
         overwrite: remake every clip of these videos.
         follow_links: whether symbolic links may lead to videos elsewhere; linked folders are not searched.
         workers: number of processes. More than one needs a script with ``if __name__ == "__main__"``.
@@ -72,8 +73,8 @@ def prepare_folder(
 
     Raises:
         FileNotFoundError: if there is no video.
-        ValueError: if an argument is wrong, a link leads out of a folder, or the table has a clip of the same
-            name from another video in another split.
+        ValueError: if an argument is wrong, a link leads out of a folder, the table in ``out`` is damaged, or
+            it has a clip of the same name from another video in another split.
     """
     check_one_of("frame_rule", frame_rule, FRAME_RULES)
     if not PLAIN.pattern.fullmatch(split):

@@ -1,4 +1,4 @@
-"""Reader of clips prepared from a folder of your own videos, of any length, with or without masks."""
+"""Reader of clips prepared from a folder of your own videos, with or without masks."""
 
 from __future__ import annotations
 

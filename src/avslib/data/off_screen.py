@@ -32,8 +32,9 @@ class OffScreenSound(OtherSound):
             own.
 
     Raises:
-        ValueError: if the clips have no waveforms, a reader reads stored log-mels, there is no other clip, or
-            the categories do not give one, see :class:`~avslib.data.SwappedSound`.
+        ValueError: if the clips have no waveforms, a reader reads stored log-mels, there is no other clip,
+            the categories do not give one, see :class:`~avslib.data.SwappedSound`, or ``example_hop_steps``
+            is not above 0.
     """
 
     clips: ClipsWithWaveforms

@@ -65,14 +65,16 @@ class ClipReader(Dataset[Clip], ABC):
         normalize: whether to normalise ``frames``; False keeps them as uint8 RGB, which takes a quarter of
             the memory. Every model of this library accepts those and normalises them on its device.
         on_error: ``"raise"``, or ``"skip"`` to replace a clip that cannot be read by a black one, with a
-            warning. None of its frames is ``valid`` or ``labelled``, so losses and metrics ignore it. The
-            dataset keeps its length, and ``evaluate`` reports how many such clips there were.
+            warning; it needs a ``size``. None of its frames is ``valid`` or ``labelled``, so losses and
+            metrics ignore it. The dataset keeps its length, and ``evaluate`` reports how many such clips
+            there were.
         follow_links: whether symbolic links may lead to files outside ``root``.
         max_pixels: most pixels that a picture may have.
 
     Raises:
         FileNotFoundError: if the table or a file that it lists is not there.
-        ValueError: if the table is damaged, names a file outside of ``root``, or lists no clip of the split.
+        ValueError: if an argument is not one of the words above or a number is not above 0, the table is
+            damaged, names a file outside of ``root``, or lists no clip of the split.
     """
 
     num_classes: ClassVar[int] = 1
@@ -178,6 +180,7 @@ class ClipReader(Dataset[Clip], ABC):
 
         Raises:
             ValueError: if a file is damaged; the message names it.
+            FileNotFoundError: if a file has gone since the reader was built.
         """
         files = self.clips[index]
         try:

@@ -137,9 +137,11 @@ class SwappedSound(OtherSound):
         categories: what sounds in each clip; None if the dataset knows, as a reader of S4 does.
 
     Raises:
-        ValueError: if the shift gives a clip its own sound; if the categories are not known; or if one of
-            them holds a single clip (``"same"``) or more than half of all clips (``"other"``). For
-            embeddings also when a clip is read whose other clip could not be, as nothing is known of silence.
+        ValueError: if the shift gives a clip its own sound, or is given with another ``category`` than
+            ``"any"``; if ``category`` is unknown; if the categories are not known, or not one for each clip;
+            or if one of them holds a single clip (``"same"``) or more than half of all clips (``"other"``).
+            For embeddings also when a clip is read whose other clip could not be, as nothing is known of
+            silence.
     """
 
     def __init__(

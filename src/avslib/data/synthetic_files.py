@@ -55,9 +55,9 @@ def write_avsbench(
 ) -> None:
     """Write synthetic clips to disk in the layout of AVSBench, so that its readers can read them.
 
-    A clip is written whole or not at all, and the table of clips is written last. A second call with the same
-    arguments writes what is missing. ``synthetic.json`` records what the folder holds; a folder may hold all
-    three settings.
+    A clip is written whole or not at all, its folder of frames last, and the table of clips after all of
+    them. A second call with the same arguments writes the clips that have no such folder.
+    ``synthetic.json`` records what the folder holds; a folder may hold all three settings.
 
     Args:
         root: folder that will hold ``Single-source``, ``Multi-sources`` or ``metadata.csv``; created if
@@ -65,7 +65,7 @@ def write_avsbench(
         setting: ``"s4"``, ``"ms3"`` or ``"avss"``, whose clips are of ``v1s``, ``v1m`` and ``v2`` in turn.
         clips: number of clips by split, such as ``{"train": 500, "val": 50, "test": 100}``.
         size: side of a frame, px.
-        seed: seed of all clips.
+        seed: seed of all clips, 0 or more.
         negative: None, ``"silence"``, ``"noise"`` or ``"offscreen"``, see
             :class:`~avslib.data.SyntheticConfig`. Negatives need a folder of their own, since they have the
             names of the clips that they are made from.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 from numpy.typing import NDArray
 
-from avslib._checks import check_one_of, check_positive
+from avslib._checks import check_integer, check_not_negative, check_one_of, check_positive
 from avslib.data import synthetic_sound as sound
 from avslib.data import synthetic_vision as vision
 from avslib.data.layout import SPLITS
@@ -51,15 +51,15 @@ class SyntheticConfig:
             (the part ``v1s``), one of MS3 (``v1m``) and one of MS3 that is twice as long (``v2``).
         size: side of a frame, px; the scene does not depend on it.
         seconds: length of a clip, s; in AVSS, length of a clip of ``v1s`` or ``v1m``.
-        seed: seed of all clips.
+        seed: seed of all clips, 0 or more.
         negative: what is heard instead of the objects in the picture. The picture does not change, and the
             ground truth is empty. ``"silence"`` is only the faint noise that every clip has, ``"noise"`` is
             white noise, and ``"offscreen"`` is the sound of classes that are not in view. The last two start
             and stop as the objects would, and are as loud. None for the sound of the objects in the picture.
 
     Raises:
-        ValueError: if the setting or the kind of negative is unknown, the frame is smaller than 32 px, or the
-            clip is empty.
+        ValueError: if the setting or the kind of negative is unknown, the frame is smaller than 32 px, the
+            clip is empty, the seed is negative, or one of these numbers is not an integer.
     """
 
     setting: str = "ms3"
@@ -74,7 +74,10 @@ class SyntheticConfig:
         check_one_of("setting", self.setting, SETTINGS)
         if self.negative is not None:
             check_one_of("negative", self.negative, NEGATIVES)
+        for name in ("size", "seconds", "seed"):
+            check_integer(name, getattr(self, name))
         check_positive("seconds", self.seconds)
+        check_not_negative("seed", self.seed)
         if self.size < 32:
             raise ValueError(f"size: expected at least 32 px, got {self.size}")
 

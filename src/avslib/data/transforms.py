@@ -76,9 +76,9 @@ class ClipTransform(nn.Module):
 def train_transform(size: tuple[int, int] = (224, 224)) -> ClipTransform:
     """Return moderate random changes for training: mirroring, cropping, and other light and colours.
 
-    A crop keeps at least half of the picture, so that what sounds is seldom cut away. Hues stay, since they
-    tell objects apart. AVSBench and later models train without any such change; leave it out to reproduce
-    them.
+    A crop keeps at least half of the picture (less if one side is over 8/3 of the other), so that what sounds
+    is seldom cut away. Hues stay, since they tell objects apart. AVSBench was trained without any such
+    change; leave it out to reproduce it.
 
     Args:
         size: ``(H, W)`` to which crops are scaled, px. Use a reader with ``size=None`` to crop the stored

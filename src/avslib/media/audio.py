@@ -37,14 +37,14 @@ def read_wav(path: str | Path, *, max_seconds: float = MAX_SECONDS) -> tuple[Ten
         max_seconds: longest sound that is read, s.
 
     Returns:
-        The mean of its channels, ``(S,)``, float32 in ``[-1, 1]``, and its sample rate in Hz. PCM is divided
-        by its full scale, 32768 for 16 bits; floats are not scaled.
+        The mean of its channels, ``(S,)``, float32, and its sample rate in Hz. PCM is divided by its full
+        scale, 32768 for 16 bits, and so lies in ``[-1, 1]``; floats are not scaled.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a WAV file, is truncated, or holds samples that are not finite; or if it is
-            longer than ``max_seconds``, before any samples are read. A file of unknown length, written by a
-            stream, is read to its end.
+        ValueError: if it is not a WAV file, is truncated, or holds samples that are not finite; if it is
+            longer than ``max_seconds``, before any samples are read; or if ``max_seconds`` is not above 0. A
+            file of unknown length, written by a stream, is read to its end.
     """
     check_positive("max_seconds", max_seconds)
     path = Path(path)
@@ -80,7 +80,7 @@ def write_wav(path: str | Path, waveform: Tensor, rate: int) -> None:
         rate: sample rate, Hz.
 
     Raises:
-        ValueError: if the waveform has another shape or holds integers.
+        ValueError: if the waveform has another shape or holds integers, or ``rate`` is not above 0.
     """
     check_waveform(waveform, "s")
     check_positive("rate", rate)
@@ -105,8 +105,8 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         ``(..., ceil(S * new_rate / rate))``; the waveform itself if the rates are equal or it is empty.
 
     Raises:
-        ValueError: if the waveform holds integers; or if the greatest common divisor of the rates is so small
-            that the filter would be too large, as for 44101 and 16000 Hz.
+        ValueError: if the waveform holds integers or a rate is not above 0; or if the greatest common divisor
+            of the rates is so small that the filter would be too large, as for 44101 and 16000 Hz.
 
     Example:
         >>> import torch

@@ -43,7 +43,8 @@ def read_frame(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded completely, or has more than ``max_pixels`` pixels.
+        ValueError: if it cannot be decoded completely; if it has more than ``max_pixels`` pixels, or would
+            have once it is scaled to be cropped; or if ``fit`` is unknown or ``size`` not above 0.
     """
     image = open_rgb(path, max_pixels=max_pixels)
     resampling = Image.Resampling.BILINEAR
@@ -82,7 +83,7 @@ def write_frame(path: str | Path, frame: Tensor) -> None:
         frame: ``(3, H, W)``, RGB: uint8, or float in ``[0, 1]``.
 
     Raises:
-        ValueError: if ``frame`` has another shape, or another integer type.
+        ValueError: if ``frame`` has another shape, or another integer type, or the extension is unknown.
     """
     check_shape("frame", frame, "3 h w")
     _check_type("frame", frame)

@@ -41,7 +41,8 @@ def read_mask(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded completely, or has more than ``max_pixels`` pixels.
+        ValueError: if it cannot be decoded completely; if it has more than ``max_pixels`` pixels, or would
+            have once it is scaled to be cropped; or if ``fit`` is unknown or ``size`` not above 0.
     """
     brightness = read_brightness(path, max_pixels=max_pixels)
     is_foreground = brightness >= max(1, brightness.max().item() / 2)
@@ -63,7 +64,8 @@ def read_brightness(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded completely, or has more than ``max_pixels`` pixels.
+        ValueError: if it cannot be decoded completely; if it has more than ``max_pixels`` pixels, or would
+            have once it is scaled to be cropped; or if ``fit`` is unknown or ``size`` not above 0.
     """
     image = open_picture(path, max_pixels=max_pixels)
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255

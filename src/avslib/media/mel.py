@@ -31,12 +31,14 @@ def mel_matrix(
         ``(bins, mel_bands)``, float64, in ``[0, 1]``, on the CPU.
 
     Raises:
-        ValueError: unless ``0 <= min_hz < max_hz <= sample_rate / 2`` and ``mel_bands`` is positive.
+        ValueError: unless ``0 <= min_hz < max_hz <= sample_rate / 2``, and ``bins`` and ``mel_bands`` are
+            above 0.
 
     Example:
         >>> mel_matrix(bins=257, sample_rate=16000).shape
         torch.Size([257, 64])
     """
+    check_positive("bins", bins)
     check_positive("mel_bands", mel_bands)
     if not 0 <= min_hz < max_hz <= sample_rate / 2:
         raise ValueError(
@@ -114,6 +116,7 @@ def log_mel_examples(
     hop = round(sample_rate * hop_seconds)
     check_positive("sample_rate * window_seconds", window)
     check_positive("sample_rate * hop_seconds", hop)
+    check_positive("log_offset", log_offset)
     check_positive("example_steps", example_steps)
     check_positive("example_hop_steps", example_hop_steps)
     fft = 2 ** math.ceil(math.log2(window))
@@ -161,7 +164,7 @@ def fit_examples(examples: Tensor, seconds: int, *, padding: str = "repeat") -> 
         ``(T, 1, steps, bands)``.
 
     Raises:
-        ValueError: if there is no example to repeat.
+        ValueError: if there is no example to repeat, ``seconds`` is not above 0, or ``padding`` is unknown.
 
     Example:
         >>> import torch

@@ -24,10 +24,13 @@ def class_palette(num_classes: int = NUM_CLASSES) -> Tensor:
     channel. So every colour stands for exactly one of 2**24 classes, and the background is black.
 
     Args:
-        num_classes: number of classes, including the background.
+        num_classes: number of classes, including the background, 1 to 2**24.
 
     Returns:
         ``(num_classes, 3)``, uint8, RGB.
+
+    Raises:
+        ValueError: if ``num_classes`` is out of this range.
 
     Example:
         >>> class_palette(4).tolist()

@@ -36,7 +36,7 @@ def load_tensor_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Tenso
 
     Args:
         path: a file written by ``pickle.dump`` with protocol 2 or later, from a tensor on any device or a
-            NumPy array.
+            NumPy array of float16 to float64, int8 to int64 or uint8.
         max_bytes: largest size of the file, and of the tensor, that is read.
 
     Returns:

@@ -83,7 +83,8 @@ def read_frames(path: str | Path, seconds: Sequence[float]) -> Tensor:
     Raises:
         ImportError: if PyAV is missing.
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be decoded or holds no pictures, or ``seconds`` is empty or negative.
+        ValueError: if it cannot be decoded or holds no pictures, if it is truncated and a frame near its end
+            is asked for, or if ``seconds`` is empty or negative.
     """
     order = sorted(range(len(seconds)), key=lambda index: seconds[index])
     pictures = dict(zip(order, iter_frames(path, [seconds[index] for index in order]), strict=True))
@@ -174,6 +175,7 @@ def read_sound(path: str | Path, video: VideoInfo, rate: int, *, seconds: float 
 
     Raises:
         ImportError: if PyAV is missing.
+        FileNotFoundError: if there is no such file.
         ValueError: if the sound cannot be decoded.
     """
     if not video.has_sound:

@@ -176,8 +176,9 @@ class ClipBatchMean(BinaryMetric):
         """Return the mean over batches, a float64 scalar in ``[0, 1]``; NaN without a clip.
 
         Raises:
-            ValueError: if a mask seen on an accelerator held anything but 0 and 1, or ``index`` was given for
-                only some clips, held a position twice, or was negative.
+            ValueError: if a mask seen on an accelerator held anything but 0 and 1; or, where a batch holds
+                several clips, if ``index`` was given for only some clips, held a position twice, or was
+                negative.
         """
         self._check()
         if self.clips_per_batch == math.inf:

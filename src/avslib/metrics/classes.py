@@ -8,8 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from avslib._checks import check_one_of
+
 BETA_SQUARED = 0.3
 BACKGROUND = ("keep", "drop_last", "drop")
+_OF_AREAS = ("dataset", "cavp", "ddeseg")
 
 
 def class_iou(areas: Tensor, protocol: str = "dataset") -> Tensor:
@@ -27,6 +30,9 @@ def class_iou(areas: Tensor, protocol: str = "dataset") -> Tensor:
     Returns:
         Scores ``(..., K)``, float64, in ``[0, 1]``; NaN for a class that does not count.
 
+    Raises:
+        ValueError: if there is no such protocol.
+
     Example:
         >>> areas = torch.tensor([[6, 8, 7], [1, 2, 3], [0, 0, 0]])
         >>> class_iou(areas)
@@ -34,6 +40,7 @@ def class_iou(areas: Tensor, protocol: str = "dataset") -> Tensor:
         >>> class_iou(areas, "cavp")
         tensor([0.6667, 0.2500, 0.0000], dtype=torch.float64)
     """
+    check_one_of("protocol", protocol, _OF_AREAS)
     intersection, predicted, truth = areas.double().unbind(-1)
     union = predicted + truth - intersection
     if protocol == "cavp":
@@ -55,7 +62,11 @@ def class_f(areas: Tensor, protocol: str = "dataset") -> Tensor:
 
     Returns:
         Scores ``(..., K)``, float64, in ``[0, 1]``; NaN for a class that never occurs.
+
+    Raises:
+        ValueError: if there is no such protocol.
     """
+    check_one_of("protocol", protocol, _OF_AREAS)
     intersection, predicted, truth = areas.double().unbind(-1)
     if protocol == "ddeseg":
         precision, recall = intersection / (predicted + 1e-10), intersection / (truth + 1e-10)

@@ -137,11 +137,16 @@ def binary_measures(*, logits: int = 1, wrong_sound: bool = False) -> tuple[list
     Returns:
         The measures in table order, and the reason for each protocol that is left out.
 
+    Raises:
+        ValueError: if ``logits`` is neither 1 nor 2.
+
     Example:
         >>> measures, left_out = binary_measures(logits=2)
         >>> left_out["sama"]
         'takes one logit, got two'
     """
+    if logits not in (1, 2):
+        raise ValueError(f"logits: expected 1 or 2 a pixel for binary masks, got {logits}")
     measures: list[Measure] = []
     left_out: dict[str, str] = {}
     for row, protocol, options in ROWS:

@@ -21,7 +21,7 @@ PROTOCOLS: dict[str, str] = {
     "robust": "fraction of the image that is predicted under a wrong sound (AVSBench-Robust)",
     "refavs": "root of the fraction of the images that is predicted for a null reference (Ref-AVS)",
 }
-"""Every protocol with its description; the attribute ``protocols`` of a metric lists those it supports."""
+"""Every protocol with its description; a metric that takes a protocol lists its own in ``protocols``."""
 
 READING: dict[str, str] = {
     "avsbench": "probability",

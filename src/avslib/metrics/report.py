@@ -56,7 +56,8 @@ def report(
         class_names: names of the K classes, the background first; by default, their numbers.
         provenance: what else the report states, such as model, data and versions; JSON must be able to hold
             it.
-        wrong_sound: whether the predictions were made under a wrong sound, for which two protocols exist.
+        wrong_sound: whether the predictions were made under a wrong sound, for which two protocols of binary
+            masks with one logit exist.
         replicates: number of sets of clips that are drawn for the intervals.
         seed: seed of these draws, and of the permutations in :meth:`Report.compare`.
 

@@ -42,8 +42,9 @@ class CachedClips(Dataset[Clip]):
         normalize: False leaves ``frames`` as uint8 RGB.
 
     Raises:
-        ValueError: if the folder is the cache of another dataset, or the clips have a transform or
-            normalised frames.
+        ValueError: if the folder is the cache of another dataset, there is no clip, the clips have a
+            transform or normalised frames, or the first or the last one, which identify the dataset, is
+            damaged.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench

@@ -49,9 +49,11 @@ def pack(
         progress: called with the number of clips after every shard, for example tqdm's ``update``.
 
     Raises:
-        ValueError: if the folder holds something else, the clips have a transform or normalised frames, or
-            the first or the last clip, which identify the dataset, cannot be read. If other clips cannot be
-            read, it is raised after all shards without such clips have been written.
+        ValueError: if an argument is wrong, there is no clip, the folder holds something else, the clips have
+            a transform or normalised frames, or the first or the last clip, which identify the dataset, is
+            damaged. If other clips cannot be read, it is raised after all shards without such clips have been
+            written.
+        FileNotFoundError: if a file of the first or the last clip has gone.
 
     Example:
         >>> from avslib.data import AVSBenchMS3, write_avsbench
@@ -64,8 +66,6 @@ def pack(
     folder = Path(folder)
     check_positive("clips_per_shard", clips_per_shard)
     check_one_of("encoding", encoding, ENCODINGS)
-    if not len(clips):
-        raise ValueError("clips: expected at least one, got none")
     check_fixed(clips)
     if not (folder / INDEX).exists() and list_shards(folder):
         raise ValueError(f"folder: expected {folder / INDEX} beside its shards, or no shards")

@@ -55,10 +55,12 @@ class ShardedClips(IterableDataset[Clip]):
             more random, a smaller one reads fewer shards at a time. 0 keeps the order of packing.
         seed: seed of the order.
         rank: index of this process's share of the clips; None takes it from ``torch.distributed``.
-        world: number of shares; None takes it from ``torch.distributed``, or 1 without it.
+        world: number of shares, given together with ``rank``; None takes it from ``torch.distributed``, or 1
+            without it.
         uneven: how to treat clips that cannot be divided evenly. ``"keep"`` yields them all: ranks differ by
             at most one clip, so by at most one batch. ``"drop"`` drops the last clips of the order, so that
-            all ranks get the same number of full batches; ``"repeat"`` repeats the first ones instead.
+            all ranks get the same number of full batches, and there must be one for each rank; ``"repeat"``
+            repeats the first ones instead.
         transform: changes a clip, with frames as uint8 RGB, before its frames are normalised.
         normalize: False leaves ``frames`` as uint8 RGB.
         on_error: ``"raise"``, or ``"skip"`` to replace a clip that cannot be read with a black one, in which
@@ -66,7 +68,8 @@ class ShardedClips(IterableDataset[Clip]):
 
     Raises:
         FileNotFoundError: if there are no shards, or a shard in the index is missing.
-        ValueError: if a shard or the index is damaged; the message names it.
+        ValueError: if an argument is wrong, or a shard or the index is damaged; the message names it. With
+            ``uneven="drop"``, ``len`` and iteration raise it if there is not a batch for each rank.
     """
 
     def __init__(

@@ -83,8 +83,11 @@ def describe_clips(clips: ClipDataset) -> dict[str, object]:
     and the last clip are read, since their content identifies what the dataset does not state.
 
     Raises:
-        ValueError: if these clips have other types or shapes than a reader's, or change when read again.
+        ValueError: if there is no clip, these clips have other types or shapes than a reader's, or they
+            change when read again.
     """
+    if not len(clips):
+        raise ValueError("clips: expected at least one, got none")
     described: dict[str, object] = {"dataset": type(clips).__name__, "clips": len(clips)}
     whole, indices = _whole_of(clips)
     if whole is not clips:
