@@ -244,6 +244,70 @@ def test_a_loader_without_a_batch_is_no_training(clips: SyntheticAVS, tmp_path: 
         )
 
 
+def test_gradients_from_before_are_not_followed(clips: SyntheticAVS, tmp_path: Path) -> None:
+    model = Constant()
+    model.logit.grad = torch.tensor(100.0)
+    fit(
+        model,
+        lambda output, clip: {"loss": output.logits.mean()},  # a step takes 1 off
+        DataLoader(Subset(clips, [0])),
+        torch.optim.SGD(model.parameters(), 1.0),
+        epochs=1,
+        run_dir=tmp_path,
+        progress=False,
+        accelerator=Accelerator(cpu=True),
+    )
+    assert model.logit.item() == -1
+
+
+class Watched(Constant):
+    """Notes whether it is called under autocast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def forward(self, *clip: torch.Tensor, valid: torch.Tensor | None = None) -> Segmentation:
+        self.seen.append(torch.is_autocast_enabled("cpu"))
+        return super().forward(*clip, valid=valid)
+
+
+@pytest.mark.usefixtures("_other_accelerator")
+def test_a_second_training_has_the_precision_of_the_first(clips: SyntheticAVS, tmp_path: Path) -> None:
+    model = Watched()
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16", step_scheduler_with_optimizer=False)
+    for folder in ("first", "second"):
+        fit(
+            model,
+            segmentation_only,
+            DataLoader(clips, 6),
+            torch.optim.SGD(model.parameters(), 0.1),
+            epochs=1,
+            run_dir=tmp_path / folder,
+            progress=False,
+            accelerator=accelerator,
+        )
+    assert model.seen == [True, True]
+
+
+@pytest.mark.usefixtures("_other_accelerator")
+def test_weights_of_a_compiled_model_are_those_of_the_model(clips: SyntheticAVS, tmp_path: Path) -> None:
+    model = Constant()
+    fit(
+        model,
+        segmentation_only,
+        DataLoader(clips, 6),
+        torch.optim.SGD(model.parameters(), 0.1),
+        epochs=1,
+        run_dir=tmp_path,
+        progress=False,
+        accelerator=Accelerator(cpu=True, dynamo_backend="eager", step_scheduler_with_optimizer=False),
+    )
+    saved = Constant()
+    load_weights(saved, tmp_path / "best.safetensors")
+    assert saved.logit.item() == model.logit.item() != 0
+
+
 @pytest.mark.usefixtures("_other_accelerator")
 def test_after_training_a_model_computes_as_the_saved_one(clips: SyntheticAVS, tmp_path: Path) -> None:
     model = tiny_model()
@@ -304,9 +368,11 @@ def test_the_best_epoch_is_kept(scores: list[float], clips: SyntheticAVS, tmp_pa
     assert [record["validation"] for record in history] == pytest.approx(scores, nan_ok=True)
 
 
-@pytest.mark.parametrize("left", ["checkpoint", "checkpoint.new", "both"])
+@pytest.mark.parametrize(
+    ("left", "workers"), [("checkpoint", 0), ("checkpoint.new", 0), ("both", 0), ("checkpoint", 1)]
+)
 def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
-    left: str, clips: SyntheticAVS, tmp_path: Path
+    left: str, workers: int, clips: SyntheticAVS, tmp_path: Path
 ) -> None:
     def run(
         folder: Path, epochs: int, *, resume: bool = False
@@ -317,7 +383,7 @@ def test_a_run_that_was_cut_off_and_resumed_is_the_uninterrupted_run(
         history = fit(
             model,
             DiffusionAVSObjective(),
-            DataLoader(clips, 3, shuffle=True),
+            DataLoader(clips, 3, shuffle=True, num_workers=workers, persistent_workers=workers > 0),
             optimizer,
             epochs=epochs,
             run_dir=folder,
@@ -683,6 +749,7 @@ if __name__ == "__main__":
     )
     saved = score(model)
     json.dump([history[0]["validation"], saved], open("scores.json", "w"))
+    torch.distributed.destroy_process_group()
 """
 
 
@@ -697,3 +764,62 @@ def test_two_processes_validate_the_weights_that_are_kept(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     validated, saved = json.loads((tmp_path / "scores.json").read_text())
     assert validated == pytest.approx(saved, rel=1e-6)
+
+
+RESUME_IN_TWO = """
+import json, sys
+import torch
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import DataLoader
+from avslib.data import SyntheticAVS, SyntheticConfig
+from avslib.losses import binary_cross_entropy
+from avslib.models import Segmentation
+from avslib.training import fit
+from avslib.training.trainer import new_accelerator
+
+class Constant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(()))
+
+    def forward(self, frames, log_mel, *truth):
+        return Segmentation(self.logit.expand(*frames.shape[:2], 1, *frames.shape[-2:]))
+
+def train(folder, epochs, resume=False):
+    accelerator = new_accelerator(cpu=True)
+    set_seed(0, device_specific=True)
+    model, seen = Constant(), []
+
+    def objective(output, clip):
+        seen.extend(clip.id)
+        return {"loss": binary_cross_entropy(output.logits, clip.masks, clip.labelled)}
+
+    loader = DataLoader(clips, 1, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    options = {"epochs": epochs, "run_dir": folder, "resume": resume, "accelerator": accelerator}
+    history = fit(model, objective, loader, optimizer, progress=False, **options)
+    return [history, seen[-len(clips) // 2:], model.logit.item()]
+
+if __name__ == "__main__":
+    workers = int(sys.argv[1])
+    clips = SyntheticAVS(SyntheticConfig(setting="ms3", size=32), 8)
+    whole = train("whole", 3)
+    train("cut", 2)
+    resumed = train("cut", 3, resume=True)
+    assert len(set(whole[1])) == 4
+    json.dump([whole, resumed], open("runs.json", "w"))
+    torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_processes_resume_in_the_order_of_the_uninterrupted_run(workers: int, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(RESUME_IN_TWO)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "train.py", str(workers)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, resumed = json.loads((tmp_path / "runs.json").read_text())
+    assert resumed == whole

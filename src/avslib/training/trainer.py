@@ -22,11 +22,13 @@ from avslib._jobs import permit_as_usual
 from avslib.clip import Clip
 from avslib.storage import ShardedClips
 from avslib.training.checkpoint import load_weights, save_weights
+from avslib.training.clip_order import own_order
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 HISTORY = "history.json"
+_ORDER = "order.pt"
 Objective = Callable[[Any, Clip], dict[str, torch.Tensor]]
 
 
@@ -94,7 +96,8 @@ def fit(
             ``step_scheduler_with_optimizer=False``, since the scheduler is stepped once per step whatever the
             number of processes. With ``gradient_accumulation_steps=N`` the optimizer steps after every N
             batches, by their mean gradient, and at the end of an epoch by that of the remaining ones.
-        resume: whether to continue from ``checkpoint/`` if there is one. If False, it is removed.
+        resume: whether to continue from ``checkpoint/`` if there is one, exactly as the uninterrupted run
+            would have gone on, but for what worker processes draw at random. If False, it is removed.
         progress: whether to show a bar with the loss and the time left, on a terminal.
 
     Returns:
@@ -121,11 +124,12 @@ def fit(
         loader = accelerator.prepare(loader)
     if len(loader) == 0:
         raise ValueError("loader: expected at least one batch in each process, got none")
+    order = own_order(loader, processes=accelerator.num_processes)
     if accelerator.is_main_process:
         _clear_up(checkpoint, fresh, resume=resume)
     accelerator.wait_for_everyone()
     if resume and has_checkpoint(run_dir):
-        _load_checkpoint(accelerator, checkpoint)
+        _load_checkpoint(accelerator, checkpoint, order)
         history = json.loads((checkpoint / HISTORY).read_text(encoding="utf-8"))
 
     done = len(history)
@@ -137,6 +141,7 @@ def fit(
         unit="batch",
         disable=None if progress and accelerator.is_main_process else True,
     )
+    optimizer.zero_grad()  # what the model was used for before may have left gradients
     for epoch in range(done, epochs):
         prepared.train()
         sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
@@ -174,12 +179,13 @@ def fit(
         history.append(record)
         is_best = validate is None or best_epoch(history) is record
         if is_best and accelerator.is_main_process:
-            save_weights(accelerator.unwrap_model(prepared), best)
-        _replace_checkpoint(accelerator, checkpoint, fresh, history)
+            save_weights(accelerator.unwrap_model(prepared, keep_torch_compile=False), best)
+        _replace_checkpoint(accelerator, checkpoint, fresh, history, order)
     bar.close()
     accelerator.wait_for_everyone()
     # without the autocast that mixed precision puts around forward, which a loaded model does not have
-    load_weights(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False), best)
+    load_weights(accelerator.unwrap_model(prepared, keep_fp32_wrapper=False, keep_torch_compile=False), best)
+    model.__dict__.pop("_is_accelerate_prepared", None)  # else a later run would not put it around again
     return history
 
 
@@ -197,7 +203,9 @@ def _clear_up(checkpoint: Path, fresh: Path, *, resume: bool) -> None:
         _move(fresh, checkpoint)
 
 
-def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+def _load_checkpoint(accelerator: Accelerator, checkpoint: Path, order: torch.Generator | None) -> None:
+    if order is not None and (checkpoint / _ORDER).is_file():  # a run without workers has none
+        order.set_state(torch.load(checkpoint / _ORDER, weights_only=True))
     try:
         accelerator.load_state(str(checkpoint))
     except FileNotFoundError as error:
@@ -205,7 +213,11 @@ def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
 
 
 def _replace_checkpoint(
-    accelerator: Accelerator, checkpoint: Path, fresh: Path, history: list[dict[str, float]]
+    accelerator: Accelerator,
+    checkpoint: Path,
+    fresh: Path,
+    history: list[dict[str, float]],
+    order: torch.Generator | None,
 ) -> None:
     """Write a new checkpoint next to the old one, then replace the old one."""
     accelerator.save_state(str(fresh))
@@ -213,6 +225,8 @@ def _replace_checkpoint(
     if accelerator.is_main_process:
         for weights in fresh.glob("*.safetensors"):
             permit_as_usual(weights)
+        if order is not None:
+            torch.save(order.get_state(), fresh / _ORDER)
         partial = fresh / "history.new"
         partial.write_text(json.dumps(history), encoding="utf-8")
         partial.replace(fresh / HISTORY)
