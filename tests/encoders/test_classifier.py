@@ -258,10 +258,20 @@ def test_weights_without_the_head_are_refused(tmp_path: Path) -> None:
         VisualClassifier("resnet18", weights=path)
 
 
-def test_only_the_head_is_frozen() -> None:
-    for backbone, head in (("resnet18", "fc"), ("pvt_v2_b0", "head")):
+def test_what_comes_after_the_last_level_is_frozen() -> None:
+    after = {
+        "resnet18": ["fc.weight", "fc.bias"],
+        "pvt_v2_b0": ["head.weight", "head.bias"],
+        "mobilenetv3_small_050": [
+            "conv_head.weight",
+            "conv_head.bias",
+            "classifier.weight",
+            "classifier.bias",
+        ],
+    }
+    for backbone, expected in after.items():
         frozen = [name for name, p in make(backbone).backbone.named_parameters() if not p.requires_grad]
-        assert frozen == [f"{head}.weight", f"{head}.bias"]
+        assert frozen == expected
 
 
 @pytest.fixture

@@ -284,3 +284,17 @@ def test_the_noise_estimator_uses_latent_timestep_and_condition() -> None:
 def test_an_odd_timestep_embedding_is_refused(features: int) -> None:
     with pytest.raises(ValueError, match="timestep_features: expected an even number of at least 2"):
         NoiseEstimator(timestep_features=features)
+
+
+def test_the_norm_of_a_latent_is_no_batch_norm_to_be_synchronised() -> None:
+    encoder = nn.SyncBatchNorm.convert_sync_batchnorm(GTEncoder())
+    assert type(encoder.norm) is LatentNorm
+    seen = encoder.train()(torch.randint(0, 2, (4, 32, 32)))
+    assert seen.shape == (4, 24)
+    assert encoder.norm.num_batches_tracked == 1
+    encoder.norm.reset_running_stats()
+    assert set(encoder.norm.state_dict()) == {"running_mean", "running_var", "num_batches_tracked"}
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(encoder.norm.state_dict().values(), LatentNorm(24).state_dict().values(), strict=True)
+    )

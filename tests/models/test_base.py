@@ -9,7 +9,7 @@ from huggingface_hub import hub_mixin
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from avslib.models import AudioBlind, AVSModel, create_model, load_model
+from avslib.models import AudioBlind, AVSBenchBaseline, AVSModel, create_model, load_model
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +122,10 @@ def test_a_model_without_a_segment_is_no_model() -> None:
 
     with pytest.raises(NotImplementedError):
         Unfinished()(torch.zeros(1, 1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("deaf", [{"attention": ("visual",)}, {"fused_levels": ()}])
+def test_an_encoder_that_nothing_hears_is_not_trained(deaf: dict[str, Any]) -> None:
+    model = AVSBenchBaseline("test_resnet.r160_in1k", audio_encoder="mel_cnn", channels=32, **deaf).train()
+    model(torch.rand(1, 2, 3, 32, 32), torch.rand(1, 2, 1, 96, 64)).logits.sum().backward()
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]

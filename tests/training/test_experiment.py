@@ -2,6 +2,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +13,20 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from avslib.clip import Clip
 from avslib.data import AVSBenchMS3, AVSBenchS4, ClipDataset, SilentSound, SwappedSound
 from avslib.losses import binary_cross_entropy
-from avslib.models import AVSModel, Segmentation
+from avslib.models import AVSModel, Segmentation, create_model
+from avslib.storage import CachedAudio, cache_audio
 from avslib.training import evaluate, experiment, run_folder
 from avslib.training.checkpoint import save_weights
 from avslib.training.experiment import open_data, run
 from avslib.training.recipe import SMALL, Recipe, add_arguments, parse_arguments
-from avslib.training.run_folder import Result, format_result, train_and_test
+from avslib.training.run_folder import Result, Splits, format_result, train_and_test
 from avslib.training.trainer import new_accelerator
 
 RECIPES = {
@@ -183,7 +186,10 @@ def test_a_run_folder_holds_scores_pictures_and_the_model() -> None:
 def test_the_test_split_is_heard_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[type, int]] = []
 
-    def record(model: nn.Module, clips: ClipDataset, *, num_samples: int = 1) -> dict[str, float]:
+    def record(
+        model: nn.Module, clips: ClipDataset, *, batch_size: int, num_samples: int = 1
+    ) -> dict[str, float]:
+        assert batch_size == 4
         calls.append((type(clips), num_samples))
         return {"miou": 0.5, "f_score": 0.5}
 
@@ -302,6 +308,53 @@ def test_one_clip_to_test_has_no_other_s_sound() -> None:
     assert result is not None
     assert list(result.table) == ["true sound", "silence"]
     assert tuple(sorted(path.name for path in Path("one").iterdir())) == FILES
+
+
+class OwnScheduler(DDIMScheduler):
+    """A scheduler that diffusers cannot find by its name."""
+
+
+def test_what_would_fail_after_training_fails_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = open_data("ms3", size=48, clips=4)
+    nothing = Subset(splits.test, [])
+
+    def attempt(model: AVSModel, data: Splits) -> None:
+        train_and_test(model, segmentation_only, data, Path("early"), epochs=1, data_name="clips")
+
+    for split in Splits._fields:
+        with pytest.raises(ValueError, match=rf"data\.{split}: expected at least one clip, got none"):
+            attempt(Pixelwise(), splits._replace(**{split: nothing}))
+    with pytest.raises(ValueError, match="scheduler: expected one of diffusers' own, got OwnScheduler"):
+        attempt(create_model("diffusion_avs.small", scheduler=OwnScheduler(clip_sample=False)), splits)
+    unwritable = Pixelwise()
+    unwritable._unwritable = ["act"]
+    with pytest.raises(ValueError, match="act: expected what JSON can say"):
+        attempt(unwritable, splits)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'training needs matplotlib: pip install "avslib\[train\]"'):
+        attempt(Pixelwise(), splits)
+    assert not Path("early").exists()
+
+
+def test_caches_are_trained_on_as_what_they_hold() -> None:
+    splits = open_data("ms3", size=48, clips=4)
+    model = create_model("encoder_decoder_film.small", freeze_audio=True)
+    assert model.audio_encoder is not None
+    for split, clips in splits._asdict().items():
+        cache_audio(clips, model.audio_encoder, f"{split}.safetensors")
+    embedded = Splits(
+        *(
+            CachedAudio(clips, f"{split}.safetensors", model.audio_encoder)
+            for split, clips in splits._asdict().items()
+        )
+    )
+    options = {"epochs": 1, "data_name": "clips"}
+    result = train_and_test(model, segmentation_only, embedded, Path("embedded"), **options)
+    assert result is not None
+    assert list(result.table) == ["true sound", "silence", "another clip's sound"]
+    assert model.frame_size == (48, 48)
+    described = json.loads(Path("embedded/config.json").read_text())["data"]["test"]
+    assert (described["reader"], described["size"]) == ("AVSBenchMS3", [48, 48])
 
 
 def test_a_model_is_saved_before_it_is_tested() -> None:

@@ -562,6 +562,23 @@ def test_noise_is_that_of_the_report_whatever_the_batch(clips: SyntheticAVS) -> 
         assert scores["f_score"] == metric.compute().item()
 
 
+def test_a_compiled_model_draws_what_the_model_draws(clips: SyntheticAVS) -> None:
+    model = tiny_model()
+    compiled = torch.compile(model, backend="eager")
+    scores = [evaluate(network, clips, num_samples=2, seed=3) for network in (model, compiled, compiled)]
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_noise_is_averaged_as_samples_are(clips: SyntheticAVS) -> None:
+    model = tiny_model()
+    one, same, several = (
+        evaluate(model, clips, latent="noise", num_samples=count)["miou"] for count in (1, 1, 4)
+    )
+    assert one == same != several
+    truth = [evaluate(model, clips, latent="ground_truth", num_samples=count) for count in (1, 4)]
+    assert truth[0] == truth[1]
+
+
 def test_metrics_are_where_there_is_float64() -> None:
     assert [metrics_device(torch.device(name)).type for name in ("mps", "cuda", "cpu")] == [
         "cpu",

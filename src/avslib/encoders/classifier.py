@@ -81,7 +81,10 @@ class VisualClassifier(nn.Module):
         channels_first = getattr(self.backbone, "output_fmt", "NCHW") == "NCHW"
         if not (set(self._stages) <= set(modules) and channels_first and isinstance(head, nn.Module)):
             raise ValueError(self._cannot_be_tapped())
-        head.requires_grad_(False)
+        parameters = list(self.backbone.named_parameters())
+        last = max(i for i, (name, _) in enumerate(parameters) if name.startswith(f"{self._stages[-1]}."))
+        for _, parameter in parameters[last + 1 :]:  # the head, and what lies between it and the last level
+            parameter.requires_grad_(False)
         if weights is not None:
             self.load_weights(weights)
 

@@ -9,7 +9,7 @@ from avslib._checks import check_positive, check_shape
 from avslib.latent.conv_encoder import ConvEncoder
 
 
-class LatentNorm(nn.BatchNorm1d):
+class LatentNorm(nn.Module):
     """Normalise each number of a latent to mean 0 and variance 1 over the frames seen, ``(n, D)``.
 
     The diffusion ends in unit noise, and codes that shrink to a point would lower its loss; codes of fixed
@@ -19,16 +19,28 @@ class LatentNorm(nn.BatchNorm1d):
     training as in evaluation, and the gradient is that of the batch norm, which keeps the codes from
     shrinking. With one or two frames that gradient is zero, so it is that of the running statistics too.
 
+    It is no ``nn.BatchNorm1d``, which ``nn.SyncBatchNorm.convert_sync_batchnorm`` would replace.
+
     Ioffe, Batch Renormalization, NeurIPS 2017.
     """
 
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
-    momentum: float
 
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__(latent_dim, affine=False)
+    def __init__(self, latent_dim: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(latent_dim))
+        self.register_buffer("running_var", torch.ones(latent_dim))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def reset_running_stats(self) -> None:
+        """Forget all frames."""
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return the normalised latent."""

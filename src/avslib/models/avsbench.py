@@ -23,7 +23,8 @@ class AVSBenchBaseline(AVSModel, paper_url="https://arxiv.org/abs/2207.05042"):
     Args:
         backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
         audio_encoder: ``"vggish"``, or ``"mel_cnn"`` for a small one that is trained from scratch.
-        freeze_audio: whether to freeze the audio encoder. None freezes VGGish only.
+        freeze_audio: whether to freeze the audio encoder. None freezes VGGish only. An encoder that no level
+            hears is frozen.
         num_classes: K, channels of the logits; 71 in the semantic setting.
         channels: C, width of every level after the neck.
         audio_channels: length of the audio embedding.
@@ -55,7 +56,10 @@ class AVSBenchBaseline(AVSModel, paper_url="https://arxiv.org/abs/2207.05042"):
         super().__init__()
         self.num_classes = num_classes
         self.visual_encoder = VisualEncoder(backbone)
-        self.audio_encoder = AudioEncoder(audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio)
+        heard = "audio" in attention and (fused_levels is None or len(fused_levels) > 0)
+        self.audio_encoder = AudioEncoder(
+            audio_encoder, embedding_dim=audio_channels, frozen=freeze_audio if heard else True
+        )
         self.neck = DilatedNeck(self.visual_encoder.channels, channels)
         self.fusion = PyramidFusion(
             channels,

@@ -209,17 +209,17 @@ class AVSModel(
             **kwargs,
         )
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write weights, configuration and frame size, and the class name that ``load_model`` reads.
-
-        Raises:
-            ValueError: if a constructor argument cannot be written.
-        """
+    def check_saveable(self) -> None:
+        """Raise ``ValueError`` if the model cannot be saved: JSON must be able to hold its arguments."""
         if self._unwritable:
             raise ValueError(
                 f"{', '.join(self._unwritable)}: expected what JSON can say, or it is lost when the model is "
                 "saved; the state_dict can be saved in any case"
             )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write weights, configuration and frame size, and the class name that ``load_model`` reads."""
+        self.check_saveable()
         super()._save_pretrained(save_directory)
         permit_as_usual(save_directory / "model.safetensors")
         config = cast("dict[str, Any]", self._hub_mixin_config or {})

@@ -199,18 +199,19 @@ class DiffusionAVS(
         """Turn fused features and latents ``(..., B, T, D)`` into logits ``(..., B, T, K, H, W)``."""
         return self.head([*pyramid[:-1], self.inject(pyramid[-1], latent)], size=size)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Save the model with its current scheduler, steps and ``decode_from``, which may have changed.
+    def check_saveable(self) -> None:
+        """Raise ``ValueError`` if the model cannot be saved; the scheduler must be one of diffusers' own."""
+        kind = type(self.diffusion.scheduler)
+        if getattr(diffusers, kind.__name__, None) is not kind:
+            raise ValueError(f"scheduler: expected one of diffusers' own, got {kind.__name__}")
+        super().check_saveable()
 
-        Raises:
-            ValueError: if the scheduler is not one of diffusers' own.
-        """
-        scheduler = self.diffusion.scheduler
-        if getattr(diffusers, type(scheduler).__name__, None) is not type(scheduler):
-            raise ValueError(f"scheduler: expected one of diffusers' own, got {type(scheduler).__name__}")
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Save the model with its current scheduler, steps and ``decode_from``, which may have changed."""
+        self.check_saveable()
         assert isinstance(self._hub_mixin_config, dict)
         self._hub_mixin_config |= {
-            "scheduler": self._encode_arg(scheduler),
+            "scheduler": self._encode_arg(self.diffusion.scheduler),
             "num_inference_steps": self.diffusion.num_inference_steps,
             "decode_from": self.decode_from,
         }

@@ -130,14 +130,15 @@ class ECMVAE(AVSModel, paper_url="https://arxiv.org/abs/2310.08303"):
         if self.training and masks is not None:
             num_samples = 1
         drawn = [_sample(prior, generator) for _ in range(num_samples)]
+        unseen = drawn[0]
         levels = self.prior.neck(pyramid)
-        decoded = [self.decode(levels, frames, audio, codes, valid) for codes in drawn]
-        output = Segmentation.of_samples(torch.stack([logits for logits, _ in decoded]))
+        first, fused = self.decode(levels, frames, audio, unseen, valid)
+        more = [self.decode(levels, frames, audio, codes, valid)[0] for codes in drawn[1:]]
+        output = Segmentation.of_samples(torch.stack([first, *more]))
         if masks is None:
             return output
 
         labelled = every_frame(frames) if labelled is None else labelled
-        unseen, (_, fused) = drawn[0], decoded[0]
         posterior = self.posterior.distributions(frames[labelled], audio[labelled], masks[labelled])
         seen = _sample(posterior, generator)
         filled = Factors(

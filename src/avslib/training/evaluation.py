@@ -16,7 +16,7 @@ from avslib.clip import Clip
 from avslib.data.sound import ClipDataset
 from avslib.metrics import FScore, MaskIoU, SemanticFScore, SemanticIoU
 from avslib.metrics._batches import ClipBatchMean
-from avslib.models import DiffusionAVS
+from avslib.models import DiffusionAVS, Segmentation
 from avslib.models.base import evaluating
 from avslib.training.prediction import ModelPredictions, collate_clips, num_classes
 
@@ -49,7 +49,8 @@ def evaluate(
         latent: the latent that a :class:`~avslib.models.DiffusionAVS` decodes. ``"sampled"`` is the model
             itself; ``"noise"`` shows whether the latent is used at all; ``"ground_truth"`` shows what a
             perfect sampler would achieve.
-        num_samples: samples per frame of a stochastic model; a deterministic one gives one prediction.
+        num_samples: samples per frame of a stochastic model; a deterministic one gives one prediction, and so
+            does the ground truth's code.
         batch_size: clips per batch for a deterministic model; a stochastic one gets one clip at a time.
         num_workers: number of loader processes.
         seed: seed of the noise, which depends only on it and on the clip's index in the dataset.
@@ -201,7 +202,8 @@ class _OtherLatent(ModelPredictions):
         frames, audio = model.embed(clip.frames, clip.log_mel)
         assert audio is not None
         encoded = model.encode(frames, audio, clip.valid)
-        code = model.ground_truth_encoder(clip.masks)
+        code = model.ground_truth_encoder(clip.masks)[None]
         if self.latent == "noise":
-            code = torch.randn(code.shape, generator=generator, device=code.device)
-        return model.decode(encoded.pyramid, code, size=(frames.shape[-2], frames.shape[-1]))
+            code = torch.randn(self.num_samples, *code.shape[1:], generator=generator, device=code.device)
+        size = (frames.shape[-2], frames.shape[-1])
+        return Segmentation.of_samples(model.decode(encoded.pyramid, code, size=size)).logits

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from avslib.data.sound import ClipDataset, SilentSound, SwappedSound
+from avslib.data.sound import ClipDataset
 from avslib.media.frame import denormalize_frames
 from avslib.media.palette import class_palette
 from avslib.metrics.class_measures import predicted_classes
 from avslib.models import AVSModel, Segmentation
 from avslib.models.base import evaluating
+from avslib.training.listening import ANOTHER, TRUE, three_sounds
 from avslib.training.prediction import num_classes
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def plot_predictions(
 ) -> None:
     """Draw frames, ground truth, masks, a stochastic model's uncertainty, and the masks under other sounds.
 
-    A dataset of a single clip has no row with another clip's sound.
+    The other sounds are silence and another clip's, where the dataset can have them.
 
     Args:
         model: the trained model; masks of a multi-class model are drawn in the colours of the palette.
@@ -87,9 +89,8 @@ def plot_predictions(
                 generator=torch.Generator(device).manual_seed(seed),
             )
 
-    sounds: dict[str, ClipDataset] = {"mask": clips, "silence": SilentSound(clips)}
-    if len(clips) > 1:
-        sounds["other sound"] = SwappedSound(clips)
+    labels = {TRUE: "mask", ANOTHER: "other sound"}
+    sounds = {labels.get(name, name): heard for name, heard in three_sounds(clips).items()}
     of_classes = num_classes(clips, model) > 1
     overlay = overlay_classes if of_classes else overlay_mask
     rows = ["frame", "ground truth", *sounds]
@@ -135,6 +136,12 @@ def overlay_classes(frame: Any, classes: Any) -> Any:
     grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
     colours = class_palette(int(classes.max()) + 1).numpy()[classes] / 255
     return np.where(classes[..., None] > 0, 0.5 * grey + 0.65 * colours, grey).clip(0, 1)
+
+
+def check_matplotlib() -> None:
+    """Raise ``ImportError``, saying how to install it, if matplotlib is missing."""
+    if find_spec("matplotlib") is None:
+        raise ImportError('training needs matplotlib: pip install "avslib[train]"')
 
 
 def subplots(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, Any]:

@@ -15,6 +15,7 @@ from avslib.data.off_screen import OffScreenSound
 from avslib.data.sound import ClipDataset, NoiseSound, ShiftedSound, SilentSound, SwappedSound
 from avslib.metrics import FalsePositiveRate, FScore, MaskIoU
 from avslib.metrics.dependence import OnsetAccuracy, g_measure
+from avslib.storage import CachedAudio
 from avslib.training.evaluation import evaluate
 
 TRUE = "true sound"
@@ -61,6 +62,22 @@ def sound_protocols(clips: ClipDataset, *, categories: Sequence[str] | None = No
         sounds["off-screen sound added"] = OffScreenSound(
             cast(ClipsWithWaveforms, clips), category=category, categories=categories
         )
+    return sounds
+
+
+def three_sounds(clips: ClipDataset) -> dict[str, ClipDataset]:
+    """Return a dataset's clips with their true sound, in silence, and with another clip's sound, by name.
+
+    A single clip has no other. Silence needs log-mels: nothing is known of how an encoder embeds it, so clips
+    with embeddings have no such row, unless they are :class:`~avslib.storage.CachedAudio`, which knows the
+    log-mels too.
+    """
+    sounds: dict[str, ClipDataset] = {TRUE: clips}
+    own = clips.clips if isinstance(clips, CachedAudio) else clips
+    if own[0].log_mel.dim() > 2:
+        sounds["silence"] = SilentSound(own)
+    if len(clips) > 1:
+        sounds[ANOTHER] = SwappedSound(clips)
     return sounds
 
 

@@ -19,8 +19,8 @@ from avslib.data.sound import ClipDataset
 from avslib.media.palette import write_classes
 from avslib.metrics.class_measures import predicted_classes
 from avslib.metrics.report import Prediction
-from avslib.models import AVSModel
 from avslib.models.base import evaluating
+from avslib.storage import CachedAudio, CachedClips
 
 
 class Predictions(Protocol):
@@ -68,7 +68,8 @@ class ModelPredictions:
         self.clips = clips
         self.num_samples = num_samples
         self.seed = seed
-        self.stochastic = isinstance(model, AVSModel) and model.stochastic
+        inner = getattr(model, "module", model)  # of a distributed wrapper; a compiled model tells for itself
+        self.stochastic = bool(getattr(inner, "stochastic", False))
         self.batch_size = 1 if self.stochastic else batch_size
         self.num_workers = num_workers
         self.device = metrics_device(next(model.parameters()).device)
@@ -175,25 +176,25 @@ def num_classes(clips: ClipDataset, model: nn.Module | None = None) -> int:
 
     It is the reader's, or else the model's; if neither has one, the masks are assumed to be binary.
     """
-    return getattr(_heard(clips), "num_classes", getattr(model, "num_classes", 1))
+    return getattr(_source(clips), "num_classes", getattr(model, "num_classes", 1))
 
 
 def class_names(clips: ClipDataset) -> tuple[str, ...]:
     """Return the names of a dataset's classes, the background first; empty if there are none or unknown."""
-    clips = _heard(clips)
+    clips = _source(clips)
     if isinstance(clips, AVSBenchSemantic) and (clips.root / "label2idx.json").is_file():
         return clips.classes
     return ()
 
 
 def clip_files(clips: ClipDataset) -> list[ClipFiles] | None:
-    """Return the files of a dataset's clips, also if it has another sound; None if it is not a reader."""
-    clips = _heard(clips)
+    """Return the files of a dataset's clips; None if they do not come from a reader."""
+    clips = _source(clips)
     return clips.clips if isinstance(clips, ClipReader) else None
 
 
-def _heard(clips: ClipDataset) -> ClipDataset:
-    """Return the dataset without any replaced sound."""
-    while isinstance(clips, OtherSound):
+def _source(clips: ClipDataset) -> ClipDataset:
+    """Return the dataset without caches and replaced sounds."""
+    while isinstance(clips, OtherSound | CachedClips | CachedAudio):
         clips = clips.clips
     return clips

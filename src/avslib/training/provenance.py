@@ -17,6 +17,7 @@ from avslib._version import __version__
 from avslib.data import ClipReader, OtherSound, SilentSound, SwappedSound
 from avslib.data.sound import ClipDataset
 from avslib.encoders.state_dict import weights_sha256
+from avslib.storage import CachedAudio, CachedClips
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -33,10 +34,14 @@ _SOUNDS: dict[type[OtherSound], str] = {SilentSound: "silence", SwappedSound: "a
 
 
 def describe_data(clips: ClipDataset) -> dict[str, Any]:
-    """Return a dataset's reader, folder name, split, frame size, sound, number of clips and hash of ids."""
+    """Return a dataset's reader, folder name, split, frame size, sound, number of clips and hash of ids.
+
+    Caches are looked through.
+    """
     sound = "true"
-    while isinstance(clips, OtherSound):
-        sound = _SOUNDS.get(type(clips), type(clips).__name__)
+    while isinstance(clips, OtherSound | CachedClips | CachedAudio):
+        if isinstance(clips, OtherSound):
+            sound = _SOUNDS.get(type(clips), type(clips).__name__)
         clips = clips.clips
     told: dict[str, Any] = {"reader": type(clips).__name__, "clips": len(clips), "sound": sound}
     if isinstance(clips, ClipReader):

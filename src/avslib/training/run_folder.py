@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -16,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 from avslib._checks import check_positive
 from avslib._version import __version__
 from avslib.clip import Clip
-from avslib.data import ClipDataset, SilentSound, SwappedSound
+from avslib.data import ClipDataset
 from avslib.models import AVSModel
 from avslib.training.evaluation import evaluate
-from avslib.training.figures import plot_history, plot_predictions
+from avslib.training.figures import check_matplotlib, plot_history, plot_predictions
+from avslib.training.listening import three_sounds
 from avslib.training.optim import warmup_cosine
 from avslib.training.prediction import collate_clips, num_classes
 from avslib.training.provenance import describe_data
@@ -92,7 +94,7 @@ def train_and_test(
         model: any model of this library.
         objective: maps the model's output and a clip to named loss terms.
         data: the splits; ``val`` selects the epoch that is kept, ``test`` is used only after training. The
-            model stores the frame size of a reader.
+            model stores the size of the training frames, if all have one.
         folder: the run folder, created if missing.
         epochs: passes over the training clips.
         data_name: name of the data in the model card.
@@ -115,8 +117,9 @@ def train_and_test(
         The result; None in all processes but the first.
 
     Raises:
-        ValueError: if a number is not above 0, there is no clip to train on, or the run to resume differs
-            from this one.
+        ImportError: if matplotlib, which draws the pictures, is not installed.
+        ValueError: if a number is not above 0, a split has no clip, the model cannot be saved, or the run to
+            resume differs from this one.
         FileExistsError: if the folder holds a run and ``resume`` is False, or a run without a checkpoint.
     """
     from accelerate.utils import set_seed
@@ -129,6 +132,11 @@ def train_and_test(
     }
     for name, number in numbers_above_0.items():
         check_positive(name, number)
+    for split, clips in data._asdict().items():
+        if not len(clips):
+            raise ValueError(f"data.{split}: expected at least one clip, got none")
+    model.check_saveable()
+    check_matplotlib()
     resumes = will_resume(folder, resume=resume)
     started = time.monotonic() if started is None else started
     accelerator = new_accelerator() if accelerator is None else accelerator
@@ -163,7 +171,7 @@ def train_and_test(
             cast("Dataset[Clip]", data.train),
             batch_size,
             collate_fn=collate_clips,
-            shuffle=len(data.train) > 0,  # an empty dataset cannot be shuffled; fit reports it
+            shuffle=True,
             drop_last=len(data.train) >= batch_size * accelerator.num_processes,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -171,6 +179,7 @@ def train_and_test(
     )
     trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
     optimizer = torch.optim.Adam(trained, learning_rate, fused=True)
+    score = partial(evaluate, batch_size=min(4, batch_size))
     steps = epochs * math.ceil(len(loader) / accelerator.gradient_accumulation_steps)
     history = fit(
         model,
@@ -180,13 +189,13 @@ def train_and_test(
         epochs=epochs,
         run_dir=folder,
         lr_scheduler=warmup_cosine(optimizer, steps=steps, warmup_steps=steps // 20) if anneal else None,
-        validate=lambda network: evaluate(network, data.val)["miou"],
+        validate=lambda network: score(network, data.val)["miou"],
         accelerator=accelerator,
         resume=resume,
     )
     trained_s = time.monotonic() - started
 
-    size = getattr(data.train, "size", None)
+    size = _frame_size(data.train)
     if size is not None:
         model.frame_size = size
     pixels = "their own size" if size is None else " x ".join(map(str, size))
@@ -198,11 +207,9 @@ def train_and_test(
     if accelerator.is_main_process:  # already here, in case the test fails
         model.save_pretrained(folder / "model", model_card_kwargs=card)
 
-    sounds: dict[str, ClipDataset] = {"true sound": data.test, "silence": SilentSound(data.test)}
-    if len(data.test) > 1:
-        sounds["another clip's sound"] = SwappedSound(data.test)
-    table = {row: evaluate(model, clips, num_samples=num_samples) for row, clips in sounds.items()}
-    table |= {row: score(model, data.test) for row, score in (rows or {}).items()}
+    heard = three_sounds(data.test)
+    table = {row: score(model, clips, num_samples=num_samples) for row, clips in heard.items()}
+    table |= {row: measure(model, data.test) for row, measure in (rows or {}).items()}
     measured = {} if numbers is None else dict(numbers(model, data.test))
     if not accelerator.is_main_process:
         return None
@@ -210,8 +217,6 @@ def train_and_test(
     card["numbers"] = {key: f"{x:.3f}" for key, x in found.items()}
     # save_pretrained would keep the existing card
     model.generate_model_card(**card).save(folder / "model" / "README.md")
-    plot_history(history, folder / "curves.png")
-    plot_predictions(model, data.test, folder / "predictions.png", indices=range(min(3, len(data.test))))
     result = Result(folder, table, measured, time.monotonic() - started)
     _write_json(
         folder / "metrics.json",
@@ -223,7 +228,15 @@ def train_and_test(
             "seconds": {"data and training": trained_s, "all": result.seconds},
         },
     )
+    plot_history(history, folder / "curves.png")
+    plot_predictions(model, data.test, folder / "predictions.png", indices=range(min(3, len(data.test))))
     return result
+
+
+def _frame_size(clips: ClipDataset) -> tuple[int, int] | None:
+    """Return ``(H, W)`` of the frames, px; None if the first and the last clip differ in it."""
+    height, width = clips[0].frames.shape[-2:]
+    return (height, width) if clips[len(clips) - 1].frames.shape[-2:] == (height, width) else None
 
 
 def format_result(result: Result) -> str:
