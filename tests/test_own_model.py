@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from avslib.clip import Clip
 from avslib.data import write_avsbench
 from avslib.media import write_video
-from avslib.models import Segmentation
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "examples" / "own_model.md"
@@ -27,11 +25,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def names(example: Any) -> dict[str, Any]:
-    """Return what the script knows, and a clip."""
+    """Return a clip; the blocks import all else."""
     torch.manual_seed(0)
-    names = {key: getattr(example, key) for key in ("GatedSegmenter", "SMALL")}
-    names |= {"torch": torch, "Tensor": Tensor, "Segmentation": Segmentation}
-    return names | {"frames": torch.rand(1, 2, 3, 64, 96), "log_mel": torch.randn(1, 2, 1, 96, 64)}
+    return {"frames": torch.rand(1, 2, 3, 64, 96), "log_mel": torch.randn(1, 2, 1, 96, 64)}
 
 
 def blocks() -> Iterator[str]:
@@ -50,10 +46,10 @@ def test_it_loads_itself(
     assert [found.mask().shape for found in names["moments"]] == 2 * [(32, 48)]
 
 
-def test_a_loss_and_a_model_that_draws(names: dict[str, Any]) -> None:
+def test_a_loss_and_a_model_that_draws(example: Any, names: dict[str, Any]) -> None:
     _, loss, drawing = blocks()
     exec(loss, names)
-    model = names["Sparing"](**names["SMALL"])
+    model = names["Sparing"](**example.SMALL)
     masks = torch.randint(0, 2, (1, 2, 64, 96))
     every = torch.ones(1, 2, dtype=torch.bool)
     clip = Clip(names["frames"], names["log_mel"], masks, every, every, ["a"])
@@ -67,7 +63,7 @@ def test_a_loss_and_a_model_that_draws(names: dict[str, Any]) -> None:
     exec(drawing, names)
     assert names["output"].samples.shape == (4, 1, 2, 1, 64, 96)
     assert names["output"].uncertainty().any()
-    model = names["Drawing"](**names["SMALL"]).eval()
+    model = names["Drawing"](**example.SMALL).eval()
     drawn = [
         model(names["frames"], names["log_mel"], num_samples=2, generator=torch.Generator().manual_seed(seed))
         for seed in (0, 0, 1)
@@ -76,8 +72,8 @@ def test_a_loss_and_a_model_that_draws(names: dict[str, Any]) -> None:
     assert not drawn[0].logits.equal(drawn[2].logits)
 
 
-def test_the_model_hears_its_own_second_alone(names: dict[str, Any]) -> None:
-    model = names["GatedSegmenter"](**names["SMALL"]).eval()
+def test_the_model_hears_its_own_second_alone(example: Any, names: dict[str, Any]) -> None:
+    model = example.GatedSegmenter(**example.SMALL).eval()
     for gate in model.fusion:
         torch.nn.init.normal_(gate.weigh.weight)
     other = names["log_mel"].clone()

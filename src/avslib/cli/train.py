@@ -34,10 +34,10 @@ def add_train(commands: Commands) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model on a dataset, test it, and plot its predictions",
-        description="Train a model with the objective and the schedule that its authors published. The epoch "
-        "with the best validation score is kept and tested once, with the true sound, with silence and with "
-        "another clip's sound. Writes OUT/model, which every other command takes as --model, and scores, "
-        "curves and pictures.",
+        description="Train a model with the objective that its authors published and AVSBench's schedule. "
+        "The epoch with the best validation score is kept and tested once, with the true sound, with silence "
+        "and with another clip's sound. Writes OUT/model, which evaluate, listen, segment and export take, "
+        "and scores, curves and pictures.",
         allow_abbrev=False,
     )
     add_dataset(parser, settings=tuple(EPOCHS))

@@ -14,9 +14,9 @@ class EncoderDecoder(AVSModel, paper_url="https://arxiv.org/abs/2307.16579"):
     """DiffusionAVS without a latent: one deterministic pass, in which the head decodes the fused pyramid.
 
     Encoders, neck, fusion and head are those of :class:`~avslib.models.DiffusionAVS`, so that what the latent
-    adds can be measured. On synthetic clips it adds nothing to a mask, and this model with ``fusion="film"``
-    scores highest; see the docs, "The paper's tables, asked again". But it draws no samples, whose
-    differences would show how uncertain a mask is.
+    adds can be measured. On synthetic clips no gain was found, and this model with ``fusion="film"`` scores
+    highest; see the docs, "The paper's tables, asked again". But it draws no samples, whose differences would
+    show how uncertain a mask is.
 
     Args:
         backbone: a timm model for the frames, see :class:`~avslib.encoders.VisualEncoder`.
