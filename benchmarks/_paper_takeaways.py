@@ -52,9 +52,9 @@ def _fusion(study: Study) -> str:
     seeds = min(len(gain.by_seed) for gain in gains)
     return (
         '**Let the sound scale and shift the channels** (`fusion="film"`; preset `encoder_decoder_film`). '
-        f"FiLM instead of TPAVI, both with the own second, adds {_means(gains)} to the mIoU of E-D and of the "
-        f"LDM after equally many steps ({many(seeds, 'seed')}). TPAVI gains as much by training twice as long: "
-        f"{MIOU.write_signed(steps.mean)}."
+        f"FiLM instead of TPAVI, both with the own second, adds {_means(gains)} to the mIoU of E-D and of "
+        f"the LDM after equally many steps ({many(seeds, 'seed')}). TPAVI gains as much by training twice as "
+        f"long: {MIOU.write_signed(steps.mean)}."
     )
 
 

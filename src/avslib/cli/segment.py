@@ -27,7 +27,9 @@ def add_segment(commands: Commands) -> None:
         metavar="PX",
         help="side of the frames given to the model (default: as in training)",
     )
-    parser.add_argument("--rate", type=int, default=1, metavar="HZ", help="masks per second (default: 1)")
+    parser.add_argument(
+        "--rate", type=int, default=1, metavar="HZ", help="masks per second, a divisor of 100 (default: 1)"
+    )
     parser.add_argument(
         "--window", type=int, default=5, metavar="S", help="seconds the model sees at a time (default: 5)"
     )

@@ -50,8 +50,8 @@ class SegmentedFrame(NamedTuple):
 class VideoSegmenter:
     """Segment what makes the sound in a video file of any length, size and frame rate, with or without sound.
 
-    The model gets the same input as in training: for each second, the frame at 15/16 of it and the log-mel
-    example that begins with it, in windows of ``window`` seconds. Frames are resized without keeping their
+    For each second the model gets the frame at 15/16 of it and the log-mel example that begins with it (in
+    AVSBench's clips it begins up to 0.16 s earlier), in windows of ``window`` seconds. Frames are resized without keeping their
     aspect ratio; sound is mixed to one channel at 16 kHz. Frames are held for one window only, so apart from
     the sound, memory does not grow with the length of the video.
 
