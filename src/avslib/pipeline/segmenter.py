@@ -51,9 +51,9 @@ class VideoSegmenter:
     """Segment what makes the sound in a video file of any length, size and frame rate, with or without sound.
 
     For each second the model gets the frame at 15/16 of it and the log-mel example that begins with it (in
-    AVSBench's clips it begins up to 0.16 s earlier), in windows of ``window`` seconds. Frames are resized without keeping their
-    aspect ratio; sound is mixed to one channel at 16 kHz. Frames are held for one window only, so apart from
-    the sound, memory does not grow with the length of the video.
+    AVSBench's clips it begins up to 0.16 s earlier), in windows of ``window`` seconds. Frames are resized
+    without keeping their aspect ratio; sound is mixed to one channel at 16 kHz. Frames are held for one
+    window only, so apart from the sound, memory does not grow with the length of the video.
 
     With a ``rate`` above 1, the model sees the video several times, each time a fraction of a second later.
     Each time its input is again a clip of one frame per second.
