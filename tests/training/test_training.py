@@ -562,11 +562,12 @@ def test_noise_is_that_of_the_report_whatever_the_batch(clips: SyntheticAVS) -> 
         assert scores["f_score"] == metric.compute().item()
 
 
-def test_a_compiled_model_draws_what_the_model_draws(clips: SyntheticAVS) -> None:
+def test_a_compiled_or_wrapped_model_draws_what_the_model_draws(clips: SyntheticAVS) -> None:
     model = tiny_model()
-    compiled = torch.compile(model, backend="eager")
-    scores = [evaluate(network, clips, num_samples=2, seed=3) for network in (model, compiled, compiled)]
-    assert scores[0] == scores[1] == scores[2]
+    wrapped = (torch.compile(model, backend="eager"), nn.DataParallel(model))
+    expected = evaluate(model, clips, num_samples=2, seed=3)
+    assert [evaluate(network, clips, num_samples=2, seed=3) for network in wrapped] == [expected] * 2
+    assert evaluate(model, clips, num_samples=2, seed=4) != expected
 
 
 def test_noise_is_averaged_as_samples_are(clips: SyntheticAVS) -> None:

@@ -68,7 +68,8 @@ class ModelPredictions:
         self.clips = clips
         self.num_samples = num_samples
         self.seed = seed
-        inner = getattr(model, "module", model)  # of a distributed wrapper; a compiled model tells for itself
+        # a compiled model tells for itself, a distributed one has the model inside
+        inner = model if hasattr(model, "stochastic") else getattr(model, "module", model)
         self.stochastic = bool(getattr(inner, "stochastic", False))
         self.batch_size = 1 if self.stochastic else batch_size
         self.num_workers = num_workers
