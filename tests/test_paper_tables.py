@@ -207,7 +207,9 @@ def test_a_table_is_run_once_and_makes_the_page(tmp_path: Path) -> None:
     page = (tmp_path / "docs" / "paper_tables.md").read_text()
     assert "contrastive learning helps<br>`full` over `ldm`" in page
     assert "with 1 seed each" in page
-    assert "0 undecided, 2 with one seed" in page  # which decides nothing
+    # one seed decides nothing; whether so short a training ended too early depends on the first weights
+    found = "2 of 14 claims were run: 0 agree, 0 disagree, 0 undecided, "
+    assert f"{found}2 with one seed." in page or f"{found}1 too early, 1 with one seed." in page
     assert "| `ldm` | DPMSolverMultistep |" in page
     assert "(`ldm`) | 32 |" in page
     assert "| fused pyramid |" in page
