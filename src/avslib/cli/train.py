@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,14 +106,13 @@ def add_train(commands: Commands) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> int:
-    missing = [package for package in ("accelerate", "matplotlib") if find_spec(package) is None]
-    if missing:
-        raise ImportError(f'training needs {" and ".join(missing)}: pip install "avslib[train]"')
+    from avslib.training.run_folder import check_packages, will_resume
+
+    check_packages()
     from accelerate.utils import set_seed
 
     from avslib.training import format_result, published_objective, train_and_test
     from avslib.training.checkpoint import load_initial_weights
-    from avslib.training.run_folder import will_resume
     from avslib.training.trainer import new_accelerator
 
     started = time.monotonic()

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from avslib._checks import check_one_of
+from avslib.metrics.protocols import WHOLE_SET
 
 BETA_SQUARED = 0.3
 BACKGROUND = ("keep", "drop_last", "drop")
-_OF_AREAS = ("dataset", "cavp", "ddeseg")
 
 
 def class_iou(areas: Tensor, protocol: str = "dataset") -> Tensor:
@@ -40,7 +40,7 @@ def class_iou(areas: Tensor, protocol: str = "dataset") -> Tensor:
         >>> class_iou(areas, "cavp")
         tensor([0.6667, 0.2500, 0.0000], dtype=torch.float64)
     """
-    check_one_of("protocol", protocol, _OF_AREAS)
+    check_one_of("protocol", protocol, WHOLE_SET)
     intersection, predicted, truth = areas.double().unbind(-1)
     union = predicted + truth - intersection
     if protocol == "cavp":
@@ -66,7 +66,7 @@ def class_f(areas: Tensor, protocol: str = "dataset") -> Tensor:
     Raises:
         ValueError: if there is no such protocol.
     """
-    check_one_of("protocol", protocol, _OF_AREAS)
+    check_one_of("protocol", protocol, WHOLE_SET)
     intersection, predicted, truth = areas.double().unbind(-1)
     if protocol == "ddeseg":
         precision, recall = intersection / (predicted + 1e-10), intersection / (truth + 1e-10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,12 +135,6 @@ def overlay_classes(frame: Any, classes: Any) -> Any:
     grey = 0.35 * frame.mean(-1, keepdims=True) + 0.15
     colours = class_palette(int(classes.max()) + 1).numpy()[classes] / 255
     return np.where(classes[..., None] > 0, 0.5 * grey + 0.65 * colours, grey).clip(0, 1)
-
-
-def check_matplotlib() -> None:
-    """Raise ``ImportError``, saying how to install it, if matplotlib is missing."""
-    if find_spec("matplotlib") is None:
-        raise ImportError('training needs matplotlib: pip install "avslib[train]"')
 
 
 def subplots(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, Any]:

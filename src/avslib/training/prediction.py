@@ -177,12 +177,12 @@ def num_classes(clips: ClipDataset, model: nn.Module | None = None) -> int:
 
     It is the reader's, or else the model's; if neither has one, the masks are assumed to be binary.
     """
-    return getattr(_source(clips), "num_classes", getattr(model, "num_classes", 1))
+    return getattr(layers(clips)[-1], "num_classes", getattr(model, "num_classes", 1))
 
 
 def class_names(clips: ClipDataset) -> tuple[str, ...]:
     """Return the names of a dataset's classes, the background first; empty if there are none or unknown."""
-    clips = _source(clips)
+    clips = layers(clips)[-1]
     if isinstance(clips, AVSBenchSemantic) and (clips.root / "label2idx.json").is_file():
         return clips.classes
     return ()
@@ -190,12 +190,14 @@ def class_names(clips: ClipDataset) -> tuple[str, ...]:
 
 def clip_files(clips: ClipDataset) -> list[ClipFiles] | None:
     """Return the files of a dataset's clips; None if they do not come from a reader."""
-    clips = _source(clips)
+    clips = layers(clips)[-1]
     return clips.clips if isinstance(clips, ClipReader) else None
 
 
-def _source(clips: ClipDataset) -> ClipDataset:
-    """Return the dataset without caches and replaced sounds."""
+def layers(clips: ClipDataset) -> list[ClipDataset]:
+    """Return a dataset and those below its caches and replaced sounds, the one that they come from last."""
+    found = [clips]
     while isinstance(clips, OtherSound | CachedClips | CachedAudio):
         clips = clips.clips
-    return clips
+        found.append(clips)
+    return found

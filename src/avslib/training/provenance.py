@@ -17,7 +17,7 @@ from avslib._version import __version__
 from avslib.data import ClipReader, OtherSound, SilentSound, SwappedSound
 from avslib.data.sound import ClipDataset
 from avslib.encoders.state_dict import weights_sha256
-from avslib.storage import CachedAudio, CachedClips
+from avslib.training.prediction import layers
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -38,11 +38,12 @@ def describe_data(clips: ClipDataset) -> dict[str, Any]:
 
     Caches are looked through.
     """
-    sound = "true"
-    while isinstance(clips, OtherSound | CachedClips | CachedAudio):
-        if isinstance(clips, OtherSound):
-            sound = _SOUNDS.get(type(clips), type(clips).__name__)
-        clips = clips.clips
+    above = layers(clips)
+    clips = above.pop()
+    sounds = [
+        _SOUNDS.get(type(layer), type(layer).__name__) for layer in above if isinstance(layer, OtherSound)
+    ]
+    sound = sounds[-1] if sounds else "true"
     told: dict[str, Any] = {"reader": type(clips).__name__, "clips": len(clips), "sound": sound}
     if isinstance(clips, ClipReader):
         told |= {

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
@@ -20,7 +21,7 @@ from avslib.clip import Clip
 from avslib.data import ClipDataset
 from avslib.models import AVSModel
 from avslib.training.evaluation import evaluate
-from avslib.training.figures import check_matplotlib, plot_history, plot_predictions
+from avslib.training.figures import plot_history, plot_predictions
 from avslib.training.listening import three_sounds
 from avslib.training.optim import warmup_cosine
 from avslib.training.prediction import collate_clips, num_classes
@@ -117,11 +118,12 @@ def train_and_test(
         The result; None in all processes but the first.
 
     Raises:
-        ImportError: if matplotlib, which draws the pictures, is not installed.
+        ImportError: if Accelerate, or matplotlib, which draws the pictures, is not installed.
         ValueError: if a number is not above 0, a split has no clip, the model cannot be saved, or the run to
             resume differs from this one.
         FileExistsError: if the folder holds a run and ``resume`` is False, or a run without a checkpoint.
     """
+    check_packages()
     from accelerate.utils import set_seed
 
     numbers_above_0 = {
@@ -136,7 +138,6 @@ def train_and_test(
         if not len(clips):
             raise ValueError(f"data.{split}: expected at least one clip, got none")
     model.check_saveable()
-    check_matplotlib()
     resumes = will_resume(folder, resume=resume)
     started = time.monotonic() if started is None else started
     accelerator = new_accelerator() if accelerator is None else accelerator
@@ -259,6 +260,13 @@ def format_result(result: Result) -> str:
     lines += [f"{row:24}{number:8.3f}" for row, number in result.numbers.items()]
     done = f"{result.seconds:.0f} s; the model, its scores and its pictures are in {result.folder}/"
     return "\n".join([*lines, "", done])
+
+
+def check_packages() -> None:
+    """Raise ``ImportError``, saying how to install it, if a package that training needs is missing."""
+    missing = [package for package in ("accelerate", "matplotlib") if find_spec(package) is None]
+    if missing:
+        raise ImportError(f'training needs {" and ".join(missing)}: pip install "avslib[train]"')
 
 
 def will_resume(folder: Path, *, resume: bool) -> bool:
